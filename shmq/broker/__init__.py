@@ -1,0 +1,1 @@
+"""L4: broker rules: topics, groups, clients, offsets, held pulls. No sockets, no frames."""

@@ -1,0 +1,1 @@
+"""L3: producers, consumers, routes, direct reader, admin client."""

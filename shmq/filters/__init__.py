@@ -1,0 +1,1 @@
+"""L3: tag and SQL-92 expressions."""

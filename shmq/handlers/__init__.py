@@ -1,0 +1,1 @@
+"""L5: one file per request family; table.py maps every RequestCode."""

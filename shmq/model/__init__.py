@@ -1,0 +1,1 @@
+"""L1: messages, records, ids, subscriptions, routes, settings. Pure."""

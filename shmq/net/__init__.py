@@ -1,0 +1,1 @@
+"""L3: asyncio connections and listeners: bytes to commands and back."""

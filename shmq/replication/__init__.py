@@ -1,0 +1,1 @@
+"""L4: replication to a peer host."""

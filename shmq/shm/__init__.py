@@ -1,0 +1,1 @@
+"""L2: the control page and everything processes share through it. Knows no messages."""

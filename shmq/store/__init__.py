@@ -1,0 +1,1 @@
+"""L3: CommitLog, ConsumeQueue, IndexFile, recovery, flush. Knows no commands."""
