@@ -1,0 +1,206 @@
+"""One client connection: bytes in, Commands out of them; Commands in, bytes out.
+
+Used by the worker, the coordinator and the NameServer alike, always inside that process's event loop thread; no
+locks. Nothing else in shmq writes to a client's socket.
+
+Writing: every reply is handed to the transport at once as buffers (head, then the body's memoryviews). uvloop's
+transports collect the writes of one loop turn and pass them to the kernel in one ``writev``, so that many replies
+cost one system call and message bodies are not copied in user space.
+
+Back-pressure: a peer that does not read is no longer read from (``pause_writing`` of asyncio), and closed when what
+waits for it passes ``ConnectionLimits.write_bytes_max``. A frame that cannot be decoded closes this connection only,
+with a counted and logged reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from shmq.base import log
+from shmq.base.errors import RemoteFault
+from shmq.net.limits import ConnectionLimits
+from shmq.net.peer import UNKNOWN_PEER, Peer, peer_of
+from shmq.protocol.command import Command, decode_frame, encode_command
+from shmq.protocol.frame import FrameDecoder
+
+Buffer = bytes | bytearray | memoryview
+OnCommand = Callable[["Connection", Command], None]
+OnClose = Callable[["Connection"], None]
+Count = Callable[[str, int], None]
+
+_logger = log.get("net")
+_ids = itertools.count(1)
+
+
+def _count_nothing(_name: str, _n: int) -> None:
+    """Stand in for a process's counters where it keeps none."""
+
+
+class Connection(asyncio.Protocol):
+    """asyncio protocol of one peer; ``id`` is unique within this process.
+
+    ``on_command`` is called for every decoded command in the order of arrival and must not block; ``on_close`` once,
+    after the last command. ``count(name, n)`` receives ``frames_bad``, ``connections_overflowed``,
+    ``connections_broken``, ``bytes_in`` and ``bytes_out``.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_count",
+        "_decoder",
+        "_limits",
+        "_loop",
+        "_on_close",
+        "_on_command",
+        "_transport",
+        "_write_paused",
+        "close_reason",
+        "id",
+        "last_active_s",
+        "last_frame",
+        "peer",
+        "state",
+    )
+
+    def __init__(
+        self,
+        on_command: OnCommand,
+        on_close: OnClose,
+        limits: ConnectionLimits,
+        *,
+        count: Count = _count_nothing,
+    ) -> None:
+        """Make the protocol object; asyncio calls ``connection_made`` when the socket is ready."""
+        self.id = next(_ids)
+        self.peer: Peer = UNKNOWN_PEER
+        self.close_reason: str | None = None
+        self.last_active_s = 0.0
+        self.last_frame: memoryview = memoryview(b"")
+        """The frame of the command being handled, for handlers that pass it on whole."""
+        self.state: Any = None
+        """Free for the owner: what its handlers remember about this client."""
+        self._on_command = on_command
+        self._on_close = on_close
+        self._limits = limits
+        self._count = count
+        self._decoder = FrameDecoder(limits.frame_bytes_max)
+        self._transport: asyncio.Transport | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._write_paused = False
+
+    # -- called by the event loop ------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Learn the peer and set the marks of back-pressure."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._loop = asyncio.get_running_loop()
+        self.last_active_s = self._loop.time()
+        sock: socket.socket = transport.get_extra_info("socket")
+        try:
+            self.peer = peer_of(sock)
+            if not self.peer.is_unix:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:
+            self.close("peer left before it was greeted")
+            return
+        self._transport.set_write_buffer_limits(
+            high=self._limits.write_pause_bytes, low=self._limits.write_resume_bytes
+        )
+
+    def data_received(self, data: bytes) -> None:
+        """Decode the whole frames in hand and pass their commands on."""
+        assert self._loop is not None
+        self.last_active_s = self._loop.time()
+        self._count("bytes_in", len(data))
+        try:
+            for frame in self._decoder.feed(data):
+                self.last_frame = frame
+                self._on_command(self, decode_frame(frame))
+                if self.close_reason is not None:
+                    return
+        except RemoteFault as fault:
+            self._count("frames_bad", 1)
+            self.abort(f"bad frame: {fault}", level=logging.WARNING)
+        except (
+            Exception
+        ) as error:  # the edge: a defect in a handler must cost one connection, not the process
+            _logger.exception("command handling failed")
+            self.abort(f"internal error: {error!r}", level=logging.ERROR)
+
+    def pause_writing(self) -> None:
+        """The peer does not read: stop reading from it."""
+        self._write_paused = True
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The peer caught up: read from it again."""
+        self._write_paused = False
+        assert self._loop is not None
+        self.last_active_s = self._loop.time()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def eof_received(self) -> bool:
+        """Close when the peer half-closes: RocketMQ's clients never do so with a reply outstanding."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the transport and tell the owner, once."""
+        if self.close_reason is None:
+            self.close_reason = "peer closed" if exc is None else f"connection broke: {exc}"
+            if exc is not None:
+                self._count("connections_broken", 1)
+        log.event(_logger, logging.DEBUG, "connection closed", peer=self.peer.text, reason=self.close_reason)
+        self._transport = None
+        self.last_frame = memoryview(b"")
+        self._on_close(self)
+
+    # -- called by the owner, in the loop's thread -----------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """True while replies can still be sent."""
+        return self._transport is not None and self.close_reason is None
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes handed over that the kernel has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def send(self, command: Command) -> None:
+        """Send one command; silently nothing when the peer is gone (its reply has no reader any more)."""
+        if self._transport is not None and self.close_reason is None:
+            self.send_raw(encode_command(command))
+
+    def send_raw(self, buffers: Sequence[Buffer]) -> None:
+        """Send already encoded frames. The buffers must stay unchanged until the kernel took them."""
+        transport = self._transport
+        if transport is None or self.close_reason is not None:
+            return
+        assert self._loop is not None
+        self.last_active_s = self._loop.time()
+        transport.writelines(buffers)
+        if self._write_paused and transport.get_write_buffer_size() > self._limits.write_bytes_max:
+            self._count("connections_overflowed", 1)
+            self.abort("peer does not read its replies", level=logging.WARNING)
+
+    def close(self, reason: str) -> None:
+        """Close after what was already sent has left; no command is delivered any more."""
+        if self._transport is None or self.close_reason is not None:
+            return
+        self.close_reason = reason
+        self._transport.close()
+
+    def abort(self, reason: str, *, level: int = logging.INFO) -> None:
+        """Close at once, dropping what waits to be sent, and log why."""
+        if self._transport is None or self.close_reason is not None:
+            return
+        self.close_reason = reason
+        log.event(_logger, level, "connection aborted", peer=self.peer.text, reason=reason)
+        self._transport.abort()

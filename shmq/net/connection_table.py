@@ -1,0 +1,66 @@
+"""The connections of one process: makes them, counts them, closes the silent ones.
+
+Lives in the event loop of its process (worker, coordinator, NameServer); no locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shmq.net.connection import Connection, Count, OnClose, OnCommand
+from shmq.net.limits import ConnectionLimits
+
+SWEEP_INTERVAL_S = 10.0
+"""How often the owner should call ``sweep``; RocketMQ scans its channels at the same pace."""
+
+
+class ConnectionTable:
+    """All open connections by id. ``make`` is the protocol factory for asyncio."""
+
+    def __init__(
+        self, on_command: OnCommand, on_close: OnClose, limits: ConnectionLimits, count: Count
+    ) -> None:
+        """Bind what every connection of this process shares."""
+        self._on_command = on_command
+        self._on_close = on_close
+        self._limits = limits
+        self._count = count
+        self._by_id: dict[int, Connection] = {}
+
+    def make(self) -> Connection:
+        """Make the protocol of a connection that is about to open."""
+        connection = Connection(self._on_command, self._forget, self._limits, count=self._count)
+        self._by_id[connection.id] = connection
+        return connection
+
+    def _forget(self, connection: Connection) -> None:
+        """Take a closed connection out, then tell the owner."""
+        self._by_id.pop(connection.id, None)
+        self._on_close(connection)
+
+    def get(self, connection_id: int) -> Connection | None:
+        """Return the open connection of this id, or None when it has gone."""
+        return self._by_id.get(connection_id)
+
+    def __len__(self) -> int:
+        """Count the connections, those still being greeted included."""
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Connection]:
+        """Walk over a snapshot, so that the body may close connections."""
+        return iter(list(self._by_id.values()))
+
+    def sweep(self, now_s: float) -> int:
+        """Close connections without any read or write for the idle limit; return how many."""
+        deadline_s = now_s - self._limits.idle_s
+        silent = [c for c in self._by_id.values() if 0.0 < c.last_active_s < deadline_s]
+        for connection in silent:
+            connection.abort("idle too long")
+        if silent:
+            self._count("connections_idle_closed", len(silent))
+        return len(silent)
+
+    def close_all(self, reason: str) -> None:
+        """Close every connection after its last reply has left."""
+        for connection in self:
+            connection.close(reason)
