@@ -1,15 +1,15 @@
 """One client connection: bytes in, Commands out of them; Commands in, bytes out.
 
-Used by the worker, the coordinator and the NameServer alike, always inside that process's event loop thread; no
-locks. Nothing else in shmq writes to a client's socket.
+Used by the worker, the coordinator and the NameServer alike, always inside that process's event loop
+thread; no locks. Nothing else in shmq writes to a client's socket.
 
-Writing: every reply is handed to the transport at once as buffers (head, then the body's memoryviews). uvloop's
-transports collect the writes of one loop turn and pass them to the kernel in one ``writev``, so that many replies
-cost one system call and message bodies are not copied in user space.
+Writing: every reply is handed to the transport at once as buffers (head, then the body's memoryviews).
+uvloop's transports collect the writes of one loop turn and pass them to the kernel in one ``writev``, so
+that many replies cost one system call and message bodies are not copied in user space.
 
-Back-pressure: a peer that does not read is no longer read from (``pause_writing`` of asyncio), and closed when what
-waits for it passes ``ConnectionLimits.write_bytes_max``. A frame that cannot be decoded closes this connection only,
-with a counted and logged reason.
+Back-pressure: a peer that does not read is no longer read from (``pause_writing`` of asyncio), and closed
+when what waits for it passes ``ConnectionLimits.write_bytes_max``. A frame that cannot be decoded closes
+this connection only, with a counted and logged reason.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def _count_nothing(_name: str, _n: int) -> None:
 class Connection(asyncio.Protocol):
     """asyncio protocol of one peer; ``id`` is unique within this process.
 
-    ``on_command`` is called for every decoded command in the order of arrival and must not block; ``on_close`` once,
-    after the last command. ``count(name, n)`` receives ``frames_bad``, ``connections_overflowed``,
-    ``connections_broken``, ``bytes_in`` and ``bytes_out``.
+    ``on_command`` is called for every decoded command in the order of arrival and must not block;
+    ``on_close`` once, after the last command. ``count(name, n)`` receives ``frames_bad``,
+    ``connections_overflowed``, ``connections_broken``, ``bytes_in`` and ``bytes_out``.
     """
 
     __slots__ = (
@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._write_paused = False
 
-    # -- called by the event loop ------------------------------------------------------------------------------
+    # -- called by the event loop --------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Learn the peer and set the marks of back-pressure."""

@@ -12,8 +12,8 @@ FRAME_BYTES_MAX = 16 * 1024 * 1024
 class ConnectionLimits:
     """Bounds of one connection; sizes in bytes, times in seconds.
 
-    A peer that does not read its replies is first no longer read from (above ``write_pause_bytes`` waiting for
-    it) and closed when the replies that were already under way exceed ``write_bytes_max``.
+    A peer that does not read its replies is first no longer read from (above ``write_pause_bytes`` waiting
+    for it) and closed when the replies that were already under way exceed ``write_bytes_max``.
     """
 
     frame_bytes_max: int = FRAME_BYTES_MAX

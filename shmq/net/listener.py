@@ -1,7 +1,7 @@
 """Listening sockets: bind or inherit them, and accept in a bounded way.
 
-The supervisor and the NameServer bind (or inherit from systemd); workers only accept. Sockets made here do not block
-and are not inherited across exec unless their owner passes them on purpose.
+The supervisor and the NameServer bind (or inherit from systemd); workers only accept. Sockets made here do
+not block and are not inherited across exec unless their owner passes them on purpose.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _PASSING_ERRORS = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EPROTO, errn
 def bind_unix(path: Path, *, mode: int = 0o660, group: str | None = None) -> socket.socket:
     """Bind a Unix stream socket at ``path``, replacing one that nobody listens on any more.
 
-    Raises ConfigFault for a path the kernel cannot take or an unknown group, Unavailable when somebody is listening
-    there already.
+    Raises ConfigFault for a path the kernel cannot take or an unknown group, Unavailable when somebody is
+    listening there already.
     """
     if len(os.fsencode(path)) > UNIX_PATH_BYTES_MAX:
         raise ConfigFault(
@@ -105,8 +105,8 @@ def adopt(fd: int) -> socket.socket:
 def accept_some(listening: socket.socket, limit: int = ACCEPT_BATCH_MAX) -> list[socket.socket]:
     """Accept until nothing is left or ``limit`` is reached; the sockets do not block.
 
-    Raises OSError only for errors that will not pass by themselves (EMFILE, ENFILE, ENOMEM, a closed listener),
-    with what was accepted before it left to the next call.
+    Raises OSError only for errors that will not pass by themselves (EMFILE, ENFILE, ENOMEM, a closed
+    listener), with what was accepted before it left to the next call.
     """
     taken: list[socket.socket] = []
     while len(taken) < limit:
@@ -130,7 +130,8 @@ def serve(
 ) -> Callable[[], None]:
     """Accept on ``listening`` and give each connection to a new protocol; returns the function that stops it.
 
-    For processes that serve alone (NameServer, coordinator); workers spread connections and use their own acceptor.
+    For processes that serve alone (NameServer, coordinator); workers spread connections and use their own
+    acceptor.
     """
     greeting: set[asyncio.Task[None]] = set()
 
