@@ -21,7 +21,7 @@ code   name             direction  header                body                   
 30113  KEPT             w -> c !   KeptHeader            content of one kept note
 30114  REPLAY_DONE      w -> c !   -                     -
 30115  SETTLED          c -> w !   -                     Snapshot
-30116  SETTING_CHANGED  c -> w     SettingChangedHeader  -                               code 0; 3: unused here
+30116  SETTING_CHANGED  c -> w     SettingChangedHeader  -                               code 0 (3: unused)
 ```
 `!` = oneway. A frame carried in a body is complete: the 4-byte length, the header, the body, exactly as it
 stood or will stand on the client's connection. FORWARD is answered with code 0, ForwardAnswerHeader and, as
