@@ -6,9 +6,9 @@ beside the answer frame as SCM_RIGHTS control data (socket.send_fds), attached t
 grant lives as long as its connection: at its end the reader drops every map.
 
 ```text
-code   name          request                            answer
-30002  GRANT_READER  GrantReaderHeader                  GrantReaderAnswer, one descriptor: the control page, O_RDONLY
-30003  GRANT_FILES   body: encode_file_requests(...)    body: encode_grants(...), one descriptor per granted file
+code   name          request                      answer
+30002  GRANT_READER  GrantReaderHeader            GrantReaderAnswer + 1 descriptor: control page, O_RDONLY
+30003  GRANT_FILES   body encode_file_requests()  body encode_grants() + 1 descriptor per granted file
 ```
 Errors: 16 the peer may not read the whole store, or (GRANT_FILES) has no grant yet; 17 unknown topic or
 queue; 29 more than `FILES_MAX` files in one request; 2 too many readers. After any error the connection
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import orjson
 
@@ -44,7 +44,7 @@ class GrantReaderHeader:
 
 @dataclass(slots=True)
 class GrantReaderAnswer:
-    """What a reader has to know before it trusts the page: identity and the sizes of the store's files, in bytes."""
+    """What a reader must know before it trusts the page: its identity, and the store's file sizes in bytes."""
 
     page_id: int
     layout_version: int
@@ -82,7 +82,7 @@ def decode_file_requests(body: bytes | memoryview) -> list[FileRequest]:
 def _file_request(item: object) -> FileRequest:
     match item:
         case ["log" | "queue" as kind, str(topic), int(queue_id), int(file_start)] if file_start >= 0:
-            return FileRequest(cast(Literal["log", "queue"], kind), topic, queue_id, file_start)
+            return FileRequest(kind, topic, queue_id, file_start)
     raise ValueError("a file is asked for as [kind, topic, queue id, file start]")
 
 
