@@ -1,0 +1,33 @@
+"""Rules for all tests: what runs by default, what is grouped, and an environment without the developer's brokers."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+FOREIGN_SETTINGS = (
+    "NAMESRV_ADDR",
+    "SHMQ_NAMESRV",
+    "SHMQ_FAULTS",
+    "SHMQ_RUNTIME_DIR",
+    "ROCKETMQ_HOME",
+    "NOTIFY_SOCKET",
+)
+"""Variables that would point a test at something of the machine it runs on."""
+
+for _name in FOREIGN_SETTINGS:
+    os.environ.pop(_name, None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also run the tests marked long")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip long tests unless asked for; keep the JVM tests in one process, so that they share their JVMs."""
+    for item in items:
+        if "long" in item.keywords and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(reason="long: runs with --long"))
+        if "interop" in item.keywords:
+            item.add_marker(pytest.mark.xdist_group("interop"))
