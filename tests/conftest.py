@@ -1,4 +1,4 @@
-"""Rules for all tests: what runs by default, what is grouped, and an environment without the developer's brokers."""
+"""Rules for all tests: what runs by default, what is grouped, no broker of the developer's in sight."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The originals, for the interop tests: jars from Maven Central, JVMs, an Apache name server and broker.
 
-Everything is found or refused within seconds (`unavailable_reason`). Jars are copied once per machine into a
-cache folder (`$SHMQ_INTEROP_CACHE`, else ~/.cache/shmq-interop) by Maven from tiny generated poms; each set is
-published by one rename, under a file lock, so that test processes running side by side share it.
+Everything is found or refused within seconds (`unavailable_reason`). Jars are copied once per machine into
+a cache folder (`$SHMQ_INTEROP_CACHE`, else ~/.cache/shmq-interop) by Maven from tiny generated poms; each
+set is published by one rename, under a file lock, so that test processes side by side share it.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def run_probe(client: str, *args: str, home: Path, limit_s: float = 60) -> list[
 
 
 class AdminShell:
-    """The original mqadmin in one JVM that runs command after command (a JVM start each would cost a second)."""
+    """The original mqadmin in one JVM that runs command after command (a JVM start each costs a second)."""
 
     def __init__(self, home: Path) -> None:
         command = java_command(probe_classes("tools-5.3.3"), "AdminShell", home=home)

@@ -1,8 +1,8 @@
 """What ./tools/test does: lint, types, layers, tests, and a look at what the tests left behind.
 
-Every step runs even when an earlier one failed; the last lines say which did. The tests get a temporary folder and
-a marked environment of their own, so that a process, an IPC object or a store that outlives them is seen and
-makes the run fail, while other brokers of the same machine are left out of it.
+Every step runs even when an earlier one failed; the last lines say which did. The tests get a temporary
+folder and a marked environment of their own, so that a process, an IPC object or a store that outlives them
+is seen and makes the run fail, while other brokers of the same machine are left out of it.
 """
 
 from __future__ import annotations
