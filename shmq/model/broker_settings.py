@@ -1,9 +1,9 @@
 """The broker's settings: every key shmq honours, with RocketMQ's name, default, unit and range.
 
-Attribute = the key in snake_case (`flushDiskType` -> `flush_disk_type`, `brokerIP1` -> `broker_ip1`). Read once at the
-start by the supervisor and handed frozen to every child. Facts: Apache RocketMQ 5.3, BrokerConfig.java,
-MessageStoreConfig.java, NettyServerConfig.java. Keys marked `own` exist only in shmq. `conf/broker.conf`
-shows them all.
+Attribute = the key in snake_case (`flushDiskType` -> `flush_disk_type`, `brokerIP1` -> `broker_ip1`).
+Read once at the start by the supervisor and handed frozen to every child. Facts: Apache RocketMQ 5.3,
+BrokerConfig.java, MessageStoreConfig.java, NettyServerConfig.java. Keys marked `own` exist only in shmq.
+`conf/broker.conf` shows them all.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Settings of broker and name server: read once at the start, checked, frozen.
 
-`load_settings(BrokerSettings, file, arguments)` reads a RocketMQ properties file and `key=value` arguments (which win),
-and returns the frozen settings with every warning and with the origin of every value. Wrong values raise
-ConfigFault naming key, value, allowed range, file and line. Called by the supervisor, `shmq-namesrv` and
-the embedded broker; the children get the finished object.
+`load_settings(BrokerSettings, file, arguments)` reads a RocketMQ properties file and `key=value` arguments
+(which win), and returns the frozen settings with every warning and with the origin of every value. Wrong
+values raise ConfigFault naming key, value, allowed range, file and line. Called by the supervisor,
+`shmq-namesrv` and the embedded broker; the children get the finished object.
 """
 
 from __future__ import annotations
@@ -187,23 +187,23 @@ def _check_together(settings: BrokerSettings | NamesrvSettings, origins: Mapping
     """Rules over several keys."""
     if isinstance(settings, NamesrvSettings):
         return
-    where = origins.get("broker_role", "default")
+    where = {name: origins.get(name, "default") for name in rules(BrokerSettings)}
     if settings.broker_role is BrokerRole.SLAVE:
         raise ConfigFault(
-            f"{where}: brokerRole=SLAVE: replication is not built yet, so a slave would never receive a message; "
-            "allowed is ASYNC_MASTER or SYNC_MASTER"
+            f"{where['broker_role']}: brokerRole=SLAVE: replication is not built yet, so a slave would never "
+            "receive a message; allowed is ASYNC_MASTER or SYNC_MASTER"
         )
     if settings.broker_id != 0:
         raise ConfigFault(
-            f"{origins.get('broker_id', where)}: brokerId={settings.broker_id}: a master has brokerId 0; allowed is 0"
+            f"{where['broker_id']}: brokerId={settings.broker_id}: a master has brokerId 0; allowed is 0"
         )
     if 0 < settings.listen_port < 3:
         raise ConfigFault(
-            f"{origins.get('listen_port', where)}: listenPort={settings.listen_port}: listenPort - 2 must be a port "
-            "too; allowed is 0 or 3..65535"
+            f"{where['listen_port']}: listenPort={settings.listen_port}: listenPort - 2 must be a port too; "
+            "allowed is 0 or 3..65535"
         )
     if settings.mapped_file_size_commit_log < settings.max_message_size + _RECORD_OVERHEAD_MAX:
-        origin = origins.get("mapped_file_size_commit_log") or origins.get("max_message_size", where)
+        origin = origins.get("mapped_file_size_commit_log", where["max_message_size"])
         raise ConfigFault(
             f"{origin}: mappedFileSizeCommitLog={settings.mapped_file_size_commit_log}: smaller than the largest "
             f"record; allowed is maxMessageSize + {_RECORD_OVERHEAD_MAX} or more"

@@ -55,7 +55,8 @@ class ChildBoot:
     supervisor_fd   read end of the supervisor pipe: EOF means the supervisor is gone, leave
     runtime_dir     folder of the sockets
     log_dir         folder of the log files; None: stderr
-    listener_fds    listening sockets a worker accepts from: Unix front, TCP front, TCP fast front (listenPort - 2)
+    listener_fds    listening sockets a worker accepts from: Unix front, TCP front, and the front at
+                    listenPort - 2
     grant_fd        listening Unix socket for reader grants (coordinator)
     internal_fd     listening Unix socket workers call (coordinator)
     handoff_fds     worker: sending ends by worker index; a connection (SCM_RIGHTS) written to [i] reaches
