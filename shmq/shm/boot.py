@@ -9,6 +9,7 @@ coordinator need not import the supervisor.
 from __future__ import annotations
 
 import enum
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,10 @@ class ChildExit(enum.IntEnum):
     ORPHANED = 79
 
 
+READY = b"R"
+"""What a child writes into its status pipe once it serves."""
+
+SUPERVISOR_SLOT = 0
 COORDINATOR_SLOT = 1
 FIRST_WORKER_SLOT = 2
 
@@ -53,6 +58,7 @@ class ChildBoot:
     semaphore_name  name of the AppendLock's semaphore
     bell_fds        one eventfd per slot, by slot
     supervisor_fd   read end of the supervisor pipe: EOF means the supervisor is gone, leave
+    status_fd       write end of this child's status pipe, see `report_ready`
     runtime_dir     folder of the sockets
     log_dir         folder of the log files; None: stderr
     listener_fds    listening sockets a worker accepts from: Unix front, TCP front, and the front at
@@ -73,6 +79,7 @@ class ChildBoot:
     semaphore_name: str
     bell_fds: tuple[int, ...]
     supervisor_fd: int
+    status_fd: int
     runtime_dir: Path
     log_dir: Path | None = None
     listener_fds: tuple[int, ...] = ()
@@ -83,9 +90,14 @@ class ChildBoot:
 
     def descriptors(self) -> tuple[int, ...]:
         """Every descriptor the child must inherit, without gaps."""
-        named = (self.supervisor_fd, self.grant_fd, self.internal_fd, self.handoff_in_fd)
+        named = (self.supervisor_fd, self.status_fd, self.grant_fd, self.internal_fd, self.handoff_in_fd)
         everything = (*self.bell_fds, *self.listener_fds, *self.handoff_fds, *named)
         return tuple(dict.fromkeys(fd for fd in everything if fd >= 0))
+
+    def report_ready(self) -> None:
+        """Tell the supervisor that this child serves now: the broker is announced when all children did."""
+        if self.status_fd >= 0:
+            os.write(self.status_fd, READY)
 
     @property
     def title(self) -> str:
