@@ -44,7 +44,7 @@ class GrantReaderHeader:
 
 @dataclass(slots=True)
 class GrantReaderAnswer:
-    """What a reader must know before it trusts the page: its identity, and the store's file sizes in bytes."""
+    """What a reader must know before it trusts the page: its identity, and file sizes in bytes."""
 
     page_id: int
     layout_version: int

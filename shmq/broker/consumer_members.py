@@ -1,0 +1,97 @@
+"""The live members of one consumer group: who they are, what they subscribe to, how they consume.
+
+The subscriptions of a group are those of its latest heartbeats: a higher version replaces, a topic missing
+from a heartbeat is dropped (Apache RocketMQ 5.3, ConsumerGroupInfo.java). Members that differ overwrite
+each other; that mistake is common, so it is logged once per change.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from shmq.base import log
+from shmq.broker.client_key import Client, ClientKey
+from shmq.model.consumer_group import ConsumeFromWhere, ConsumeType, MessageModel
+from shmq.model.subscription import SubscriptionData
+
+_logger = log.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Consumption:
+    """How the members of a group consume; the latest heartbeat decides for all."""
+
+    consume_type: ConsumeType = ConsumeType.CONSUME_PASSIVELY
+    message_model: MessageModel = MessageModel.CLUSTERING
+    consume_from_where: ConsumeFromWhere = ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET
+
+
+class ConsumerMembers:
+    """Members, subscriptions and way of consuming of one group that has members."""
+
+    def __init__(self, consumption: Consumption) -> None:
+        """Start with no member; the first heartbeat follows at once."""
+        self.consumption = consumption
+        self.subscriptions: dict[str, SubscriptionData] = {}
+        self._members: dict[ClientKey, Client] = {}
+        self._beats_ms: dict[ClientKey, int] = {}
+
+    @property
+    def clients(self) -> list[Client]:
+        """The members, in order of their joining."""
+        return list(self._members.values())
+
+    @property
+    def client_ids(self) -> list[str]:
+        """The members' ids, each once."""
+        return list(dict.fromkeys(client.client_id for client in self._members.values()))
+
+    @property
+    def told_of_changes(self) -> bool:
+        """Whether members share queues, so that each must hear of the others (40)."""
+        return self.consumption.message_model is not MessageModel.BROADCASTING
+
+    def find(self, client_id: str) -> Client | None:
+        """The member of that client id."""
+        return next((client for client in self._members.values() if client.client_id == client_id), None)
+
+    def beat(
+        self, client: Client, consumption: Consumption, wanted: Iterable[SubscriptionData], now_ms: int
+    ) -> bool:
+        """Take over a heartbeat; True when the members or the subscribed topics are others than before."""
+        before = self._members.get(client.key)
+        joined = before is None or before.client_id != client.client_id
+        self._members[client.key] = client
+        self._beats_ms[client.key] = now_ms
+        self.consumption = consumption
+        return self._subscribe(client, {data.topic: data for data in wanted}) or joined
+
+    def _subscribe(self, client: Client, wanted: dict[str, SubscriptionData]) -> bool:
+        changed = wanted.keys() != self.subscriptions.keys()
+        if changed and len(self._members) > 1:
+            log.event(
+                _logger,
+                logging.WARNING,
+                "subscriptions_differ",
+                client=client.client_id,
+                wanted=sorted(wanted),
+                had=sorted(self.subscriptions),
+            )
+        for topic, data in wanted.items():
+            known = self.subscriptions.get(topic)
+            if known is None or data.sub_version > known.sub_version:
+                self.subscriptions[topic] = data
+        for topic in self.subscriptions.keys() - wanted.keys():
+            del self.subscriptions[topic]
+        return changed
+
+    def remove(self, key: ClientKey) -> bool:
+        """Drop a member; False when it was none."""
+        self._beats_ms.pop(key, None)
+        return self._members.pop(key, None) is not None
+
+    def silent(self, since_ms: int) -> list[ClientKey]:
+        """The members whose last heartbeat is older than `since_ms`."""
+        return [key for key, beat_ms in self._beats_ms.items() if beat_ms < since_ms]

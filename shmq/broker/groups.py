@@ -1,0 +1,112 @@
+"""The consumer group registry: settings of every group; `config/subscriptionGroup.json` is its file.
+
+Lives in the coordinator's loop, no locks; workers hear of changes over the internal socket.
+`forbiddenTable` (group -> topic -> bit mask) is read, kept and written back. Rules: Apache RocketMQ 5.3,
+SubscriptionGroupManager.java.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from shmq.base.clock import SYSTEM_CLOCK, Clock
+from shmq.base.errors import GroupNotExist, InvalidParameter
+from shmq.broker.config_file import ConfigFile
+from shmq.model import names
+from shmq.model.broker_settings import BrokerSettings
+from shmq.model.consumer_group import SubscriptionGroupConfig
+from shmq.model.data_version import DataVersion
+
+
+class GroupRegistry:
+    """All consumer groups of this broker by name."""
+
+    def __init__(self, file: ConfigFile, settings: BrokerSettings, clock: Clock = SYSTEM_CLOCK) -> None:
+        """Read the file and add the built-in groups (in memory: they are written with the next change)."""
+        self._file = file
+        self._clock = clock
+        self._auto_create = settings.auto_create_subscription_group
+        found = file.load()
+        table = found.get("subscriptionGroupTable") or {}
+        self._groups = {
+            name: SubscriptionGroupConfig.from_json(members, name) for name, members in table.items()
+        }
+        self._forbidden: dict[str, dict[str, int]] = dict(found.get("forbiddenTable") or {})
+        self.data_version = DataVersion.from_json(found.get("dataVersion"))
+        for name in names.BUILT_IN_GROUPS:
+            self._groups.setdefault(name, SubscriptionGroupConfig(name))
+
+    # -- questions --
+
+    def get(self, group: str) -> SubscriptionGroupConfig | None:
+        """The group's settings, or None."""
+        return self._groups.get(group)
+
+    def must_get(self, group: str) -> SubscriptionGroupConfig:
+        """The group's settings; GroupNotExist."""
+        config = self._groups.get(group)
+        if config is None:
+            raise _unknown(group)
+        return config
+
+    def __iter__(self) -> Iterator[SubscriptionGroupConfig]:
+        """All groups, ordered by name."""
+        return iter([self._groups[name] for name in sorted(self._groups)])
+
+    # -- changes --
+
+    def find_or_create(self, group: str) -> tuple[SubscriptionGroupConfig, bool]:
+        """The group's settings, and whether they were made just now; GroupNotExist when that may not be."""
+        known = self._groups.get(group)
+        if known is not None:
+            return known, False
+        if not (self._auto_create or names.is_system_group(group)):
+            raise _unknown(group)
+        names.check_group(group)
+        made = self._groups[group] = SubscriptionGroupConfig(group)
+        self._save()
+        return made, True
+
+    def update(self, wanted: SubscriptionGroupConfig) -> bool:
+        """An administrator creates or changes a group (200, 225); False when nothing changed."""
+        names.check_group(wanted.group_name)
+        if wanted.retry_queue_nums < 0 or wanted.retry_max_times < -1:
+            raise InvalidParameter("retryQueueNums must be at least 0 and retryMaxTimes at least -1")
+        if self._groups.get(wanted.group_name) == wanted:
+            return False
+        self._groups[wanted.group_name] = wanted
+        self._save()
+        return True
+
+    def delete(self, group: str) -> bool:
+        """An administrator deletes a group; False when it does not exist. Built-in groups stay."""
+        if names.is_system_group(group):
+            raise InvalidParameter(f"group [{group}] belongs to the broker and cannot be deleted")
+        if self._groups.pop(group, None) is None:
+            return False
+        self._forbidden.pop(group, None)
+        self._save()
+        return True
+
+    def set_auto_create(self, enabled: bool) -> None:
+        """An operator changed `autoCreateSubscriptionGroup`."""
+        self._auto_create = enabled
+
+    # -- inside --
+
+    def _save(self) -> None:
+        self.data_version = self.data_version.next(self._clock.now_ms())
+        self._file.save(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of subscriptionGroup.json, and the body of request 201."""
+        return {
+            "dataVersion": self.data_version.to_json(),
+            "forbiddenTable": self._forbidden,
+            "subscriptionGroupTable": {config.group_name: config.to_json() for config in self},
+        }
+
+
+def _unknown(group: str) -> GroupNotExist:
+    return GroupNotExist(f"subscription group [{group}] does not exist: create it first (updateSubGroup)")
