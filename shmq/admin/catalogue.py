@@ -1,0 +1,76 @@
+"""The one table of commands: the name mqadmin users know, its modern spelling, and the module that has it.
+
+Both spellings run the same function. The table alone answers `shmq-admin --help`: a module is imported when
+one of its commands runs, because start-up is what an operator's loop pays for.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """One command. `grouped` is "group verb"; `module` stands in shmq.admin; `help` is the short line."""
+
+    name: str
+    grouped: str
+    module: str
+    function: str
+    help: str
+
+    @property
+    def group(self) -> str:
+        """The noun of the modern spelling."""
+        return self.grouped.partition(" ")[0]
+
+    @property
+    def verb(self) -> str:
+        """The verb of the modern spelling."""
+        return self.grouped.partition(" ")[2]
+
+
+ENTRIES = (
+    Entry(
+        "clusterList", "cluster list", "cluster", "cluster_list", "Brokers with version, load and disk use"
+    ),
+    Entry("topicList", "topic list", "topic", "topic_list", "Names of all topics"),
+    Entry("topicRoute", "topic get", "topic", "topic_route", "Which brokers and queues serve a topic"),
+    Entry("topicStatus", "topic stats", "topic", "topic_status", "Offsets of every queue of a topic"),
+    Entry("updateTopic", "topic update", "topic", "update_topic", "Create or change a topic"),
+    Entry("deleteTopic", "topic delete", "topic", "delete_topic", "Remove a topic with its messages"),
+    Entry("consumerProgress", "group list", "consumer", "consumer_progress", "How far groups are behind"),
+    Entry("sendMessage", "msg send", "message", "send_message", "Send one message"),
+    Entry("consumeMessage", "msg consume", "message", "consume_message", "Pull messages and print them"),
+    Entry("queryMsgById", "msg get", "query", "query_by_id", "A message by offset id or unique id"),
+    Entry("queryMsgByKey", "msg by-key", "query", "query_by_key", "Messages that carry a key"),
+    Entry("queryMsgByOffset", "msg by-offset", "query", "query_by_offset", "The message at a queue's offset"),
+    Entry("brokerStatus", "broker status", "broker", "broker_status", "A broker's runtime figures"),
+    Entry(
+        "storeCheck", "store check", "store", "store_check", "Prove that a store is whole (broker up or down)"
+    ),
+    Entry("ps", "broker ps", "processes", "ps", "Processes of this host, their roles and positions"),
+)
+
+GROUPS = {
+    "cluster": "Clusters",
+    "topic": "Topics",
+    "broker": "Brokers and their processes",
+    "msg": "Messages",
+    "group": "Consumer groups",
+    "store": "Stores on this host",
+}
+
+ALIASES = {"progress": "list", "create": "update", "route": "get", "status": "stats"}
+"""Second words for verbs of the modern spelling, where the group has no verb of that name."""
+
+
+def by_name(name: str) -> Entry | None:
+    """The command of that mqadmin name, whatever its letter case."""
+    lowered = name.lower()
+    return next((entry for entry in ENTRIES if entry.name.lower() == lowered), None)
+
+
+def by_verb(group: str, verb: str) -> Entry | None:
+    """The command of that modern spelling, also by a verb's alias."""
+    verbs = {entry.verb: entry for entry in ENTRIES if entry.group == group}
+    return verbs.get(verb) or verbs.get(ALIASES.get(verb, ""))
