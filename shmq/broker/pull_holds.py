@@ -1,0 +1,203 @@
+"""Parked pulls of one worker: long polling, by queue, with a deadline each.
+
+Runs in the worker's event loop; no locks. Parking follows the page's park protocol: this worker's byte in
+the queue's ring word is set, then a fence, then the queue is looked at again; only then may the worker
+sleep. An appender publishes first and loads the ring word afterwards, so one of the two always sees the
+other.
+
+A hold is looked at only when its queue's max has passed the offset it has read up to. Messages that its
+filter refuses move that offset on without an answer; then the hold is answered within
+``limits.FILTERED_HOLD_MS_MAX``, so that the consumer's offset advances too.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Protocol
+
+from shmq.broker import limits
+from shmq.shm.queue_table import QueueRef
+
+
+class Wake(Enum):
+    """Why a held pull is looked at again."""
+
+    NEW_MESSAGES = auto()
+    TIMED_OUT = auto()
+    RULES_CHANGED = auto()
+
+
+class PullHold(Protocol):
+    """One held pull as its handler sees it."""
+
+    queue: QueueRef
+    scan_offset: int
+    """First queue offset that was not looked at yet."""
+
+    def wake(self, why: Wake, now_ms: int) -> int | None:
+        """Try again: None when it was answered, else the (perhaps earlier) deadline in monotonic ms."""
+
+
+class RingParking(Protocol):
+    """The page words through which appenders learn who waits (see ``shm/rings.py``)."""
+
+    def park(self, queue: QueueRef) -> None:
+        """Ask to be rung for this queue; ends with a fence."""
+
+    def unpark(self, queue: QueueRef) -> None:
+        """Do not ask any more."""
+
+    def max_offset(self, queue: QueueRef) -> int:
+        """Return the queue's max offset, visible or not."""
+
+    def await_flush(self, wanted: bool) -> None:
+        """Ask to be rung when the visible position moves (messages are appended, but not visible yet)."""
+
+
+class _Entry:
+    """A hold, its deadline and its owner; ``done`` once answered or dropped (the heap may still hold it)."""
+
+    __slots__ = ("deadline_ms", "done", "hold", "owner")
+
+    def __init__(self, hold: PullHold, owner: int, deadline_ms: int) -> None:
+        self.hold = hold
+        self.owner = owner
+        self.deadline_ms = deadline_ms
+        self.done = False
+
+
+class PullHolds:
+    """All held pulls of this worker."""
+
+    def __init__(self, parking: RingParking, count: Callable[[str, int], None]) -> None:
+        """``count`` receives ``pulls_held``, ``holds_refused`` and ``holds_timed_out``."""
+        self._parking = parking
+        self._count = count
+        self._by_queue: dict[int, list[_Entry]] = {}
+        self._by_owner: dict[int, set[_Entry]] = {}
+        self._deadlines: list[tuple[int, int, _Entry]] = []
+        self._sequence = itertools.count()
+        self._held = 0
+
+    def __len__(self) -> int:
+        """Count the held pulls."""
+        return self._held
+
+    def park(self, hold: PullHold, owner: int, deadline_ms: int, now_ms: int) -> bool:
+        """Hold a pull of connection ``owner`` until messages come or ``deadline_ms``.
+
+        Messages that came since the caller read are seen here: then the hold is woken, and perhaps
+        answered, before this returns. False when a bound is reached: the caller answers at once.
+        """
+        owned = self._by_owner.get(owner)
+        if self._held >= limits.HOLDS_MAX or (owned and len(owned) >= limits.HOLDS_PER_CONNECTION_MAX):
+            self._count("holds_refused", 1)
+            return False
+        queue = hold.queue
+        entries = self._by_queue.get(queue.slot)
+        if entries is None:
+            self._parking.park(queue)
+            entries = self._by_queue[queue.slot] = []
+        entry = _Entry(hold, owner, deadline_ms)
+        entries.append(entry)
+        self._by_owner.setdefault(owner, set()).add(entry)
+        heapq.heappush(self._deadlines, (deadline_ms, next(self._sequence), entry))
+        self._held += 1
+        self._count("pulls_held", 1)
+        if self._parking.max_offset(queue) > hold.scan_offset:
+            self._parking.await_flush(True)
+            self._look(entry, Wake.NEW_MESSAGES, now_ms)
+        return True
+
+    def next_deadline_ms(self) -> int | None:
+        """Return the earliest deadline, None when nothing is held."""
+        while self._deadlines and self._deadlines[0][2].done:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def step(self, now_ms: int) -> int | None:
+        """Wake what has news or is due; return the next deadline."""
+        if self._held:
+            self._wake_by_news(now_ms)
+            self._wake_by_deadline(now_ms)
+            if len(self._deadlines) > 64 + 4 * self._held:
+                self._deadlines = [item for item in self._deadlines if not item[2].done]
+                heapq.heapify(self._deadlines)
+        return self.next_deadline_ms()
+
+    def _wake_by_news(self, now_ms: int) -> None:
+        """Look at every queue whose max has moved past a hold; ask for flushes while some of it is not visible."""
+        if self._look_at_moved(now_ms):
+            self._parking.await_flush(True)
+            self._parking.await_flush(self._look_at_moved(now_ms))
+        else:
+            self._parking.await_flush(False)
+
+    def _look_at_moved(self, now_ms: int) -> bool:
+        """Look once at every hold its queue has moved past; True when one could not see all of it yet."""
+        unseen = False
+        for slot in list(self._by_queue):
+            entries = self._by_queue[slot]
+            max_offset = self._parking.max_offset(entries[0].hold.queue)
+            for entry in list(entries):
+                if max_offset > entry.hold.scan_offset and not entry.done:
+                    self._look(entry, Wake.NEW_MESSAGES, now_ms)
+                    unseen = unseen or (not entry.done and max_offset > entry.hold.scan_offset)
+        return unseen
+
+    def _wake_by_deadline(self, now_ms: int) -> None:
+        while self._deadlines and self._deadlines[0][0] <= now_ms:
+            deadline_ms, _, entry = heapq.heappop(self._deadlines)
+            if entry.done or entry.deadline_ms != deadline_ms:
+                continue
+            self._count("holds_timed_out", 1)
+            entry.hold.wake(Wake.TIMED_OUT, now_ms)
+            self._remove(entry)
+
+    def _look(self, entry: _Entry, why: Wake, now_ms: int) -> None:
+        """Let one hold try again; it is answered, or stays with its deadline."""
+        deadline_ms = entry.hold.wake(why, now_ms)
+        if deadline_ms is None:
+            self._remove(entry)
+        elif deadline_ms < entry.deadline_ms:
+            entry.deadline_ms = deadline_ms
+            heapq.heappush(self._deadlines, (deadline_ms, next(self._sequence), entry))
+
+    def _remove(self, entry: _Entry) -> None:
+        """Forget one hold; the last one of a queue takes the ring back."""
+        if entry.done:
+            return
+        entry.done = True
+        self._held -= 1
+        queue = entry.hold.queue
+        entries = self._by_queue[queue.slot]
+        entries.remove(entry)
+        if not entries:
+            del self._by_queue[queue.slot]
+            self._parking.unpark(queue)
+        owned = self._by_owner[entry.owner]
+        owned.discard(entry)
+        if not owned:
+            del self._by_owner[entry.owner]
+
+    def look_again(self, concerned: Callable[[PullHold], bool], now_ms: int) -> None:
+        """Judge holds again after a topic or a group has changed."""
+        for entries in list(self._by_queue.values()):
+            for entry in list(entries):
+                if not entry.done and concerned(entry.hold):
+                    self._look(entry, Wake.RULES_CHANGED, now_ms)
+
+    def drop_owner(self, owner: int) -> None:
+        """Forget the holds of a connection that has closed."""
+        for entry in list(self._by_owner.get(owner, ())):
+            self._remove(entry)
+
+    def release_all(self, now_ms: int) -> None:
+        """Answer every hold as if its time were over: the worker is draining."""
+        for entries in list(self._by_queue.values()):
+            for entry in list(entries):
+                entry.hold.wake(Wake.TIMED_OUT, now_ms)
+                self._remove(entry)

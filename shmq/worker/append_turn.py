@@ -1,0 +1,146 @@
+"""All sends of one event loop turn, appended in one call of the store.
+
+Runs in the worker's event loop. Handlers add requests while the turn's input is read; ``run`` is scheduled once per
+turn. A request the store could not take because the next log segment is not ready (outcome None) is kept, in order,
+and tried again when the doorbell rings; new ones queue behind it, up to a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from shmq.base import log
+from shmq.base.errors import ShmqError, SystemBusy
+from shmq.broker import limits
+from shmq.handlers.context import AppendReply
+from shmq.protocol.codes import ResponseCode
+from shmq.store.append_request import AppendOutcome, AppendRequest
+from shmq.worker.pending_acks import PendingAcks
+
+_logger = log.get(__name__)
+
+
+class Appender(Protocol):
+    """The part of the store that a turn uses."""
+
+    def append(self, requests: list[AppendRequest]) -> list[AppendOutcome | None]:
+        """Append what fits; None for what has to wait for the next segment."""
+
+
+class AppendTurn:
+    """Collects requests and settles their replies; at most one turn is scheduled at any time."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        store: Appender,
+        acks: PendingAcks,
+        monotonic_ms: Callable[[], int],
+        *,
+        sync_flush: bool,
+        wake_by: Callable[[int], None],
+        count: Callable[[str, int], None],
+    ) -> None:
+        """``wake_by(deadline_ms)`` makes sure that the worker looks at its services by then."""
+        self._loop = loop
+        self._store = store
+        self._acks = acks
+        self._monotonic_ms = monotonic_ms
+        self._sync_flush = sync_flush
+        self._wake_by = wake_by
+        self._count = count
+        self._requests: list[AppendRequest] = []
+        self._replies: list[AppendReply] = []
+        self._bytes = 0
+        self._scheduled = False
+        self._kept_until_ms: int | None = None
+
+    def __len__(self) -> int:
+        """Count the requests that are not appended yet."""
+        return len(self._requests)
+
+    def add(self, request: AppendRequest, reply: AppendReply) -> None:
+        """Append ``request`` at the end of this turn and answer through ``reply``.
+
+        Raises SystemBusy when too much waits for the next log segment already.
+        """
+        if self._kept_until_ms is None:
+            if not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._run)
+        elif self._bytes + len(request.data) > limits.APPEND_WAITING_BYTES_MAX:
+            self._count("sends_refused_busy", 1)
+            raise SystemBusy(
+                "[OVERLOAD] the next log segment is not ready and too much waits for it: send again later"
+            )
+        self._requests.append(request)
+        self._replies.append(reply)
+        self._bytes += len(request.data)
+
+    def _run(self) -> None:
+        self._scheduled = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Append everything collected now. Called at the end of a turn, after a ring, and when draining."""
+        requests, replies = self._requests, self._replies
+        if not requests:
+            return
+        self._requests, self._replies, self._bytes = [], [], 0
+        try:
+            outcomes = self._store.append(requests)
+        except ShmqError as error:
+            for reply in replies:
+                reply.refuse(error)
+            self._kept_until_ms = None
+            return
+        self._settle(requests, replies, outcomes)
+
+    def _settle(
+        self, requests: list[AppendRequest], replies: list[AppendReply], outcomes: list[AppendOutcome | None]
+    ) -> None:
+        """Answer, let wait for the flush, or keep for later: one look at each outcome."""
+        now_ms = self._monotonic_ms() if self._sync_flush else 0
+        for request, reply, outcome in zip(requests, replies, outcomes, strict=True):
+            if outcome is None:
+                self._requests.append(request)
+                self._replies.append(reply)
+                self._bytes += len(request.data)
+            elif outcome.error is not None:
+                reply.refuse(outcome.error)
+            elif self._sync_flush and reply.waits:
+                self._acks.add(reply, outcome, now_ms)
+            else:
+                reply.settle(outcome, ResponseCode.SUCCESS)
+        if self._requests:
+            self._keep()
+        else:
+            self._kept_until_ms = None
+        if len(self._acks):
+            self._wake_by(now_ms)
+
+    def _keep(self) -> None:
+        """Start the time limit of what waits for the next segment, if it does not run yet."""
+        if self._kept_until_ms is None:
+            self._kept_until_ms = self._monotonic_ms() + limits.APPEND_WAITING_MS_MAX
+            self._count("appends_waited_for_segment", 1)
+            log.event(_logger, logging.WARNING, "append_waits_for_segment", requests=len(self._requests))
+        self._wake_by(self._kept_until_ms)
+
+    def step(self, now_ms: int) -> int | None:
+        """Try again what was kept; refuse it when it waited too long (it was certainly not stored)."""
+        if self._kept_until_ms is None:
+            return None
+        if now_ms >= self._kept_until_ms:
+            replies = self._replies
+            self._requests, self._replies, self._bytes, self._kept_until_ms = [], [], 0, None
+            self._count("sends_refused_busy", len(replies))
+            error = SystemBusy("[TIMEOUT_CLEAN_QUEUE] the next log segment was not ready in time: send again later")
+            for reply in replies:
+                reply.refuse(error)
+            return None
+        self.flush()
+        return self._kept_until_ms

@@ -1,0 +1,291 @@
+"""What worker and coordinator say to each other, as this worker speaks it: greeting, forwarding, needs, pushes.
+
+The messages and their order are drawn in ``protocol/internal.py``. Runs in the worker's event loop. The coordinator's
+changes are applied to the BrokerView before they are answered, so that an administrator's change holds on every worker
+when his command returns.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+
+from shmq.base import log
+from shmq.base.errors import RequestNotSupported, ShmqError, SystemBusy
+from shmq.broker import limits
+from shmq.broker.broker_view import BrokerView
+from shmq.handlers.context import Need, NeedGroup, NeedOffsetSlots, NeedTopic
+from shmq.model.topic_config import TopicConfig
+from shmq.net.connection import Connection
+from shmq.net.connection_table import ConnectionTable
+from shmq.protocol.codes import ResponseCode, response_code_of
+from shmq.protocol.command import Command
+from shmq.protocol.internal import (
+    ClientHeader,
+    ClientOpenedHeader,
+    ForwardAnswerHeader,
+    ForwardHeader,
+    GroupChangedHeader,
+    GroupState,
+    InternalCode,
+    KeptHeader,
+    OffsetSlotsHeader,
+    ResetTakenHeader,
+    ResolveGroupHeader,
+    ResolveTopicHeader,
+    SettingChangedHeader,
+    Snapshot,
+    StatsReport,
+    TopicChangedHeader,
+    WorkerHelloHeader,
+)
+from shmq.worker.coordinator_link import CoordinatorLink
+from shmq.worker.kept_notes import KeptNote, KeptNotes
+
+_logger = log.get(__name__)
+
+Resolved = Callable[[ShmqError | None], None]
+
+
+class CoordinatorCalls:
+    """The worker's half of the internal protocol over one CoordinatorLink."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        slot: int,
+        pid: int,
+        view: BrokerView,
+        connections: ConnectionTable,
+        on_change: Callable[[str | None, str | None], None],
+        on_setting: Callable[[str, str], bool],
+        now_ms: Callable[[], int],
+        monotonic_ms: Callable[[], int],
+        wake_by: Callable[[int], None],
+        count: Callable[[str, int], None],
+    ) -> None:
+        """``on_change(topic, group)`` is called after the view changed; both None: everything may have."""
+        self._slot = slot
+        self._pid = pid
+        self._view = view
+        self._connections = connections
+        self._on_change = on_change
+        self._on_setting = on_setting
+        self._now_ms = now_ms
+        self._count = count
+        self._notes = KeptNotes()
+        self._served_before = False
+        self._asking: dict[Need, list[Resolved]] = {}
+        self._taken_resets: list[ResetTakenHeader] = []
+        self.link = CoordinatorLink(
+            path,
+            greet=self._greet,
+            on_command=self._on_command,
+            monotonic_ms=monotonic_ms,
+            wake_by=wake_by,
+            count=count,
+        )
+
+    # -- greeting ------------------------------------------------------------------------------------------
+
+    async def _greet(self) -> None:
+        """Say who this is, take the snapshot, and tell a new coordinator all that the old one knew."""
+        answer = await self.link.request_now(
+            InternalCode.WORKER_HELLO, WorkerHelloHeader(slot=self._slot, pid=self._pid)
+        )
+        self._view.apply_snapshot(Snapshot.decode(answer.body or b""))
+        for connection in self._connections:
+            self.client_opened(connection)
+        if self._served_before:
+            for note in self._notes.all(self._now_ms()):
+                header = KeptHeader(conn_id=note.connection_id, key=note.key, until_ms=note.until_ms)
+                self.link.oneway(InternalCode.KEPT, header, note.content)
+        taken, self._taken_resets = self._taken_resets, []
+        for reset in taken:
+            self.link.oneway(InternalCode.RESET_TAKEN, reset)
+        self.link.oneway(InternalCode.REPLAY_DONE, None)
+        self._served_before = True
+        self._on_change(None, None)
+
+    # -- clients -------------------------------------------------------------------------------------------
+
+    def client_opened(self, connection: Connection) -> None:
+        """Tell that a client connected to this worker."""
+        peer = connection.peer
+        self.link.oneway(
+            InternalCode.CLIENT_OPENED,
+            ClientOpenedHeader(
+                conn_id=connection.id, kind=peer.kind, peer=peer.text, pid=peer.pid, uid=peer.uid, gid=peer.gid
+            ),
+        )
+
+    def client_closed(self, connection: Connection) -> None:
+        """Tell that a client's connection is gone, and forget what lived as long as it did."""
+        self._notes.connection_closed(connection.id)
+        self.link.oneway(InternalCode.CLIENT_CLOSED, ClientHeader(conn_id=connection.id))
+
+    def client_response(self, connection: Connection, frame: memoryview) -> None:
+        """Pass on a client's answer to a request the coordinator pushed."""
+        self.link.oneway(InternalCode.CLIENT_RESPONSE, ClientHeader(conn_id=connection.id), frame)
+
+    def forward(self, connection: Connection, command: Command, frame: memoryview) -> None:
+        """Let the coordinator answer a client's request; its answer frame is written as it is."""
+
+        def answered(answer: Command | None, error: ShmqError | None) -> None:
+            if answer is None:
+                assert error is not None
+                if not command.is_oneway:
+                    connection.send(command.response(response_code_of(error), str(error)))
+                return
+            self._keep_note(connection, answer)
+            if answer.body is not None and len(answer.body):
+                connection.send_raw([answer.body])
+
+        self.link.request(InternalCode.FORWARD, ForwardHeader(conn_id=connection.id), frame, answered)
+
+    def _keep_note(self, connection: Connection, answer: Command) -> None:
+        header = answer.read_header(ForwardAnswerHeader)
+        if header.keep_key is None:
+            return
+        if header.keep is None:
+            self._notes.drop(connection.id, header.keep_key)
+        elif connection.is_open or header.keep_until_ms:
+            note = KeptNote(connection.id, header.keep_key, bytes(header.keep), header.keep_until_ms)
+            if not self._notes.keep(note):
+                self._count("notes_dropped", 1)
+
+    # -- what a handler needs ------------------------------------------------------------------------------
+
+    def ask(self, need: Need, then: Resolved) -> None:
+        """Get what a handler needs; equal needs are asked for once, and ``then`` is called for each in order."""
+        waiting = self._asking.get(need)
+        if waiting is not None:
+            if len(waiting) >= limits.RESOLVE_WAITERS_MAX:
+                then(SystemBusy("[OVERLOAD] too many requests wait for the same name: send again later"))
+            else:
+                waiting.append(then)
+            return
+        self._asking[need] = [then]
+        code, header = _NEEDS[type(need)](need)
+
+        def answered(answer: Command | None, error: ShmqError | None) -> None:
+            if answer is not None:
+                self._take(need, answer)
+            for waiter in self._asking.pop(need):
+                waiter(error)
+
+        self.link.request(code, header, None, answered)
+
+    def _take(self, need: Need, answer: Command) -> None:
+        """Put the answer to a need into the view."""
+        body = answer.body or b""
+        if isinstance(need, NeedTopic):
+            self._view.topic_changed(TopicConfig.from_json(orjson.loads(body), need.topic))
+            self._on_change(need.topic, None)
+        elif isinstance(need, NeedGroup):
+            self._view.group_changed(need.group, GroupState.decode(body))
+            self._on_change(None, need.group)
+        else:
+            self._on_change(None, None)
+
+    def reset_taken(self, group: str, topic: str, queue_id: int, offset: int) -> None:
+        """Tell that a pull was answered with a reset offset; kept for the next coordinator when there is none."""
+        header = ResetTakenHeader(group=group, topic=topic, queue_id=queue_id, offset=offset)
+        if not self.link.oneway(InternalCode.RESET_TAKEN, header):
+            self._taken_resets.append(header)
+
+    def report(self, report: StatsReport) -> bool:
+        """Hand over what was counted; False when there is no coordinator to take it."""
+        return self.link.oneway(InternalCode.STATS, None, report.encode())
+
+    # -- the coordinator's own requests --------------------------------------------------------------------
+
+    def _on_command(self, link: Connection, command: Command) -> None:
+        """Serve one request of the coordinator."""
+        serve = _SERVED.get(command.code)
+        try:
+            if serve is None:
+                raise RequestNotSupported(f"workers do not serve internal code {command.code}")
+            serve(self, command)
+        except ShmqError as error:
+            log.event(_logger, logging.WARNING, "coordinator_request_refused", code=command.code, reason=str(error))
+            if not command.is_oneway:
+                link.send(command.response(response_code_of(error), str(error)))
+            return
+        if not command.is_oneway:
+            link.send(command.response(ResponseCode.SUCCESS))
+
+    def _push(self, command: Command) -> None:
+        """Write a frame to one of this worker's clients; it may have gone meanwhile."""
+        connection = self._connections.get(command.read_header(ClientHeader).conn_id)
+        if connection is not None and command.body is not None:
+            connection.send_raw([command.body])
+
+    def _topic_changed(self, command: Command) -> None:
+        header = command.read_header(TopicChangedHeader)
+        if header.deleted:
+            self._view.topic_deleted(header.topic)
+        else:
+            self._view.topic_changed(TopicConfig.from_json(orjson.loads(command.body or b""), header.topic))
+        self._on_change(header.topic, None)
+
+    def _group_changed(self, command: Command) -> None:
+        header = command.read_header(GroupChangedHeader)
+        if header.deleted:
+            self._view.group_deleted(header.group)
+        else:
+            self._view.group_changed(header.group, GroupState.decode(command.body or b""))
+        self._on_change(None, header.group)
+
+    def _settled(self, command: Command) -> None:
+        self._view.apply_snapshot(Snapshot.decode(command.body or b""))
+        self._on_change(None, None)
+
+    def _setting_changed(self, command: Command) -> None:
+        header = command.read_header(SettingChangedHeader)
+        if not self._on_setting(header.key, header.value):
+            raise RequestNotSupported(f"{header.key} is not used by workers")
+
+
+_SERVED: dict[int, Callable[[CoordinatorCalls, Command], None]] = {
+    InternalCode.PUSH: CoordinatorCalls._push,
+    InternalCode.TOPIC_CHANGED: CoordinatorCalls._topic_changed,
+    InternalCode.GROUP_CHANGED: CoordinatorCalls._group_changed,
+    InternalCode.SETTLED: CoordinatorCalls._settled,
+    InternalCode.SETTING_CHANGED: CoordinatorCalls._setting_changed,
+}
+"""The coordinator's requests and what serves them here."""
+
+
+def _topic_request(need: Need) -> tuple[int, object]:
+    assert isinstance(need, NeedTopic)
+    header = ResolveTopicHeader(
+        topic=need.topic,
+        default_topic=need.default_topic,
+        default_topic_queue_nums=need.queue_nums,
+        topic_sys_flag=need.sys_flag,
+        create=need.create,
+    )
+    return InternalCode.RESOLVE_TOPIC, header
+
+
+def _group_request(need: Need) -> tuple[int, object]:
+    assert isinstance(need, NeedGroup)
+    return InternalCode.RESOLVE_GROUP, ResolveGroupHeader(group=need.group)
+
+
+def _slots_request(need: Need) -> tuple[int, object]:
+    assert isinstance(need, NeedOffsetSlots)
+    return InternalCode.OFFSET_SLOTS, OffsetSlotsHeader(group=need.group, topic=need.topic)
+
+
+_NEEDS: dict[type, Callable[[Need], tuple[int, object]]] = {
+    NeedTopic: _topic_request,
+    NeedGroup: _group_request,
+    NeedOffsetSlots: _slots_request,
+}
+"""Which request gets which need."""

@@ -1,0 +1,109 @@
+"""Pass accepted connections between workers: one descriptor per message over inherited socketpairs (SCM_RIGHTS).
+
+Every worker listens on the same sockets, and the kernel would let one of them accept nearly everything. So whoever
+accepts hands the descriptor, unread, to the live worker with the fewest connections. Runs in the worker's event loop
+thread; the sending ends are shared by all workers, which is safe because a message is written whole.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+
+RECEIVE_BATCH_MAX = 64
+"""Descriptors taken per turn, so that a flood of hand-offs cannot starve the clients already served."""
+
+ConnectionsOf = Callable[[int], int | None]
+ReceivedOf = Callable[[int], int]
+
+
+class Spread:
+    """Choose which worker serves the next connection. Pure, but for the page words it is given functions for.
+
+    ``connections_of(i)`` is worker i's published number of connections, None while it is not alive;
+    ``received_of(i)`` counts the descriptors worker i has ever taken from its socketpair. What was handed over and
+    not yet taken is added to the published number, so that a burst accepted in one turn is spread evenly.
+    """
+
+    def __init__(self, own: int, workers: int, connections_of: ConnectionsOf, received_of: ReceivedOf) -> None:
+        """``own`` is this worker's index among ``workers``."""
+        self._own = own
+        self._workers = workers
+        self._connections_of = connections_of
+        self._received_of = received_of
+        self._under_way: list[deque[int]] = [deque() for _ in range(workers)]
+        self._next_tie = own
+
+    def choose(self) -> int:
+        """Return the worker with the fewest connections; ties go round, beginning with this one."""
+        best, best_load = self._own, None
+        for step in range(self._workers):
+            index = (self._next_tie + step) % self._workers
+            connections = self._connections_of(index)
+            if connections is None:
+                continue
+            load = connections + self._still_under_way(index)
+            if best_load is None or load < best_load:
+                best, best_load = index, load
+        self._next_tie = (best + 1) % self._workers
+        return best
+
+    def handed_to(self, index: int) -> None:
+        """Remember one descriptor on its way to worker ``index``."""
+        waiting = self._under_way[index]
+        expected = self._received_of(index) + 1
+        waiting.append(max(expected, waiting[-1] + 1) if waiting else expected)
+
+    def _still_under_way(self, index: int) -> int:
+        waiting = self._under_way[index]
+        if waiting:
+            received = self._received_of(index)
+            while waiting and waiting[0] <= received:
+                waiting.popleft()
+        return len(waiting)
+
+
+class Handoff:
+    """The sending ends to every worker, and this worker's receiving end."""
+
+    def __init__(self, send_fds: Sequence[int], receive_fd: int) -> None:
+        """Wrap inherited descriptors; they stay owned by this object until ``close``."""
+        self._senders = [socket.socket(fileno=fd) for fd in send_fds]
+        self._receiver = socket.socket(fileno=receive_fd) if receive_fd >= 0 else None
+        for end in (*self._senders, *([self._receiver] if self._receiver else [])):
+            end.setblocking(False)
+
+    def fileno(self) -> int:
+        """Return the receiving descriptor, for the event loop; -1 when this worker is alone."""
+        return -1 if self._receiver is None else self._receiver.fileno()
+
+    def send(self, index: int, connection: socket.socket) -> bool:
+        """Hand ``connection`` to worker ``index`` and close it here; False when it must be kept (its pipe is full)."""
+        try:
+            socket.send_fds(self._senders[index], [b"c"], [connection.fileno()])
+        except (BlockingIOError, ConnectionError):
+            return False
+        connection.close()
+        return True
+
+    def receive_some(self) -> list[socket.socket]:
+        """Take the descriptors other workers sent, at most ``RECEIVE_BATCH_MAX``."""
+        taken: list[socket.socket] = []
+        while self._receiver is not None and len(taken) < RECEIVE_BATCH_MAX:
+            try:
+                data, fds, _, _ = socket.recv_fds(self._receiver, 1, 1, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            for fd in fds:
+                os.set_blocking(fd, False)
+                taken.append(socket.socket(fileno=fd))
+        return taken
+
+    def close(self) -> None:
+        """Close all ends; descriptors still under way to this worker wait for its successor."""
+        for end in (*self._senders, *([self._receiver] if self._receiver else [])):
+            end.close()
