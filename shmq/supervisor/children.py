@@ -1,0 +1,204 @@
+"""Starting, watching and ending child processes.
+
+Only the supervisor's main thread comes here: a parent-death signal belongs to the thread that made the child,
+and the thread that repairs is the only one that spawns. Children are fresh interpreters (`multiprocess`,
+spawn), so that no thread of the supervisor is forked; a child inherits exactly the descriptors its ChildBoot
+names. A death is learnt from the pidfd, which a selector can watch; its status from `Process.exitcode`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import selectors
+import signal
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import multiprocess
+from multiprocess import reduction
+
+from shmq.base.clock import monotonic_ms
+from shmq.shm.boot import READY, ChildBoot, ChildExit
+from shmq.supervisor import child as child_process
+
+BACKOFF_FIRST_MS = 100
+BACKOFF_MAX_MS = 10_000
+STABLE_MS = 10_000
+"""A child that ran so long starts again at once after its death: it was not a circle."""
+UNREADY_DEATHS_MAX = 8
+"""A child that dies so often in a row before it served is not started again: the broker stops."""
+
+
+class Inherited:
+    """Descriptors that a spawned child keeps, under the same numbers; made into them when it is pickled."""
+
+    def __init__(self, descriptors: Iterable[int]) -> None:
+        self._descriptors = tuple(descriptors)
+
+    def __reduce__(self) -> tuple[type[Inherited], tuple[list[int]]]:
+        """Register every descriptor with the spawn that pickles this object just now."""
+        return Inherited, ([reduction.DupFd(fd).detach() for fd in self._descriptors],)
+
+
+@dataclass
+class Child:
+    """One running child: its process, its pidfd, and the two pipes to it."""
+
+    boot: ChildBoot
+    process: multiprocess.process.BaseProcess
+    pid: int
+    pid_fd: int
+    go_fd: int
+    status_fd: int
+    started_ms: int
+    ready: bool = False
+
+    def is_dead(self) -> bool:
+        """True once the kernel says so; asks without waiting."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.pid_fd, selectors.EVENT_READ)
+            return bool(selector.select(0))
+
+    def signal(self, number: int) -> None:
+        """Send a signal to exactly this process; a dead one is left alone."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pid_fd, number)
+
+    def go(self) -> None:
+        """Let it append: its slot is filled."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.go_fd, child_process.GO)
+        os.close(self.go_fd)
+        self.go_fd = -1
+
+    def read_status(self) -> bool:
+        """Take what it wrote into the status pipe; True when it says for the first time that it serves."""
+        try:
+            words = os.read(self.status_fd, 64)
+        except BlockingIOError:
+            return False
+        newly = READY in words and not self.ready
+        self.ready = self.ready or newly
+        return newly
+
+    def bury(self) -> int:
+        """Reap the dead process, close what belonged to it, and return its exit code (-N: killed by signal
+        N)."""
+        self.process.join()
+        exit_code = self.process.exitcode
+        self.process.close()
+        for fd in (self.pid_fd, self.go_fd, self.status_fd):
+            if fd >= 0:
+                os.close(fd)
+        assert isinstance(exit_code, int)
+        return exit_code
+
+
+def spawn(boot: ChildBoot) -> Child:
+    """Start one child, which imports what it needs and then waits for `Child.go`."""
+    go_read, go_write = os.pipe()
+    status_read, status_write = os.pipe()
+    try:
+        boot = dataclasses.replace(boot, status_fd=status_write)
+        process = multiprocess.get_context("spawn").Process(
+            target=child_process.main,
+            args=(boot, go_read, Inherited((*boot.descriptors(), go_read))),
+            name=boot.title,
+        )
+        with _nothing_as_main():
+            process.start()
+    finally:
+        os.close(go_read)
+        os.close(status_write)
+    os.set_blocking(status_read, False)
+    assert process.pid is not None
+    return Child(
+        boot=boot,
+        process=process,
+        pid=process.pid,
+        pid_fd=os.pidfd_open(process.pid),
+        go_fd=go_write,
+        status_fd=status_read,
+        started_ms=monotonic_ms(),
+    )
+
+
+@contextlib.contextmanager
+def _nothing_as_main() -> Iterator[None]:
+    """Hide `__main__` while a child is spawned: it would import the console script again, with all it
+    imports."""
+    own_main = sys.modules["__main__"]
+    nothing = types.ModuleType("__main__")
+    nothing.__spec__ = None
+    sys.modules["__main__"] = nothing
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = own_main
+
+
+def stop_resource_tracker() -> None:
+    """End the helper process that `multiprocess` starts beside the first child; the last thing of a clean
+    stop.
+
+    It would leave by itself a moment after us; stopping it here lets nothing outlive the supervisor.
+    """
+    from multiprocess import resource_tracker
+
+    resource_tracker._resource_tracker._stop()
+
+
+@dataclass
+class Restarts:
+    """When a child that died may start again: at once at first, then later and later while it keeps dying."""
+
+    deaths_in_a_row: int = 0
+    unready_deaths: int = 0
+    due_ms: int = field(default=0)
+
+    def after_death(self, dead: Child, now_ms: int) -> None:
+        """Note a death and set `due_ms`."""
+        stable = now_ms - dead.started_ms >= STABLE_MS
+        self.deaths_in_a_row = 0 if stable else self.deaths_in_a_row + 1
+        self.unready_deaths = 0 if dead.ready else self.unready_deaths + 1
+        backoff = min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS << min(16, max(0, self.deaths_in_a_row - 2)))
+        self.due_ms = now_ms + (0 if self.deaths_in_a_row <= 1 else backoff)
+
+    @property
+    def hopeless(self) -> bool:
+        """True when starting it again would only go round in a circle."""
+        return self.unready_deaths >= UNREADY_DEATHS_MAX
+
+
+def exit_text(exit_code: int) -> str:
+    """An exit code in words, for the log."""
+    if exit_code < 0:
+        try:
+            return f"killed by {signal.Signals(-exit_code).name}"
+        except ValueError:
+            return f"killed by signal {-exit_code}"
+    try:
+        return f"exit {exit_code} ({ChildExit(exit_code).name})"
+    except ValueError:
+        return f"exit {exit_code}"
+
+
+def wait_for_deaths(children: Iterable[Child], limit_ms: int, hurry: Callable[[], bool]) -> list[Child]:
+    """Wait until all are dead, the time is over or `hurry()` turns true; returns those still alive."""
+    alive = list(children)
+    deadline_ms = monotonic_ms() + limit_ms
+    with selectors.DefaultSelector() as selector:
+        for running in alive:
+            selector.register(running.pid_fd, selectors.EVENT_READ, running)
+        while alive and not hurry():
+            left_ms = deadline_ms - monotonic_ms()
+            if left_ms <= 0:
+                break
+            for key, _ in selector.select(min(left_ms, 50) / 1000):
+                selector.unregister(key.fd)
+                alive.remove(key.data)
+    return alive
