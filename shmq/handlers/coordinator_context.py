@@ -1,0 +1,122 @@
+"""What the coordinator's handlers may use, and how they are listed.
+
+A coordinator handler is `async def handle(ctx, call, command, header) -> Command | None`: it returns the
+reply, returns None for a oneway, or raises a ShmqError that becomes a response code and a sentence. The
+requests of one worker start in the order they were forwarded. Everything runs in the coordinator's event
+loop; between two awaits nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+from shmq.base.clock import Clock
+from shmq.broker.client_key import ClientKey
+from shmq.broker.clients import ClientTable
+from shmq.broker.consumer_offsets import ConsumerOffsets
+from shmq.broker.group_states import GroupStates
+from shmq.broker.groups import GroupRegistry
+from shmq.broker.live_settings import LiveSettings
+from shmq.broker.offset_resets import OffsetResets
+from shmq.broker.queue_locks import QueueLocks
+from shmq.broker.queues import Queues
+from shmq.broker.stats import BrokerStats
+from shmq.broker.topics import TopicRegistry
+from shmq.model.topic_config import TopicConfig
+from shmq.protocol.command import Command
+from shmq.protocol.header_table import Header
+
+
+class When(Enum):
+    """When a request may be answered, counted from the coordinator's start."""
+
+    AT_ONCE = "at once"
+    SETTLED = "settled"
+    """Only after every live worker has told again which clients and locks it holds."""
+
+
+@dataclass(slots=True)
+class Note:
+    """A note for the worker that holds the client: see `protocol.internal`, kept notes."""
+
+    key: str
+    content: bytes | None
+    until_ms: int
+
+
+@dataclass(slots=True)
+class Call:
+    """One forwarded request: whose it is, and what its worker shall keep."""
+
+    key: ClientKey
+    peer: str
+    note: Note | None = None
+
+    def keep(self, key: str, content: bytes | None, until_ms: int = 0) -> None:
+        """Have the worker keep `content` under `key` for the next coordinator; None drops it."""
+        self.note = Note(key, content, until_ms)
+
+
+class Announcements(Protocol):
+    """How others learn of changes; each returns when those who must know, know (or after its limit)."""
+
+    async def topic_changed(self, config: TopicConfig) -> None:
+        """Tell workers and name servers of a new or changed topic."""
+
+    async def topic_deleted(self, topic: str) -> None:
+        """Tell workers that a topic is gone (operators delete it at name servers themselves)."""
+
+    async def group_changed(self, group: str) -> None:
+        """Tell workers the present state of a group, or that it is gone."""
+
+    def members_changed(self, group: str) -> None:
+        """Push 40 to every member of a group, if its settings and its message model want it."""
+
+    async def setting_changed(self, key: str, value: str) -> None:
+        """Tell workers of a changed setting."""
+
+
+class ClientCalls(Protocol):
+    """Requests from the broker to a client."""
+
+    def push(self, key: ClientKey, request: Command) -> None:
+        """Send a oneway request."""
+
+    async def call(self, key: ClientKey, request: Command, limit_ms: int) -> Command:
+        """Send a request and await the client's answer; TimeoutError, or ConsumerNotOnline when it left."""
+
+
+@dataclass(slots=True)
+class CoordinatorContext:
+    """One per coordinator; handlers get it with every call."""
+
+    settings: LiveSettings
+    clock: Clock
+    topics: TopicRegistry
+    groups: GroupRegistry
+    group_states: GroupStates
+    clients: ClientTable
+    locks: QueueLocks
+    offsets: ConsumerOffsets
+    resets: OffsetResets
+    queues: Queues
+    stats: BrokerStats
+    announce: Announcements
+    calls: ClientCalls
+    broker_addr: str
+    """`ip:port` as name servers know it."""
+
+
+Handler = Callable[[CoordinatorContext, Call, Command, Any], Awaitable[Command | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorRoute:
+    """One row of the coordinator's dispatch table; `header` is None for requests without header fields."""
+
+    function: Handler
+    header: type[Header] | None = None
+    when: When = When.AT_ONCE
