@@ -45,9 +45,9 @@ BY_RESPONSE: dict[int, ExitCode] = {
     ResponseCode.QUERY_NOT_FOUND: ExitCode.NOT_FOUND,
     ResponseCode.SUBSCRIPTION_GROUP_NOT_EXIST: ExitCode.NOT_FOUND,
     ResponseCode.INVALID_PARAMETER: ExitCode.BAD_DATA,
-    206: ExitCode.UNAVAILABLE,  # consumer not online
-    207: ExitCode.TIMEOUT,  # the client did not answer the broker
-    211: ExitCode.NOT_FOUND,  # no such broker
+    ResponseCode.CONSUMER_NOT_ONLINE: ExitCode.UNAVAILABLE,
+    ResponseCode.CONSUME_MSG_TIMEOUT: ExitCode.TIMEOUT,
+    ResponseCode.BROKER_NOT_EXIST: ExitCode.NOT_FOUND,
 }
 """What a broker's or name server's answer means for a script."""
 

@@ -71,7 +71,7 @@ def show(result: Report | Stream, *, as_json: bool, headers: bool = True) -> Non
     if as_json:
         print(_document(result))
     else:
-        for line in _text(result, headers):
+        for line in table_lines(result, headers):
             print(line)
         for failure in result.errors:
             print(f"{failure.target}: {failure.text}", file=sys.stderr)
@@ -87,7 +87,8 @@ def _document(report: Report) -> str:
     return json.dumps(document, ensure_ascii=False, indent=2)
 
 
-def _text(report: Report, headers: bool) -> Iterator[str]:
+def table_lines(report: Report, headers: bool = True) -> Iterator[str]:
+    """The text form of a report, line by line."""
     if report.columns is not None:
         rows = [[column.text(item[column.key]) for column in report.columns] for item in report.items]
         titles = [[column.header for column in report.columns]] if headers else []
