@@ -1,0 +1,112 @@
+"""Counters in the page: a block per slot, written only by its owner, summed by whoever reads.
+
+Adding is one load and one store, no lock; totals may be a few counts behind. Counts of a dead process stay in
+its block and its successor goes on from them, so totals never fall within a page's life. To add a counter,
+append a row: the place of the others must not move within a layout version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shmq.base.errors import Bug
+from shmq.shm import page_layout as at
+from shmq.shm.control_page import ControlPage
+
+COUNTER_NAMES: Mapping[str, str] = {
+    # sends and appends
+    "sends": "messages appended",
+    "send_bytes": "record bytes appended",
+    "sends_refused": "sends answered with an error",
+    "log_batches": "log-ready batches accepted",
+    "log_batches_slow": "log-ready batches sent down the per-message path",
+    "append_claims": "claims published",
+    "append_turn_splits": "turns that needed more than one claim",
+    "append_waits_segment": "claims that had to wait for a segment or its zeroing",
+    "lock_busy": "tries of the AppendLock that found it taken",
+    "lock_quiesced": "times an appender waited for a repair",
+    "queues_gone": "sends refused because their queue was deleted meanwhile",
+    # reads
+    "pulls": "pull requests",
+    "pulls_found": "pull requests answered with messages",
+    "pulls_held": "pull requests parked",
+    "pulls_held_refused": "pull requests not parked because too many were",
+    "pulls_timed_out": "parked pulls answered without messages",
+    "messages_pulled": "messages handed out",
+    "pull_bytes": "record bytes handed out",
+    "direct_messages": "messages that direct readers reported",
+    "grants": "reader grants given",
+    "grants_refused": "reader grants refused",
+    "offset_commits": "consumer offsets committed",
+    # connections and frames
+    "connections_opened": "connections accepted",
+    "connections_closed": "connections closed",
+    "connections_refused": "connections refused because too many were open",
+    "connections_passed_on": "connections handed to another worker",
+    "frames_in": "frames received",
+    "frames_out": "frames sent",
+    "bytes_in": "bytes received",
+    "bytes_out": "bytes sent",
+    "frames_bad": "frames that could not be decoded",
+    "reads_paused": "times reading stopped because a peer did not read its answers",
+    "peers_dropped": "connections closed because a peer never read its answers",
+    "requests_unknown": "requests with a code that is not served",
+    "requests_failed": "requests that ended in an unexpected error",
+    "busy_refused": "requests refused because a queue inside was full",
+    "forwards": "requests passed on to the coordinator",
+    "forwards_failed": "requests the coordinator did not answer",
+    # acknowledgements
+    "acks_pending_refused": "sends refused because too many waited for a flush",
+    "acks_timed_out": "sends answered with a flush time-out",
+    # services
+    "flushes": "fdatasync calls of the CommitLog",
+    "flush_bytes": "bytes made durable",
+    "flush_micros": "microseconds spent in them",
+    "flush_failures": "failed ones",
+    "segments_made": "CommitLog segments preallocated",
+    "segment_failures": "segments that could not be preallocated",
+    "index_keys": "keys put into the index",
+    "children_died": "child processes that died",
+    "repairs": "stop-the-world repairs",
+    "repair_micros": "microseconds the world stood still",
+    "holders_stuck": "stuck holders of the AppendLock found",
+    "registrations": "registrations sent to name servers",
+    "registrations_failed": "registrations that failed",
+}
+"""Every counter and what it counts, in the order of its place in a slot's block."""
+
+assert len(COUNTER_NAMES) <= at.COUNTER_WORDS
+
+_PLACES = {name: place for place, name in enumerate(COUNTER_NAMES)}
+
+
+class SlotCounters:
+    """The counters of one slot. Only the slot's own thread adds."""
+
+    __slots__ = ("_first", "_words")
+
+    def __init__(self, page: ControlPage, slot: int) -> None:
+        """Count for `slot`."""
+        self._words = page.words
+        self._first = at.COUNTERS + slot * at.COUNTER_WORDS
+
+    def add(self, name: str, count: int = 1) -> None:
+        """Add to the counter `name`; KeyError for a name that is not in the table."""
+        self._words[self._first + _PLACES[name]] += count
+
+    def word(self, name: str) -> int:
+        """Return the page word of a counter, for a caller that adds to it in a hot loop."""
+        return self._first + _PLACES[name]
+
+    def values(self) -> dict[str, int]:
+        """Return this slot's own counts."""
+        return {name: self._words[self._first + place] for name, place in _PLACES.items()}
+
+
+def totals(page: ControlPage) -> dict[str, int]:
+    """Return each counter summed over all slots. Any process."""
+    words = page.words
+    end = at.COUNTERS + at.SLOT_COUNT * at.COUNTER_WORDS
+    if len(words) < end:
+        raise Bug("the page has no counters")
+    return {name: sum(words[at.COUNTERS + place : end : at.COUNTER_WORDS]) for name, place in _PLACES.items()}
