@@ -1,8 +1,8 @@
 """The ConsumeQueue unit: where one message of one queue lies in the CommitLog.
 
     offset 0    i64  physical offset of the record      big-endian, 20 bytes, unit k of a queue at byte 20*k
-    offset 8    i32  record size in bytes offset 12   i64  tags code: Java hash of TAGS, sign-extended; 0
-    without a tag; delivery time in ms for delayed messages
+    offset 8    i32  record size in bytes
+    offset 12   i64  tags code: Java hash of TAGS, sign-extended; 0 without a tag; delivery time (ms) if delayed
 
 The numpy type of the same layout is ``UNIT_DTYPE`` in ``unit_array``, apart so that processes without numpy
 can import this page.

@@ -1,0 +1,92 @@
+"""Headers of client management: heartbeats, groups, requests the broker pushes to clients."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from shmq.protocol.header_table import I32, I64
+
+
+@dataclass(slots=True)
+class HeartbeatResponseHeader:
+    """Answer to 34; both left out towards clients that shall keep sending whole heartbeats."""
+
+    WIRE: ClassVar[dict[str, str]] = {
+        "is_support_heart_beat_v2": "IS_SUPPORT_HEART_BEAT_V2",
+        "is_sub_change": "IS_SUB_CHANGE",
+    }
+
+    is_support_heart_beat_v2: str | None = None
+    is_sub_change: str | None = None
+
+
+@dataclass(slots=True)
+class UnregisterClientHeader:
+    """35: a client leaves one group. C++ sends an empty text for the group it does not mean."""
+
+    client_id: str
+    producer_group: str | None = None
+    consumer_group: str | None = None
+
+    WIRE: ClassVar[dict[str, str]] = {"client_id": "clientID"}
+
+    def __post_init__(self) -> None:
+        """Take empty group names as absent."""
+        self.producer_group = self.producer_group or None
+        self.consumer_group = self.consumer_group or None
+
+
+@dataclass(slots=True)
+class ConsumerGroupHeader:
+    """38 GET_CONSUMER_LIST_BY_GROUP, 40 NOTIFY_CONSUMER_IDS_CHANGED, 203 GET_CONSUMER_CONNECTION_LIST."""
+
+    consumer_group: str
+
+
+@dataclass(slots=True)
+class ProducerGroupHeader:
+    """204 GET_PRODUCER_CONNECTION_LIST."""
+
+    producer_group: str
+
+
+@dataclass(slots=True)
+class ResetConsumerClientOffsetHeader:
+    """220: the broker tells a consumer to restart at the offsets of the body."""
+
+    topic: str
+    group: str
+    timestamp: I64
+    is_force: bool
+    queue_id: I32 | None = None
+    offset: I64 | None = None
+
+
+@dataclass(slots=True)
+class GetConsumerStatusFromClientHeader:
+    """221 towards a client; 223 of a tool adds the client it means."""
+
+    topic: str
+    group: str
+    client_addr: str | None = None
+
+
+@dataclass(slots=True)
+class GetConsumerRunningInfoHeader:
+    """307: what a consumer is doing."""
+
+    consumer_group: str
+    client_id: str | None = None
+    jstack_enable: bool = False
+
+
+@dataclass(slots=True)
+class ConsumeMessageDirectlyHeader:
+    """309: let one consumer take one message now."""
+
+    consumer_group: str
+    client_id: str | None = None
+    msg_id: str | None = None
+    broker_name: str | None = None
+    topic: str | None = None
+    topic_sys_flag: I32 | None = None
+    group_sys_flag: I32 | None = None
