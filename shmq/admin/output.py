@@ -46,6 +46,7 @@ class Report:
     columns  the table over the items; None: `lines` is the whole text form
     lines    text after the table (a footer), or in its place
     errors   targets that failed; any of them makes the exit code PARTIAL
+    more     further members of the JSON document
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Report:
     columns: tuple[Column, ...] | None = None
     lines: list[str] = field(default_factory=list)
     errors: list[Failure] = field(default_factory=list)
+    more: Item = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -83,6 +85,7 @@ def _document(report: Report) -> str:
         "kind": report.kind,
         "items": report.items,
         "errors": [failure._asdict() for failure in report.errors],
+        **report.more,
     }
     return json.dumps(document, ensure_ascii=False, indent=2)
 
