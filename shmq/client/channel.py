@@ -1,0 +1,197 @@
+"""Channel: one blocking connection on which the calling thread itself writes and reads; and a small pool of
+them.
+
+No reader thread, no hop: a sync send costs one sendmsg and one recv beside the encoding. The kernel's socket
+timeouts (SO_RCVTIMEO, SO_SNDTIMEO) are used, because Python's own would add a poll to every call. A channel
+serves one thread at a time; the pool hands them out and knows the process it belongs to, so that a forked
+child never shares its parent's connections. A late answer would be taken for the next one: after a timeout
+the channel is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from shmq.client.addresses import Address, connect
+from shmq.client.errors import RemotingError, RemotingTimeout
+from shmq.protocol.command import Command, Serialization, decode_frame, encode_command
+from shmq.protocol.frame import FrameDecoder
+
+READ_BYTES = 256 << 10
+IDLE_MAX = 8
+"""Idle channels kept per address; more are closed when they come back."""
+IDLE_CHECK_S = 0.5
+"""A channel that rested longer is looked at for a hang-up before it is used."""
+IDLE_CLOSE_S = 90.0
+"""Servers close connections that rested for 120 s; ours go a little earlier."""
+
+_TIMEVAL = struct.Struct("@ll")
+
+
+def serialization_of(address: Address) -> Serialization:
+    """Return the header codec for a server: CBOR where only shmq can be (a Unix socket), JSON everywhere
+    else."""
+    return Serialization.CBOR if address.is_unix else Serialization.JSON
+
+
+def send_all(sock: socket.socket, buffers: list[bytes | bytearray | memoryview]) -> None:
+    """Write all buffers, in as few system calls as the kernel allows."""
+    total = sum(len(part) for part in buffers)
+    sent = sock.sendmsg(buffers)
+    if sent == total:
+        return
+    rest = memoryview(b"".join(buffers))[sent:]
+    sock.sendall(rest)
+
+
+class Channel:
+    """One connection with one request under way."""
+
+    def __init__(self, address: Address, timeout_s: float, broker_user: str | None = None) -> None:
+        """Connect; ConnectFailed or NoPermission when that is not possible."""
+        self.address = address
+        self.idle_since = time.monotonic()
+        self._serialization = serialization_of(address)
+        self._sock = connect(address, timeout_s, broker_user)
+        self._sock.settimeout(None)
+        self._timeout_s = 0.0
+        self._opaque = 0
+        self._decoder = FrameDecoder()
+
+    def call(self, command: Command, timeout_s: float) -> Command:
+        """Send a request and return its response; RemotingTimeout or RemotingError end the channel."""
+        deadline = time.monotonic() + timeout_s
+        self._set_timeout(timeout_s)
+        opaque = self._opaque = (self._opaque + 1) & 0x7FFFFFFF
+        command.opaque = opaque
+        command.serialization = self._serialization
+        try:
+            send_all(self._sock, encode_command(command))
+            while True:
+                data = self._sock.recv(READ_BYTES)
+                if not data:
+                    raise RemotingError(f"{self.address} closed the connection before it answered")
+                for frame in self._decoder.feed(data):
+                    response = decode_frame(frame)
+                    if response.is_response and response.opaque == opaque:
+                        return response
+                if time.monotonic() > deadline:
+                    raise BlockingIOError
+        except BlockingIOError:
+            self.close()
+            raise RemotingTimeout(
+                f"{self.address} did not answer request {command.code} within {timeout_s * 1000:.0f} ms; it "
+                "may "
+                "still have been carried out"
+            ) from None
+        except OSError as error:
+            self.close()
+            raise RemotingError(f"the connection to {self.address} broke: {error}") from error
+        except BaseException:  # interrupted or undecodable: the answer still to come belongs to nobody
+            self.close()
+            raise
+
+    def send_oneway(self, command: Command, timeout_s: float) -> None:
+        """Send a request that gets no answer."""
+        self._set_timeout(timeout_s)
+        command.serialization = self._serialization
+        try:
+            send_all(self._sock, encode_command(command))
+        except OSError as error:
+            self.close()
+            raise RemotingError(f"the connection to {self.address} broke: {error}") from error
+
+    def is_alive(self) -> bool:
+        """Tell whether the peer has neither hung up nor sent something that nobody asked for."""
+        try:
+            return not select.select([self._sock], [], [], 0)[0]
+        except (OSError, ValueError):
+            return False
+
+    def _set_timeout(self, timeout_s: float) -> None:
+        """Make the kernel give up after `timeout_s`; skipped when it is the same as last time."""
+        if timeout_s != self._timeout_s:
+            whole, part = divmod(max(timeout_s, 0.001), 1)
+            value = _TIMEVAL.pack(int(whole), int(part * 1e6))
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+            self._timeout_s = timeout_s
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether this channel can no longer be used."""
+        return self._sock.fileno() < 0
+
+    def close(self) -> None:
+        """Close; again is harmless."""
+        self._sock.close()
+
+
+class ChannelPool:
+    """The idle channels of one process to one address."""
+
+    def __init__(self, open_channel: Callable[[], Channel]) -> None:
+        """`open_channel` connects a new one."""
+        self._open = open_channel
+        self._lock = threading.Lock()
+        self._idle: deque[Channel] = deque()
+        self._pid = os.getpid()
+        self._closed = False
+
+    def call(self, command: Command, timeout_s: float) -> Command:
+        """Send one request over an idle or a new channel and return the response."""
+        channel = self._take()
+        response = channel.call(command, timeout_s)
+        self.put(channel)
+        return response
+
+    def send_oneway(self, command: Command, timeout_s: float) -> None:
+        """Send one request without an answer."""
+        channel = self._take()
+        channel.send_oneway(command, timeout_s)
+        self.put(channel)
+
+    def _take(self) -> Channel:
+        """Return the channel used last, if it still lives, else a new one."""
+        if os.getpid() != self._pid:
+            self._forget_after_fork()
+        while self._idle:
+            try:
+                channel = self._idle.pop()
+            except IndexError:  # another thread was quicker
+                break
+            rested = time.monotonic() - channel.idle_since
+            if rested < IDLE_CHECK_S or (rested < IDLE_CLOSE_S and channel.is_alive()):
+                return channel
+            channel.close()
+        return self._open()
+
+    def put(self, channel: Channel) -> None:
+        """Keep a channel for the next call, or close it when enough rest or the pool is closed."""
+        channel.idle_since = time.monotonic()
+        if self._closed or len(self._idle) >= IDLE_MAX:
+            channel.close()
+        else:
+            self._idle.append(channel)
+
+    def _forget_after_fork(self) -> None:
+        """In a forked child: drop the parent's descriptors (closing ours leaves the parent's connection
+        alone)."""
+        with self._lock:
+            if os.getpid() != self._pid:
+                while self._idle:
+                    self._idle.pop().close()
+                self._pid = os.getpid()
+
+    def close(self) -> None:
+        """Close the idle channels; one in use closes when its call ends."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()

@@ -1,0 +1,144 @@
+"""ListenerPool: threads that run a consumer's listener, as many as pay.
+
+Twenty threads that all wake for one message would fight for the interpreter lock, one thread would starve a
+listener that waits for a disk or a database. So one worker is woken for new tasks, and a watcher wakes a
+further one every 2 ms as long as tasks wait and more threads would help: either the workers finished less
+than one task each in that time, or the process uses less than 80 % of one core. Workers park when nothing is
+left; the watcher ends soon after. Tasks start in the order of `submit`.
+
+`_lock` guards the thread counts and the parking; the deque is safe by itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from shmq.base import log
+
+T = TypeVar("T")
+
+TICK_S = 0.002
+BUSY_SHARE = 0.8
+IDLE_TICKS = 50
+_LOG = log.get(__name__)
+
+
+class ListenerPool(Generic[T]):
+    """Runs `run(task)` for each submitted task on 1 to `max_threads` threads."""
+
+    def __init__(self, name: str, run: Callable[[T], None], max_threads: int) -> None:
+        """Make no thread yet; the first task does."""
+        self._name = name
+        self._run = run
+        self._max_threads = max_threads
+        self._tasks: deque[T] = deque()
+        self._lock = threading.Condition()
+        self._threads = 0
+        self._awake = 0
+        self._to_wake = 0
+        self._finished = 0
+        self._watching = False
+        self._stopping = False
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that no thread has taken yet."""
+        return len(self._tasks)
+
+    def submit(self, task: T) -> None:
+        """Hand a task over. Never blocks on the listener."""
+        self._tasks.append(task)
+        if self._awake == 0:
+            with self._lock:
+                if self._awake == 0:
+                    self._wake_one()
+        elif not self._watching:
+            with self._lock:
+                if not self._watching and not self._stopping:
+                    self._watching = True
+                    threading.Thread(target=self._watch, name=f"{self._name}-watch", daemon=True).start()
+
+    def stop(self, grace_s: float) -> bool:
+        """Let running tasks finish for up to `grace_s`, drop waiting ones; False when some still run."""
+        deadline = time.monotonic() + grace_s
+        with self._lock:
+            self._stopping = True
+            self._tasks.clear()
+            self._lock.notify_all()
+            while self._threads:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._lock.wait(left):
+                    return self._threads == 0
+        return True
+
+    def _wake_one(self) -> None:
+        """Wake a parked worker or start a new one. Called with the lock held."""
+        if self._threads - self._awake > 0:
+            self._awake += 1
+            self._to_wake += 1
+            self._lock.notify()
+        elif self._threads < self._max_threads and not self._stopping:
+            self._threads += 1
+            self._awake += 1
+            threading.Thread(target=self._work, name=f"{self._name}-{self._threads}", daemon=True).start()
+
+    def _work(self) -> None:
+        """Run tasks until there are none, park, repeat."""
+        tasks, run = self._tasks, self._run
+        while True:
+            try:
+                task = tasks.popleft()
+            except IndexError:
+                if self._park():
+                    continue
+                return
+            try:
+                run(task)
+            except (
+                Exception
+            ):  # the edge of this thread's loop; the listener's own errors are handled below it
+                _LOG.exception("a consume task failed")
+            self._finished += 1
+
+    def _park(self) -> bool:
+        """Wait to be woken; False when the pool stops. A task added before the lock was taken is seen
+        here."""
+        with self._lock:
+            self._awake -= 1
+            while not self._stopping:
+                if self._to_wake:
+                    self._to_wake -= 1
+                    return True
+                if self._tasks and self._awake == 0:
+                    self._awake += 1
+                    return True
+                self._lock.wait()
+            self._threads -= 1
+            self._lock.notify_all()
+            return False
+
+    def _watch(self) -> None:
+        """Wake one more worker per tick while tasks wait and more threads would help; end after `IDLE_TICKS`
+        without."""
+        idle_ticks, finished, cpu = 0, self._finished, time.process_time()
+        while not self._stopping:
+            time.sleep(TICK_S)
+            now_finished, now_cpu = self._finished, time.process_time()
+            if self._tasks:
+                idle_ticks = 0
+                stuck = now_finished - finished < self._awake
+                if stuck or now_cpu - cpu < BUSY_SHARE * TICK_S:
+                    with self._lock:
+                        self._wake_one()
+            else:
+                idle_ticks += 1
+                if idle_ticks >= IDLE_TICKS:
+                    with self._lock:
+                        if not self._tasks:
+                            self._watching = False
+                            return
+            finished, cpu = now_finished, now_cpu
