@@ -10,8 +10,8 @@ from pathlib import Path
 
 from shmq.client.admin_client import AdminClient
 
+from private_broker import PrivateBroker
 from quickstart import corpus, verify
-from quickstart.broker import PrivateBroker
 from quickstart.children import Child, news
 from quickstart.job import TOPIC, Job
 from quickstart.progress import Bars, Figures, console, show_table
@@ -33,7 +33,7 @@ def main() -> int:
     total = sum(count for _, count in chosen)
     files = [path for path, _ in chosen]
     print(f"{len(files):,} files, {total:,} lines", flush=True)
-    broker = None if options.namesrv else PrivateBroker(options.workers)
+    broker = None if options.namesrv else PrivateBroker("quickstart", options.workers)
     passed = False
     try:
         if broker:

@@ -1,4 +1,4 @@
-"""A private broker for one quick start: own store, own sockets, free ports."""
+"""A private broker for one run of a tool: own store, own sockets, free ports."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ STOP_SECONDS = 10
 class PrivateBroker:
     """A shmq broker on a store of its own, started here; stopped and removed again unless it is kept."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, name: str, workers: int, **settings: object) -> None:
         """Start it and wait until it says that it listens."""
-        self.folder = Path(tempfile.mkdtemp(prefix="shmq-quickstart-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="shmq-tool-"))
         namesrv_port, port = _free_ports()
         self.namesrv_addr = f"127.0.0.1:{namesrv_port}"
         self.tcp_addr = f"127.0.0.1:{port}"
         self.runtime_dir = self.folder / "run"
         self.store = self.folder / "store"
-        settings = {
-            "brokerName": "quickstart",
+        all_settings = {
+            "brokerName": name,
             "brokerWorkers": workers,
             "storePathRootDir": self.store,
             "runtimeDir": self.runtime_dir,
@@ -34,8 +34,14 @@ class PrivateBroker:
             "listenPort": port,
             "namesrvPort": namesrv_port,
             "mappedFileSizeCommitLog": 64 << 20,
+            **settings,
         }
-        command = [sys.executable, "-m", "shmq.supervisor.main", *(f"{k}={v}" for k, v in settings.items())]
+        command = [
+            sys.executable,
+            "-m",
+            "shmq.supervisor.main",
+            *(f"{k}={v}" for k, v in all_settings.items()),
+        ]
         self.output = self.folder / "broker.out"
         with self.output.open("wb") as sink:
             # A session of its own: Ctrl-C at the quick start must not stop a broker that is to be kept.

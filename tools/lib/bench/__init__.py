@@ -1,0 +1,1 @@
+"""How fast this build is on this machine, as ratios to the machine's own limits in the same run."""
