@@ -11,11 +11,19 @@ ProducerManager.java.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shmq.broker.client_key import Client, ClientKey
 from shmq.broker.consumer_members import ConsumerMembers, Consumption
 from shmq.model.subscription import SubscriptionData
+
+
+@dataclass(slots=True)
+class _Connection:
+    """One client connection: the text of its peer, and its memberships as (is consumer, group)."""
+
+    peer: str
+    groups: set[tuple[bool, str]] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -31,20 +39,21 @@ class ClientTable:
 
     def __init__(self) -> None:
         """Start without clients."""
-        self._connections: dict[ClientKey, set[tuple[bool, str]]] = {}
+        self._connections: dict[ClientKey, _Connection] = {}
         self._consumers: dict[str, ConsumerMembers] = {}
         self._producers: dict[str, dict[ClientKey, Member]] = {}
 
     # -- connections --
 
-    def opened(self, key: ClientKey) -> None:
-        """A worker accepted a connection."""
-        self._connections.setdefault(key, set())
+    def opened(self, key: ClientKey, peer: str) -> None:
+        """A worker accepted a connection (or tells of it again)."""
+        self._connections.setdefault(key, _Connection(peer)).peer = peer
 
     def closed(self, key: ClientKey) -> set[str]:
         """A connection ended: its client leaves every group; returns the consumer groups that changed."""
         changed = set()
-        for is_consumer, group in self._connections.pop(key, set()):
+        connection = self._connections.pop(key, None)
+        for is_consumer, group in connection.groups if connection is not None else ():
             if not is_consumer:
                 self._remove_producer(group, key)
             elif self._remove_consumer(group, key):
@@ -60,6 +69,16 @@ class ClientTable:
         """Tell whether the connection is still open as far as its worker has said."""
         return key in self._connections
 
+    def peer_of(self, key: ClientKey) -> str:
+        """The peer's text, empty when the connection is unknown."""
+        connection = self._connections.get(key)
+        return connection.peer if connection is not None else ""
+
+    def groups_of(self, key: ClientKey) -> list[tuple[bool, str]]:
+        """A connection's memberships as (is consumer, group), ordered."""
+        connection = self._connections.get(key)
+        return sorted(connection.groups) if connection is not None else []
+
     @property
     def connection_count(self) -> int:
         """Open connections of all workers."""
@@ -69,7 +88,7 @@ class ClientTable:
 
     def beat_producer(self, client: Client, group: str, now_ms: int) -> None:
         """A heartbeat names a producer group."""
-        self._connections.setdefault(client.key, set()).add((False, group))
+        self._join(client, False, group)
         self._producers.setdefault(group, {})[client.key] = Member(client, now_ms)
 
     def beat_consumer(
@@ -81,7 +100,7 @@ class ClientTable:
         now_ms: int,
     ) -> bool:
         """A heartbeat names a consumer group; True when its members or subscribed topics changed."""
-        self._connections.setdefault(client.key, set()).add((True, group))
+        self._join(client, True, group)
         members = self._consumers.get(group)
         if members is None:
             members = self._consumers[group] = ConsumerMembers(consumption)
@@ -89,12 +108,12 @@ class ClientTable:
 
     def leave_producer(self, key: ClientKey, group: str) -> None:
         """A client unregistered from a producer group."""
-        self._connections.get(key, set()).discard((False, group))
+        self._forget(key, False, group)
         self._remove_producer(group, key)
 
     def leave_consumer(self, key: ClientKey, group: str) -> bool:
         """A client unregistered from a consumer group; True when it was a member."""
-        self._connections.get(key, set()).discard((True, group))
+        self._forget(key, True, group)
         return self._remove_consumer(group, key)
 
     def expire(self, now_ms: int, silent_ms: int) -> set[str]:
@@ -134,11 +153,24 @@ class ClientTable:
         """Live producers by group."""
         return {group: list(members.values()) for group, members in sorted(self._producers.items())}
 
+    def producer(self, group: str, key: ClientKey) -> Client | None:
+        """The producer of that connection in a group."""
+        member = self._producers.get(group, {}).get(key)
+        return member.client if member is not None else None
+
     def groups_subscribed_to(self, topic: str) -> list[str]:
         """Groups whose live members subscribe to a topic."""
         return [group for group, members in sorted(self._consumers.items()) if topic in members.subscriptions]
 
     # -- inside --
+
+    def _join(self, client: Client, is_consumer: bool, group: str) -> None:
+        self._connections.setdefault(client.key, _Connection(client.peer)).groups.add((is_consumer, group))
+
+    def _forget(self, key: ClientKey, is_consumer: bool, group: str) -> None:
+        connection = self._connections.get(key)
+        if connection is not None:
+            connection.groups.discard((is_consumer, group))
 
     def _remove_producer(self, group: str, key: ClientKey) -> None:
         members = self._producers.get(group)

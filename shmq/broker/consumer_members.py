@@ -53,6 +53,10 @@ class ConsumerMembers:
         """Whether members share queues, so that each must hear of the others (40)."""
         return self.consumption.message_model is not MessageModel.BROADCASTING
 
+    def member(self, key: ClientKey) -> Client | None:
+        """The member on that connection."""
+        return self._members.get(key)
+
     def find(self, client_id: str) -> Client | None:
         """The member of that client id."""
         return next((client for client in self._members.values() if client.client_id == client_id), None)

@@ -32,6 +32,11 @@ class QueueLocks:
     def __init__(self) -> None:
         """Start with every queue free."""
         self._locks: dict[str, dict[MessageQueue, _Lock]] = {}
+        self._withheld_until_ms = 0
+
+    def withhold(self, until_ms: int) -> None:
+        """Grant no lock anew before that moment (renewals go on): a worker did not tell which it knows of."""
+        self._withheld_until_ms = until_ms
 
     def lock(
         self, group: str, client_id: str, queues: Iterable[MessageQueue], now_ms: int
@@ -41,7 +46,11 @@ class QueueLocks:
         granted = []
         for queue in queues:
             held = of_group.get(queue)
-            if held is None or held.client_id == client_id or held.is_expired(now_ms):
+            if held is None or held.is_expired(now_ms):
+                free = now_ms >= self._withheld_until_ms
+            else:
+                free = held.client_id == client_id
+            if free:
                 of_group[queue] = _Lock(client_id, now_ms)
                 granted.append(queue)
         return granted

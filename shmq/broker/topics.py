@@ -4,10 +4,11 @@ Lives in the coordinator's loop, no locks; workers hear of changes over the inte
 in the page's directory. Order of every change, so that a death at any point leaves something a start can
 finish:
 
-    create   topics.json durable -> queue slots and directory entry delete   topics.json durable (the topic
-    under `shmqDeletedTopics`) -> slots retired by a claim -> files unlinked
-             -> topics.json durable again with the final maxima
-
+```text
+create   topics.json durable -> queue slots and directory entry
+delete   topics.json durable (topic under `shmqDeletedTopics`) -> slots retired by a claim
+         -> files unlinked -> topics.json durable again with the final maxima
+```
 `shmqDeletedTopics` (a member RocketMQ ignores, absent when empty) holds the last maximum of every queue of
 a deleted topic: made again under that name, its queues go on from there, since their old records are still
 in the log. Only topics named there are ever cleared away by a start. Rules: Apache RocketMQ 5.3,
@@ -76,7 +77,7 @@ class TopicRegistry:
         if missing:
             self._topics.update((config.topic_name, config) for config in missing)
             self._save()
-        for name in [name for name in self._deleted if self._queues.count(name)]:
+        for name in [name for name in self._deleted if name not in self._topics]:
             self._finish_delete(name)
         for config in self._topics.values():
             self._make_queues(config)
@@ -177,7 +178,7 @@ class TopicRegistry:
             raise InvalidParameter(f"topic [{topic}] belongs to the broker and cannot be deleted")
         if self._topics.pop(topic, None) is None:
             return False
-        self._deleted[topic] = []
+        self._deleted.setdefault(topic, [])
         self._save()
         self._finish_delete(topic)
         return True
@@ -214,7 +215,7 @@ class TopicRegistry:
         length = max(len(maxima), len(known))
         both = zip(maxima + [0] * (length - len(maxima)), known + [0] * (length - len(known)), strict=True)
         self._deleted[topic] = [max(pair) for pair in both]
-        self._write()
+        self._write()  # unchanged content is not written again
 
     def _save(self) -> None:
         self.data_version = self.data_version.next(self._clock.now_ms())

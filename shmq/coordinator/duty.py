@@ -1,4 +1,4 @@
-"""The coordinator's duty cycle: services that do a short, bounded piece of work and say when they want to run again.
+"""The duty cycle: services that do a short, bounded piece of work and say when they want to run again.
 
 A service is `step(now_ms) -> next_ms` on the monotonic clock; it never blocks on a socket and waits for a
 disk only where its own text says so. One timer serves all of them: it is set to the earliest deadline. An

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Protocol
+from typing import Protocol
 
 from shmq.base.clock import Clock
 from shmq.broker.client_key import ClientKey
@@ -27,15 +26,7 @@ from shmq.broker.stats import BrokerStats
 from shmq.broker.topics import TopicRegistry
 from shmq.model.topic_config import TopicConfig
 from shmq.protocol.command import Command
-from shmq.protocol.header_table import Header
-
-
-class When(Enum):
-    """When a request may be answered, counted from the coordinator's start."""
-
-    AT_ONCE = "at once"
-    SETTLED = "settled"
-    """Only after every live worker has told again which clients and locks it holds."""
+from shmq.store.message_store import MessageStore
 
 
 @dataclass(slots=True)
@@ -106,17 +97,9 @@ class CoordinatorContext:
     stats: BrokerStats
     announce: Announcements
     calls: ClientCalls
+    store: MessageStore
     broker_addr: str
     """`ip:port` as name servers know it."""
-
-
-Handler = Callable[[CoordinatorContext, Call, Command, Any], Awaitable[Command | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class CoordinatorRoute:
-    """One row of the coordinator's dispatch table; `header` is None for requests without header fields."""
-
-    function: Handler
-    header: type[Header] | None = None
-    when: When = When.AT_ONCE
+    settled: Callable[[], Awaitable[None]]
+    """Returns when every live worker has told again which clients and locks it holds: what membership and
+    locks are answered from is complete only then."""
