@@ -209,6 +209,7 @@ ERROR_CODES: dict[type[errors.ShmqError], ResponseCode] = {
     errors.ConsumerNotOnline: ResponseCode.CONSUMER_NOT_ONLINE,
     errors.QueueGone: ResponseCode.TOPIC_NOT_EXIST,
     errors.StoreDamaged: ResponseCode.SERVICE_NOT_AVAILABLE,
+    errors.RemoteFault: ResponseCode.INVALID_PARAMETER,
     errors.ClientFault: ResponseCode.SYSTEM_ERROR,
     errors.ShmqError: ResponseCode.SYSTEM_ERROR,
 }
@@ -237,7 +238,9 @@ class AnsweredError(errors.BrokerError):
         return error_of, (self.code, self.remark)
 
 
-_SERVER_SIDE_ONLY = (errors.QueueGone, errors.StoreDamaged, errors.ClientFault, errors.ShmqError)
+_SERVER_SIDE_ONLY = frozenset(
+    (errors.QueueGone, errors.StoreDamaged, errors.RemoteFault, errors.ClientFault, errors.ShmqError)
+)
 _ANSWERED: dict[int, type[errors.BrokerError]] = {
     code: type(base.__name__, (AnsweredError, base), {"__doc__": base.__doc__})
     for base, code in ERROR_CODES.items()

@@ -120,7 +120,7 @@ def _kind(hint: Any) -> str:
     return kind
 
 
-# Generated code. In its scope: cls, table, D<i> (default of field i), v<i> (value of field i), the helpers below.
+# Generated code. In its scope: cls, table, D<i> (default of field i), v<i> (its value), the helpers below.
 
 _TYPE_TESTS = {
     "str": "type({v}) is not str",
