@@ -15,7 +15,7 @@ import selectors
 import signal
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import multiprocess
@@ -24,6 +24,7 @@ from multiprocess import reduction
 from shmq.base.clock import monotonic_ms
 from shmq.shm.boot import READY, ChildBoot, ChildExit
 from shmq.supervisor import child as child_process
+from shmq.supervisor.signals import SignalQueue
 
 BACKOFF_FIRST_MS = 100
 BACKOFF_MAX_MS = 10_000
@@ -109,7 +110,7 @@ def spawn(boot: ChildBoot) -> Child:
             args=(boot, go_read, Inherited((*boot.descriptors(), go_read))),
             name=boot.title,
         )
-        with _nothing_as_main():
+        with nothing_as_main():
             process.start()
     finally:
         os.close(go_read)
@@ -128,7 +129,7 @@ def spawn(boot: ChildBoot) -> Child:
 
 
 @contextlib.contextmanager
-def _nothing_as_main() -> Iterator[None]:
+def nothing_as_main() -> Iterator[None]:
     """Hide `__main__` while a child is spawned: it would import the console script again, with all it
     imports."""
     own_main = sys.modules["__main__"]
@@ -187,18 +188,21 @@ def exit_text(exit_code: int) -> str:
         return f"exit {exit_code}"
 
 
-def wait_for_deaths(children: Iterable[Child], limit_ms: int, hurry: Callable[[], bool]) -> list[Child]:
-    """Wait until all are dead, the time is over or `hurry()` turns true; returns those still alive."""
+def wait_for_deaths(
+    children: Iterable[Child], limit_ms: int, interrupts: SignalQueue | None = None
+) -> list[Child]:
+    """Wait until all are dead, the time is over or another signal comes; returns those still alive."""
     alive = list(children)
     deadline_ms = monotonic_ms() + limit_ms
     with selectors.DefaultSelector() as selector:
         for running in alive:
             selector.register(running.pid_fd, selectors.EVENT_READ, running)
-        while alive and not hurry():
-            left_ms = deadline_ms - monotonic_ms()
-            if left_ms <= 0:
-                break
-            for key, _ in selector.select(min(left_ms, 50) / 1000):
+        if interrupts is not None:
+            selector.register(interrupts, selectors.EVENT_READ)
+        while alive and (left_ms := deadline_ms - monotonic_ms()) > 0:
+            for key, _ in selector.select(left_ms / 1000):
+                if interrupts is not None and key.fileobj is interrupts:
+                    return alive
                 selector.unregister(key.fd)
                 alive.remove(key.data)
     return alive

@@ -21,8 +21,8 @@ from pathlib import Path
 from shmq.base import runtime_dir
 from shmq.model.settings import BrokerSettings
 from shmq.net.listener import bind_unix
+from shmq.net.ports import bind_or_explain, bind_pair
 from shmq.shm.boot import ChildBoot, ChildRole
-from shmq.supervisor.ports import bind_or_explain, bind_pair
 
 FRONT_MODE = 0o660
 INTERNAL_MODE = 0o600

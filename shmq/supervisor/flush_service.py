@@ -1,0 +1,56 @@
+"""The two store threads beside the main loop: the flusher, and the allocator of CommitLog segments.
+
+Started before the first appender, stopped after the last: then the final flush makes everything that was
+appended durable. Both release the interpreter lock while they wait for the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shmq.model.settings import BrokerSettings
+from shmq.shm.control_page import ControlPage, PageState
+from shmq.shm.doorbell import Doorbell
+from shmq.shm.page_layout import FLUSHED_POSITION, WRITE_POSITION
+from shmq.store.flusher import Flusher
+from shmq.store.names import StoreLayout
+from shmq.store.segment_allocator import SegmentAllocator
+from shmq.store.segment_descriptors import SegmentDescriptors
+
+
+class FlushService:
+    """Wires flusher and allocator to one page."""
+
+    def __init__(
+        self,
+        layout: StoreLayout,
+        page: ControlPage,
+        bells: Sequence[Doorbell],
+        settings: BrokerSettings,
+    ) -> None:
+        """Nothing runs before `start`."""
+        self._page = page
+        self._descriptors = SegmentDescriptors(layout)
+        self._allocator = SegmentAllocator(
+            layout, page, bells, self._descriptors, zero_ahead_bytes=settings.zero_ahead_bytes
+        )
+        self._flusher = Flusher(
+            layout, page, bells, self._descriptors, settings, on_wake=self._allocator.wake
+        )
+
+    def start(self) -> None:
+        """Make the first segment ready, then start both threads. OSError when the disk refuses."""
+        self._allocator.prepare()
+        self._flusher.start()
+        self._allocator.start()
+
+    def stop(self) -> bool:
+        """End both threads and flush what is left. After the last appender is gone; twice is harmless.
+
+        True when everything that was appended is on the disk.
+        """
+        self._allocator.stop()
+        self._flusher.stop()
+        self._descriptors.close()
+        words = self._page.words
+        return self._page.state is PageState.OK and words[FLUSHED_POSITION] == words[WRITE_POSITION]

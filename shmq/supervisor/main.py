@@ -1,0 +1,44 @@
+"""`shmq-broker`: read the settings, then be the supervisor of one broker until it is asked to stop.
+
+Exit status: 0 stopped as asked, 1 could not start or failed while running, 2 wrong command line, 78 wrong
+settings. What went wrong is one line on stderr; everything else is in the log.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from shmq.base.errors import ConfigFault, ShmqError
+from shmq.base.options import parse_options
+from shmq.model.settings import BrokerSettings, describe, load_settings
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 78
+
+_DESCRIPTION = "A RocketMQ-compatible message broker for one Linux host."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `shmq-broker`; returns the exit status."""
+    options = parse_options("shmq-broker", _DESCRIPTION, arguments)
+    try:
+        loaded = load_settings(BrokerSettings, options.file, options.settings_arguments)
+        for warning in loaded.warnings:
+            print(f"shmq-broker: warning: {warning}", file=sys.stderr)
+        if options.print_all or options.print_important:
+            print("\n".join(describe(loaded, important_only=not options.print_all)))
+            return 0
+        from shmq.supervisor.supervisor import Supervisor
+
+        return Supervisor(loaded.settings, loaded.warnings, adopt=options.adopt).run()
+    except ConfigFault as fault:
+        print(f"shmq-broker: {fault}", file=sys.stderr)
+        return EXIT_CONFIG
+    except ShmqError as fault:
+        print(f"shmq-broker: cannot start: {fault}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""The children of one broker: who runs in which slot, who died, who starts again and when.
+
+Main thread of the supervisor only. It neither takes the AppendLock nor waits for a disk or a client. What a
+death means for shared memory is `shared_state.py`'s business, which is asked before a slot is filled again.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+
+from shmq.base import log
+from shmq.base.clock import monotonic_ms
+from shmq.shm.boot import COORDINATOR_SLOT, FIRST_WORKER_SLOT, ChildBoot, ChildExit, ChildRole
+from shmq.shm.worker_slots import process_start_time
+from shmq.supervisor.children import Child, Restarts, exit_text, spawn, wait_for_deaths
+from shmq.supervisor.shared_state import SharedState
+from shmq.supervisor.signals import SignalQueue
+
+WORKERS_DRAIN_MS = 2000
+COORDINATOR_DRAIN_MS = 1500
+KILLED_GO_MS = 500
+"""How long each kind may take to leave when the broker stops; together with the last flush below 5 s."""
+
+_logger = log.get("shmq.supervisor")
+
+
+class ProcessTree:
+    """Coordinator and workers, by slot."""
+
+    def __init__(
+        self, shared: SharedState, selector: selectors.BaseSelector, equip: Callable[[ChildBoot], ChildBoot]
+    ) -> None:
+        """`equip` adds to a boot what its role needs; `selector` is the main loop's."""
+        self._shared = shared
+        self._selector = selector
+        self._equip = equip
+        self._running: dict[int, Child] = {}
+        self._restarts: dict[int, Restarts] = {}
+        self._pending: dict[int, ChildBoot] = {}
+        self._handoffs: list[tuple[socket.socket, socket.socket]] = []
+        self.failure: str | None = None
+        """Why the broker cannot go on, once a child cannot start."""
+
+    # -- up ------------------------------------------------------------------------------------------------
+
+    def start(self, template: ChildBoot) -> None:
+        """Spawn the coordinator and all workers; they import and boot at the same time."""
+        workers = template.settings.broker_workers
+        self._handoffs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(workers)]
+        for sending, receiving in self._handoffs:
+            sending.setblocking(False)
+            receiving.setblocking(False)
+        boots = [replace(template, role=ChildRole.COORDINATOR, slot=COORDINATOR_SLOT, index=0)]
+        sending_fds = tuple(sending.fileno() for sending, _ in self._handoffs)
+        for index, (_, receiving) in enumerate(self._handoffs):
+            boots.append(
+                replace(
+                    template,
+                    role=ChildRole.WORKER,
+                    slot=FIRST_WORKER_SLOT + index,
+                    index=index,
+                    handoff_fds=sending_fds,
+                    handoff_in_fd=receiving.fileno(),
+                )
+            )
+        for boot in boots:
+            self._restarts[boot.slot] = Restarts()
+            self._pending[boot.slot] = self._equip(boot)
+        self.start_due(monotonic_ms())
+
+    def start_due(self, now_ms: int) -> None:
+        """Start every child whose time has come."""
+        for slot in [slot for slot in self._pending if self._restarts[slot].due_ms <= now_ms]:
+            self._start_one(self._pending.pop(slot))
+
+    def _start_one(self, boot: ChildBoot) -> None:
+        fresh = spawn(boot)
+        self._running[boot.slot] = fresh
+        self._selector.register(fresh.pid_fd, selectors.EVENT_READ, self._on_death)
+        self._selector.register(fresh.status_fd, selectors.EVENT_READ, self._on_status)
+        try:
+            self._shared.slots[boot.slot].fill(fresh.pid, process_start_time(fresh.pid))
+        except ProcessLookupError:
+            return  # it is dead already: its pidfd says so in the next turn
+        fresh.go()
+        log.event(_logger, logging.INFO, "child_started", child=boot.title, pid=fresh.pid, slot=boot.slot)
+
+    @property
+    def all_ready(self) -> bool:
+        """True when every child serves."""
+        return not self._pending and all(running.ready for running in self._running.values())
+
+    def next_start_ms(self) -> int | None:
+        """When the next child is due to start; None: none waits."""
+        return min((self._restarts[slot].due_ms for slot in self._pending), default=None)
+
+    def live(self) -> dict[int, Child]:
+        """The children that run, by slot (a dead one counts until its death was handled)."""
+        return dict(self._running)
+
+    # -- deaths --------------------------------------------------------------------------------------------
+
+    def _on_status(self, fd: int) -> None:
+        """A child wrote into its status pipe, or closed it (then its pidfd tells the rest)."""
+        running = next((one for one in self._running.values() if one.status_fd == fd), None)
+        if running is None or not running.read_status():
+            self._selector.unregister(fd)
+
+    def _on_death(self, fd: int) -> None:
+        """A child died: repair what it left, and plan its restart."""
+        running = next((one for one in self._running.values() if one.pid_fd == fd), None)
+        if running is not None:
+            self.after_death(running)
+
+    def after_death(self, dead: Child) -> None:
+        """Bury a dead child; may find more dead ones, when the repair had to kill."""
+        slot = dead.boot.slot
+        exit_code = self._bury(dead)
+        log.event(
+            _logger,
+            logging.WARNING,
+            "child_died",
+            child=dead.boot.title,
+            pid=dead.pid,
+            exit=exit_text(exit_code),
+        )
+        self._shared.after_death(slot, self._running)
+        restarts = self._restarts[slot]
+        restarts.after_death(dead, monotonic_ms())
+        if exit_code == ChildExit.CANNOT_BOOT:
+            self.failure = f"{dead.boot.title} cannot boot; its log line says why"
+        elif restarts.hopeless:
+            self.failure = f"{dead.boot.title} died {restarts.unready_deaths} times before it served"
+        self._pending[slot] = dead.boot
+
+    def _bury(self, dead: Child) -> int:
+        del self._running[dead.boot.slot]
+        for fd in (dead.pid_fd, dead.status_fd):
+            if fd in self._selector.get_map():
+                self._selector.unregister(fd)
+        return dead.bury()
+
+    # -- down ----------------------------------------------------------------------------------------------
+
+    def stop(self, signals: SignalQueue | None) -> None:
+        """Drain the workers, then the coordinator; kill who does not leave in time. Twice is harmless.
+
+        A stop signal that comes meanwhile ends the waiting. Shared state is repaired after every death, so
+        that the last flush and the clean end that follow see no half-written claim.
+        """
+        self._pending.clear()
+        for role, limit_ms in (
+            (ChildRole.WORKER, WORKERS_DRAIN_MS),
+            (ChildRole.COORDINATOR, COORDINATOR_DRAIN_MS),
+        ):
+            leaving = [one for one in self._running.values() if one.boot.role is role]
+            for running in leaving:
+                running.signal(signal.SIGTERM)
+            late = wait_for_deaths(leaving, limit_ms, signals)
+            for running in late:
+                log.event(_logger, logging.WARNING, "child_killed", child=running.boot.title, pid=running.pid)
+                running.signal(signal.SIGKILL)
+            stuck = wait_for_deaths(late, KILLED_GO_MS)
+            for running in leaving:
+                if running not in stuck and self._running.get(running.boot.slot) is running:
+                    exit_code = self._bury(running)
+                    log.event(
+                        _logger,
+                        logging.INFO,
+                        "child_left",
+                        child=running.boot.title,
+                        exit=exit_text(exit_code),
+                    )
+                    self._shared.after_death(running.boot.slot, self._running)
+        for sending, receiving in self._handoffs:
+            sending.close()
+            receiving.close()
+        self._handoffs.clear()

@@ -1,0 +1,94 @@
+"""Recovery in a short-lived child: it needs numpy and much memory, the supervisor wants neither.
+
+The child runs `store.recovery.open_or_recover` under the supervisor's store lock and LOCK_EX of the
+appenders' lock, and leaves the control page in /dev/shm for the supervisor to attach. If it dies, the next
+start begins anew: recovery may be repeated from any point.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import sys
+from pathlib import Path
+
+import multiprocess
+
+from shmq.base import log
+from shmq.base.errors import ConfigFault, ShmqError, StoreDamaged, Unavailable
+from shmq.model.settings import BrokerSettings
+from shmq.supervisor.child import leave_with_parent
+from shmq.supervisor.children import Inherited, exit_text, nothing_as_main
+
+_FAULTS: dict[str, type[ShmqError]] = {
+    kind.__name__: kind for kind in (ConfigFault, StoreDamaged, Unavailable)
+}
+
+
+def recover_in_child(
+    root: Path, settings: BrokerSettings, *, adopt: bool, log_dir: Path | None, interrupts: int
+) -> None:
+    """Run recovery and wait for it; raises what it raised.
+
+    Unavailable when it died, or when `interrupts` (a descriptor) became readable: the start was called off.
+    """
+    result_read, result_write = os.pipe()
+    try:
+        process = multiprocess.get_context("spawn").Process(
+            target=_main,
+            args=(root, settings, adopt, log_dir, result_write, Inherited([result_write])),
+            name=f"shmq: recovery {settings.broker_name}",
+        )
+        with nothing_as_main():
+            process.start()
+    finally:
+        os.close(result_write)
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(result_read, selectors.EVENT_READ)
+            selector.register(interrupts, selectors.EVENT_READ)
+            ready = {key.fd for key, _ in selector.select()}
+        if result_read not in ready:
+            process.kill()
+            process.join()
+            raise Unavailable("the start was called off while the store was being recovered")
+        outcome = b"".join(iter(lambda: os.read(result_read, 65536), b""))
+        process.join()
+    finally:
+        os.close(result_read)
+    exit_code = process.exitcode
+    process.close()
+    if not outcome:
+        raise Unavailable(f"recovery ended without a result ({exit_text(exit_code or 0)}); its log says more")
+    answer = json.loads(outcome)
+    if answer["fault"] is not None:
+        raise _FAULTS.get(answer["fault"], StoreDamaged)(answer["reason"])
+
+
+def _main(
+    root: Path,
+    settings: BrokerSettings,
+    adopt: bool,
+    log_dir: Path | None,
+    result_fd: int,
+    inherited: object,
+) -> None:
+    """The child: recover, tell the outcome as one line of JSON, leave."""
+    del inherited
+    leave_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import setproctitle
+
+    setproctitle.setproctitle(f"shmq: recovery {settings.broker_name}")
+    log.setup("recovery", log_dir, settings.log_level)
+    from shmq.store.recovery import open_or_recover
+
+    answer: dict[str, str | None] = {"fault": None, "reason": None}
+    try:
+        open_or_recover(root, settings, adopt)
+    except ShmqError as fault:
+        answer = {"fault": type(fault).__name__, "reason": str(fault)}
+    os.write(result_fd, json.dumps(answer).encode())
+    sys.exit(0)
