@@ -101,6 +101,14 @@ def under_systemd() -> bool:
     return "JOURNAL_STREAM" in os.environ
 
 
+def log_folder(setting: str) -> Path | None:
+    """Return where a server's log files go: `logDir`, else ~/logs/shmqlogs; None (stderr) under systemd
+    without the setting."""
+    if setting:
+        return Path(setting).expanduser().absolute()
+    return None if under_systemd() else Path.home() / "logs" / "shmqlogs"
+
+
 def setup(
     process: str, log_dir: Path | None, level: int | str = logging.INFO, *, filename: str = "broker.log"
 ) -> None:
