@@ -11,6 +11,7 @@ from shmq.admin.options import truth
 from shmq.admin.output import Column, Item, Report, local_second, rfc3339
 from shmq.base.errors import BrokerError, ConsumerNotOnline, QueryNotFound, ShmqError
 from shmq.client.admin_client import AdminClient
+from shmq.model.consumer_group import ConsumeType
 from shmq.model.message_queue import MessageQueue
 from shmq.model.names import RETRY_PREFIX
 
@@ -23,6 +24,9 @@ GROUP_COLUMNS = (
     Column("#TPS", "tps", 7),
     Column("#Diff Total", "diffTotal"),
 )
+
+FIRST_REGULAR_VERSION = 212
+"""V4_0_0_SNAPSHOT; the numbers before it follow no rule (Apache RocketMQ 5.3, MQVersion.java)."""
 
 
 def consumer_progress(
@@ -44,7 +48,7 @@ def _one_group(admin: AdminClient, group: str, topic: str | None, show_client: b
     stats = admin.consume_stats(group, topic)
     if not stats.offset_table:
         # Asking for the members turns an empty answer into the reason: no such group, or nobody online.
-        admin.consumer_connection(group)
+        admin.consumer_connections(group)
         raise QueryNotFound(f"group {group} has consumed nothing{f' of topic {topic}' if topic else ''} yet")
     owners = _owners(admin, group) if show_client else {}
     items = [
@@ -85,7 +89,7 @@ def _one_group(admin: AdminClient, group: str, topic: str | None, show_client: b
 def _owners(admin: AdminClient, group: str) -> dict[MessageQueue, str]:
     """Which client has which queue, as far as the clients answer; none when nobody is online."""
     try:
-        connections = admin.consumer_connection(group).connection_set
+        connections = admin.consumer_connections(group).connections
     except ConsumerNotOnline:
         return {}
     owners: dict[MessageQueue, str] = {}
@@ -118,11 +122,22 @@ def _group_row(admin: AdminClient, group: str) -> Item:
     except BrokerError as error:
         row["error"] = str(error)
     try:
-        connection = admin.consumer_connection(group)
+        members = admin.consumer_connections(group)
     except ConsumerNotOnline:
         return row
-    row["count"] = len(connection.connection_set)
-    row["version"] = min((member.version_text for member in connection.connection_set), default="OFFLINE")
-    row["type"] = "PUSH" if connection.consume_type == "CONSUME_PASSIVELY" else "PULL"
-    row["model"] = connection.message_model if row["type"] == "PUSH" else ""
+    if members.connections:
+        row["count"] = len(members.connections)
+        row["version"] = version_text(min(member.version for member in members.connections))
+    push = members.consume_type is ConsumeType.CONSUME_PASSIVELY
+    row["type"] = "PUSH" if push else "PULL"
+    row["model"] = members.message_model.name if push else ""
     return row
+
+
+def version_text(version: int) -> str:
+    """RocketMQ's name of a protocol version: from 4.0 on ten patch levels a minor one, snapshot and release each."""
+    if version < FIRST_REGULAR_VERSION:
+        return str(version)
+    minor, step = divmod(version - FIRST_REGULAR_VERSION, 20)
+    name = f"V{4 + minor // 10}_{minor % 10}_{step // 2}"
+    return name if step % 2 else f"{name}_SNAPSHOT"

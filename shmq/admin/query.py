@@ -15,6 +15,7 @@ from shmq.admin.message import message_item
 from shmq.admin.output import Column, Item, Report, local_time
 from shmq.base.errors import ConsumerNotOnline, InvalidParameter, QueryNotFound, ShmqError
 from shmq.client.admin_client import AdminClient
+from shmq.model.consumer_group import ConsumeType, MessageModel
 from shmq.model.message_ext import MessageExt
 from shmq.model.message_id import parse_offset_message_id
 from shmq.model.message_queue import MessageQueue
@@ -159,16 +160,16 @@ def _tracks(admin: AdminClient, message: MessageExt) -> list[Item]:
 
 def _track(admin: AdminClient, group: str, message: MessageExt) -> str:
     """What became of a message in one group, by the members' kind and the group's offset on its queue."""
-    connection = admin.consumer_connection(group)
-    if connection.consume_type == "CONSUME_ACTIVELY":
+    members = admin.consumer_connections(group)
+    if members.consume_type is ConsumeType.CONSUME_ACTIVELY:
         return "PULL"
-    if connection.message_model == "BROADCASTING":
+    if members.message_model is MessageModel.BROADCASTING:
         return "CONSUME_BROADCASTING"
     for queue, offsets in admin.consume_stats(group, message.topic).offset_table.items():
         if queue.queue_id == message.queue_id and queue.topic == message.topic:
             if offsets.consumer_offset <= message.queue_offset:
                 return "NOT_CONSUME_YET"
-            subscription = connection.subscription_table.get(message.topic)
+            subscription = members.subscriptions.get(message.topic)
             wanted = subscription is None or subscription.sub_string == SUBSCRIBE_ALL
             return "CONSUMED" if wanted or message.tags in subscription.tags_set else "CONSUMED_BUT_FILTERED"
     return "UNKNOWN"
