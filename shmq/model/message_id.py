@@ -41,6 +41,26 @@ def parse_offset_message_id(message_id: str) -> tuple[bytes, int]:
     return raw[:-8], int(_OFFSET.unpack(raw[-8:])[0])
 
 
+class KeyBlock:
+    """Unique keys of one batch: a common prefix of 28 characters and a 16-bit index.
+
+    The block has a salt of its own, so it needs no counter that threads share. A key's text is made when
+    asked for.
+    """
+
+    __slots__ = ("prefix",)
+
+    COUNT_MAX = 65536
+
+    def __init__(self, prefix: str) -> None:
+        """Keep the 28 characters all keys of the block begin with."""
+        self.prefix = prefix
+
+    def __getitem__(self, index: int) -> str:
+        """Return key ``index``, 0..65535."""
+        return f"{self.prefix}{index:04X}"
+
+
 class UniqueKeys:
     """Generator of unique keys for this process; threads share it, a forked child gets a new salt.
 
@@ -79,6 +99,13 @@ class UniqueKeys:
             self.anchor()
         return f"{self._prefix}{now_ms - self._base_ms:08X}{next(self._count) & 0xFFFF:04X}"
 
+    def block(self) -> KeyBlock:
+        """Return a new block of keys for one batch."""
+        now_ms = time.monotonic_ns() // 1_000_000
+        if now_ms >= self._limit_ms:
+            self.anchor()
+        return KeyBlock(f"{self._prefix[:-8]}{secrets.token_hex(4).upper()}{now_ms - self._base_ms:08X}")
+
 
 def _own_address() -> bytes:
     """Return four bytes that tell hosts apart for a reader: an address of this host, else a fake one.
@@ -99,10 +126,19 @@ _keys: UniqueKeys | None = None
 
 def unique_key() -> str:
     """Return one new UNIQ_KEY value; safe from any thread and after a fork."""
+    return _own_keys().next()
+
+
+def unique_key_block() -> KeyBlock:
+    """Return a block of new UNIQ_KEY values for one batch; safe from any thread and after a fork."""
+    return _own_keys().block()
+
+
+def _own_keys() -> UniqueKeys:
     global _keys
     if _keys is None:
         _keys = UniqueKeys()
-    return _keys.next()
+    return _keys
 
 
 def _forget_keys() -> None:
