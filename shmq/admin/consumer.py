@@ -135,7 +135,7 @@ def _group_row(admin: AdminClient, group: str) -> Item:
 
 
 def version_text(version: int) -> str:
-    """RocketMQ's name of a protocol version: from 4.0 on ten patch levels a minor one, snapshot and release each."""
+    """RocketMQ's name of a protocol version: ten patch levels a minor one, each a snapshot and a release."""
     if version < FIRST_REGULAR_VERSION:
         return str(version)
     minor, step = divmod(version - FIRST_REGULAR_VERSION, 20)

@@ -1,7 +1,7 @@
 """ps: which processes shmq has on this host, what each does, and how far every store's log is.
 
-Reads shared memory and /proc only. It asks no broker anything, so it also answers beside a hung one, and shows
-a page that a dead broker left behind.
+Reads shared memory and /proc only. It asks no broker anything, so it also answers beside a hung one, and
+shows a page that a dead broker left behind.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,11 @@ def _run(*command: str | Path, cwd: Path) -> str:
 @pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_wheel_in_an_empty_environment_starts_a_broker(tmp_path: Path) -> None:
-    _run(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path / "dist", ROOT, cwd=tmp_path)
+    source = tmp_path / "source"  # a copy: setuptools leaves its working files beside what it builds
+    shutil.copytree(ROOT / "shmq", source / "shmq", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    _run(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path / "dist", source, cwd=tmp_path)
     (wheel,) = (tmp_path / "dist").glob("shmq-*.whl")
     _run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"

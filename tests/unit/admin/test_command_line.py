@@ -18,8 +18,8 @@ from shmq.protocol.codes import ResponseCode, error_of
 def test_help_lists_every_command_and_imports_none_of_their_modules() -> None:
     script = (
         "import sys; from shmq.admin import main; code = main.run(['--help']);"
-        "print('LOADED', sorted(m for m in sys.modules if m.startswith('shmq.admin.')), 'numpy' in sys.modules,"
-        " 'asyncio' in sys.modules); sys.exit(code)"
+        "print('LOADED', sorted(m for m in sys.modules if m.startswith('shmq.admin.')),"
+        " 'numpy' in sys.modules, 'asyncio' in sys.modules); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     for entry in catalogue.ENTRIES:
