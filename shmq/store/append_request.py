@@ -1,0 +1,75 @@
+"""What is appended, and what became of it. Made by send handlers and services, consumed by `append_claim.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shmq.base.errors import ShmqError
+from shmq.model.record import SYS_FLAG_AT, stamp_record
+from shmq.model.record_batch import stamp_batch
+from shmq.model.sys_flag import BORN_HOST_V6
+from shmq.model.unit import pack_unit
+from shmq.model.unit_array import pack_units
+from shmq.shm.queue_table import QueueRef
+
+VECTOR_MIN = 16
+"""From how many records on arrays are faster than a loop."""
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class AppendRequest:
+    """Encoded, checked, unstamped records for one queue. They are appended together, whole in one segment.
+
+    `data` holds the records back to back, hosts included, and is stamped in place; `sizes` and `tags_codes` have one
+    entry each per record.
+    """
+
+    queue: QueueRef
+    data: bytearray
+    sizes: Sequence[int] | IntArray
+    tags_codes: Sequence[int] | IntArray
+
+    @property
+    def count(self) -> int:
+        """How many records it has."""
+        return len(self.sizes)
+
+    def stamp(self, queue_offset: int, physical_offset: int, store_time: int) -> bytes:
+        """Write offsets and store time into the records and return their units. Under the AppendLock.
+
+        All records of a request come from one client, so the first one tells whether born hosts are IPv6.
+        """
+        count = len(self.sizes)
+        if count == 1:
+            stamp_record(self.data, 0, queue_offset, physical_offset, store_time)
+            return pack_unit(physical_offset, len(self.data), int(self.tags_codes[0]))
+        if count < VECTOR_MIN or self.data[SYS_FLAG_AT + 3] & BORN_HOST_V6:
+            position = 0
+            for number, size in enumerate(self.sizes):
+                stamp_record(self.data, position, queue_offset + number, physical_offset + position, store_time)
+                position += int(size)
+        else:
+            sizes = np.asarray(self.sizes, np.int64)
+            stamp_batch(self.data, np.cumsum(sizes) - sizes, queue_offset, physical_offset, store_time)
+        return pack_units(physical_offset, self.sizes, self.tags_codes)
+
+
+@dataclass(slots=True)
+class AppendOutcome:
+    """Where the records of one request lie now, or why they lie nowhere (`error`; the other fields are then 0).
+
+    `queue_offset` and `physical_offset` are the first record's, `end` the log position behind the last record,
+    `store_time` in ms.
+    """
+
+    error: ShmqError | None = None
+    queue_offset: int = 0
+    physical_offset: int = 0
+    end: int = 0
+    store_time: int = 0

@@ -1,0 +1,58 @@
+"""The ConsumeQueues of one process: units by (queue, queue offset).
+
+Knows files and maps, not who may store: units are written inside an append claim (`append_claim.py`) and by recovery,
+and read below a maximum that the caller loaded from the page. One object per thread.
+"""
+
+from __future__ import annotations
+
+from shmq.model.unit import UNIT_BYTES, UNIT_STRUCT, Unit
+from shmq.shm.queue_table import QueueRef
+from shmq.store.mapped_file import MappedFile
+from shmq.store.mapped_files import QUEUE_MAPS_MAX, MappedFiles
+from shmq.store.names import StoreLayout
+
+
+class ConsumeQueues:
+    """Maps of ConsumeQueue files, least recently used first out."""
+
+    def __init__(self, layout: StoreLayout, *, writable: bool) -> None:
+        """Nothing is opened yet. `writable` maps are for processes with an appender slot."""
+        self.layout = layout
+        self._file_bytes = layout.queue_file_bytes
+        self._writable = writable
+        self._files: MappedFiles[tuple[QueueRef, int]] = MappedFiles(self._open, QUEUE_MAPS_MAX)
+
+    def _open(self, key: tuple[QueueRef, int]) -> MappedFile:
+        queue, start = key
+        path = self.layout.queue_file_path(queue.topic, queue.queue_id, start)
+        return MappedFile(path, start, self._file_bytes, writable=self._writable)
+
+    def file(self, queue: QueueRef, queue_offset: int) -> MappedFile:
+        """The mapped file that holds unit `queue_offset`; FileNotFoundError when there is none."""
+        position = queue_offset * UNIT_BYTES
+        return self._files.get((queue, position - position % self._file_bytes))
+
+    def units(self, queue: QueueRef, first: int, end: int) -> memoryview:
+        """The bytes of the units `[first, end)`, cut at the end of the file that holds `first`. No copy."""
+        file = self.file(queue, first)
+        position = first * UNIT_BYTES - file.start
+        return file.view[position : min(end * UNIT_BYTES - file.start, file.size)]
+
+    def unit(self, queue: QueueRef, queue_offset: int) -> Unit:
+        """One unit; FileNotFoundError when its file is gone."""
+        file = self.file(queue, queue_offset)
+        return Unit._make(UNIT_STRUCT.unpack_from(file.view, queue_offset * UNIT_BYTES - file.start))
+
+    def next_file(self, queue_offset: int) -> int:
+        """The first queue offset of the file after the one that holds `queue_offset`."""
+        position = queue_offset * UNIT_BYTES
+        return (position - position % self._file_bytes + self._file_bytes) // UNIT_BYTES
+
+    def drop(self, slot: int) -> None:
+        """Forget the maps of the queue in that slot of the queue table (its topic was deleted)."""
+        self._files.drop_where(lambda key: key[0].slot == slot)
+
+    def close(self) -> None:
+        """Forget all maps; views handed out stay valid."""
+        self._files.clear()

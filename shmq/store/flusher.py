@@ -1,0 +1,157 @@
+"""Flusher: moves `flushed_position`. A thread of the supervisor.
+
+    SYNC_FLUSH    whenever something is unflushed: one fdatasync for all that was appended meanwhile (group commit)
+    ASYNC_FLUSH   RocketMQ's rhythm: every flushIntervalCommitLog ms, if flushCommitLogLeastPages pages are dirty;
+                  everything at least every flushCommitLogThoroughInterval ms (Apache RocketMQ 5.3, CommitLog.java)
+
+A flush, under `flock(LOCK_EX)` on `<store>/flush.lock`: load `write_position`, fdatasync every segment that overlaps
+`[flushed_position, that value)`, store it, fence, ring FLUSH_RINGS. Loaded before the sync: what is appended during it
+may or may not be on the disk. Several processes may flush, one at a time, so the position never goes back.
+
+A failed fdatasync is final: the kernel may have dropped the pages, a second try would succeed over lost data. The page
+state becomes FLUSH_FAILED, acknowledging stops, and the next start recovers from the disk.
+
+When nothing is unflushed it parks on APPEND_RINGS and sleeps on the supervisor's doorbell: no wake-ups on an idle
+broker. If it dies with the supervisor, nothing is lost that was promised. No numpy here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+from collections.abc import Callable, Sequence
+
+from shmq.base import log
+from shmq.base.clock import monotonic_ms
+from shmq.base.files import SharedFileLock
+from shmq.model.settings import BrokerSettings, FlushDiskType
+from shmq.shm.control_page import ControlPage, PageState
+from shmq.shm.doorbell import Doorbell
+from shmq.shm.page_layout import APPEND_RINGS, FLUSH_RINGS, FLUSHED_POSITION, WRITE_POSITION
+from shmq.shm.rings import park, ring_parked, unpark
+from shmq.shm.word import fence
+from shmq.store.names import StoreLayout
+from shmq.store.segment_descriptors import SegmentDescriptors
+
+PAGE_BYTES = 4096
+SLOT = 0
+"""The supervisor's slot: its bell is the flusher's."""
+
+_logger = log.get(__name__)
+
+
+class Flusher:
+    """Syncs the CommitLog in log order."""
+
+    def __init__(
+        self,
+        layout: StoreLayout,
+        page: ControlPage,
+        bells: Sequence[Doorbell],
+        descriptors: SegmentDescriptors,
+        settings: BrokerSettings,
+        *,
+        on_wake: Callable[[], None],
+    ) -> None:
+        """`on_wake` is called whenever appends woke it: allocator and checkpointer have no bell of their own."""
+        self._bell = bells[SLOT]
+        self._bells = bells
+        self._layout = layout
+        self._page = page
+        self._descriptors = descriptors
+        self._settings = settings
+        self._sync = settings.flush_disk_type is FlushDiskType.SYNC_FLUSH
+        self._on_wake = on_wake
+        self._lock = SharedFileLock(layout.flush_lock)
+        self._next_ms = 0
+        self._thorough_ms = monotonic_ms()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread. The segments that may hold unflushed bytes are opened first."""
+        self._descriptors.open_from(self._page.words[FLUSHED_POSITION])
+        self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Flush what is left, end the thread. Call it after the last appender is gone. Twice is harmless."""
+        self._stopping = True
+        self._bell.ring()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            if self._page.state is PageState.OK:
+                self.flush()
+            self._lock.release()
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._bell.fileno(), select.POLLIN)
+        while not self._stopping:
+            pause_ms = self.step(monotonic_ms())
+            if pause_ms:
+                self._sleep(poll, pause_ms)
+
+    def _sleep(self, poll: select.poll, pause_ms: int | None) -> None:
+        """Wait for the bell or the deadline; parked, so that appenders ring, only when there is nothing to flush."""
+        if pause_ms is not None:
+            poll.poll(pause_ms)
+        else:
+            park(self._page, APPEND_RINGS, SLOT)
+            if not self._unflushed() and not self._stopping:
+                poll.poll()
+            unpark(self._page, APPEND_RINGS, SLOT)
+        self._bell.clear()
+        self._on_wake()
+
+    def _unflushed(self) -> bool:
+        words = self._page.words
+        return bool(words[WRITE_POSITION] > words[FLUSHED_POSITION])
+
+    def step(self, now_ms: int) -> int | None:
+        """Flush if it is time; return the pause in ms (0: again at once, None: until something is appended)."""
+        if self._page.state is not PageState.OK or not self._unflushed():
+            return None
+        if not self._sync:
+            if now_ms < self._next_ms:
+                return self._next_ms - now_ms
+            self._next_ms = now_ms + self._settings.flush_interval_commit_log
+            if not self._is_due(now_ms):
+                return self._settings.flush_interval_commit_log
+        self.flush()
+        return 0
+
+    def _is_due(self, now_ms: int) -> bool:
+        """RocketMQ's test of an asynchronous flush: enough pages, a finished segment, or the thorough interval."""
+        if now_ms - self._thorough_ms >= self._settings.flush_commit_log_thorough_interval:
+            self._thorough_ms = now_ms
+            return True
+        words = self._page.words
+        flushed, written = words[FLUSHED_POSITION], words[WRITE_POSITION]
+        pages = written // PAGE_BYTES - flushed // PAGE_BYTES
+        least = self._settings.flush_commit_log_least_pages
+        return bool(pages >= least or self._layout.segment_start(flushed) != self._layout.segment_start(written))
+
+    def flush(self) -> bool:
+        """Sync everything appended so far and tell those who wait. False when the disk failed, now for good."""
+        words = self._page.words
+        self._lock.exclusive()
+        try:
+            flushed, target = words[FLUSHED_POSITION], words[WRITE_POSITION]
+            if flushed < target:
+                for start in range(self._layout.segment_start(flushed), target, self._layout.segment_bytes):
+                    os.fdatasync(self._descriptors.get(start))
+                words[FLUSHED_POSITION] = target
+                self._descriptors.close_below(target)
+        except OSError as error:
+            self._page.state = PageState.FLUSH_FAILED
+            log.event(_logger, logging.CRITICAL, "flush_failed", error=error, flushed=words[FLUSHED_POSITION])
+            return False
+        finally:
+            fence()
+            ring_parked(self._page, FLUSH_RINGS, self._bells)
+            self._lock.unlock()
+        return True

@@ -1,0 +1,271 @@
+"""Reading the log in bulk: many records at once as arrays of fields. Recovery, the index builder and the check use it.
+
+A scan walks the chain of sizes from a record's start and judges each record by all that can be judged from itself:
+magic, own physical offset, lengths that add up, body CRC, no NUL in topic or properties (pages that were never written
+are zero, so a torn record has NULs where text belongs). It ends in front of the first bytes that are no such record
+and says what it found there.
+
+    END     the range is used up                     BLANK  a filler: go on at the next segment
+    BROKEN  no sound record here; `broken_size` is the size it claims, when a next record may follow behind it
+
+Positions in the arrays are relative to the view. Pure; numpy.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shmq.base.checksum import body_crc
+from shmq.base.errors import MessageIllegal
+from shmq.model.record import (
+    BLANK_BYTES_MIN,
+    BLANK_MAGIC,
+    BODY_AT,
+    BODY_CRC_AT,
+    BODY_LENGTH_AT,
+    MAGIC_AT,
+    MAGIC_V1,
+    MAGIC_V2,
+    PHYSICAL_OFFSET_AT,
+    QUEUE_ID_AT,
+    QUEUE_OFFSET_AT,
+    RECORD_OVERHEAD_V1,
+    STORE_TIMESTAMP_AT,
+    SYS_FLAG_AT,
+    parse_record,
+)
+from shmq.model.sys_flag import BORN_HOST_V6, STORE_HOST_V6
+
+IntArray = npt.NDArray[np.int64]
+
+BATCH_RECORDS = 16_384
+BATCH_BYTES = 16 << 20
+_OVERHEAD_BEFORE_TOPIC = BODY_AT + 1
+_MAGICS = (MAGIC_V1, MAGIC_V2)
+_SIZE_AND_MAGIC = struct.Struct(">ii")
+
+
+class ScanEnd(enum.Enum):
+    """Why a scan stopped."""
+
+    END = "end"
+    BLANK = "blank"
+    BROKEN = "broken"
+
+
+@dataclass(slots=True)
+class Scan:
+    """The sound records in front of `stop`, one array element each; `stop` is relative to the view like `starts`."""
+
+    starts: IntArray
+    sizes: IntArray
+    queue_ids: IntArray
+    queue_offsets: IntArray
+    physical_offsets: IntArray
+    sys_flags: IntArray
+    store_times: IntArray
+    topic_starts: IntArray
+    topic_ends: IntArray
+    property_starts: IntArray
+    stop: int
+    end: ScanEnd
+    broken_size: int = 0
+
+    def __len__(self) -> int:
+        """How many records were found sound."""
+        return len(self.starts)
+
+    @property
+    def ends(self) -> IntArray:
+        """The first position behind each record; its properties end there."""
+        return self.starts + self.sizes
+
+
+def scan(
+    data: mmap.mmap,
+    start: int,
+    stop: int,
+    base: int,
+    *,
+    check_bodies: bool = True,
+    check_text: bool = True,
+    records_max: int = BATCH_RECORDS,
+) -> Scan:
+    """Scan the records of the mapped segment `data` in `[start, stop)`; its first byte has physical offset `base`.
+
+    At most `records_max` records and about BATCH_BYTES are taken at a time. `check_bodies`: compare body CRCs;
+    `check_text`: a NUL in topic or properties makes a record unsound (only where a tail may be torn: another engine may
+    have accepted one).
+    """
+    starts, sizes, position, end = _chain(data, start, stop, records_max)
+    found = _fields(data, starts, sizes)
+    sound = _sound(data, found, base)
+    if check_text:
+        _check_text(data, found, sound)
+    if check_bodies:
+        _check_bodies(data, found, sound)
+    bad = np.flatnonzero(~sound)
+    if len(bad):
+        first = int(bad[0])
+        position, end = int(starts[first]), ScanEnd.BROKEN
+        broken_size = int(sizes[first])
+        found = _Fields(*(array[:first] for array in found.arrays()))
+    else:
+        broken_size = 0
+    return Scan(
+        found.starts,
+        found.sizes,
+        found.queue_ids,
+        found.queue_offsets,
+        found.physical_offsets,
+        found.sys_flags,
+        found.store_times,
+        found.topic_starts,
+        found.topic_ends,
+        found.property_starts,
+        position,
+        end,
+        broken_size,
+    )
+
+
+def _chain(
+    data: mmap.mmap, start: int, stop: int, records_max: int
+) -> tuple[IntArray, IntArray, int, ScanEnd]:
+    """Follow the size fields; return starts, sizes, where it stopped and why."""
+    starts: list[int] = []
+    position, end = start, ScanEnd.END
+    byte_stop = min(stop, start + BATCH_BYTES)
+    note, unpack = starts.append, _SIZE_AND_MAGIC.unpack_from
+    while position < byte_stop and len(starts) < records_max:
+        room = stop - position
+        if room < BLANK_BYTES_MIN:
+            end = ScanEnd.BROKEN
+            break
+        size, magic = unpack(data, position)
+        if magic not in _MAGICS or size < RECORD_OVERHEAD_V1 or size > room:
+            end = ScanEnd.BLANK if magic == BLANK_MAGIC else ScanEnd.BROKEN
+            break
+        note(position)
+        position += size
+    begins = np.array(starts, np.int64)
+    sizes = np.diff(begins, append=position)
+    return begins, sizes, position, end
+
+
+@dataclass(slots=True)
+class _Fields:
+    starts: IntArray
+    sizes: IntArray
+    magics: IntArray
+    queue_ids: IntArray
+    queue_offsets: IntArray
+    physical_offsets: IntArray
+    sys_flags: IntArray
+    store_times: IntArray
+    body_starts: IntArray
+    body_lengths: IntArray
+    body_crcs: IntArray
+    topic_starts: IntArray
+    topic_ends: IntArray
+    property_starts: IntArray
+
+    def arrays(self) -> list[IntArray]:
+        return [getattr(self, name) for name in self.__dataclass_fields__]
+
+
+def _fields(data: mmap.mmap, starts: IntArray, sizes: IntArray) -> _Fields:
+    """Take the fields out of every record. Those of a record whose lengths do not hold together make no sense."""
+    i32 = _unaligned(data, ">i4")
+    i64 = _unaligned(data, ">i8")
+    u8 = np.frombuffer(data, np.uint8)
+    magics = i32[starts + MAGIC_AT].astype(np.int64)
+    sys_flags = i32[starts + SYS_FLAG_AT].astype(np.int64)
+    body_lengths = i32[starts + BODY_LENGTH_AT].astype(np.int64)
+    last = starts + sizes - 1
+    topic_starts = np.clip(starts + _OVERHEAD_BEFORE_TOPIC + body_lengths, starts, last)
+    topic_ends = topic_starts + u8[topic_starts - 1]
+    fields = _Fields(
+        starts,
+        sizes,
+        magics,
+        i32[starts + QUEUE_ID_AT].astype(np.int64),
+        i64[starts + QUEUE_OFFSET_AT].astype(np.int64),
+        i64[starts + PHYSICAL_OFFSET_AT].astype(np.int64),
+        sys_flags,
+        i64[starts + STORE_TIMESTAMP_AT].astype(np.int64),
+        starts + BODY_AT,
+        body_lengths,
+        i32[starts + BODY_CRC_AT].astype(np.int64),
+        topic_starts,
+        topic_ends,
+        topic_ends + 2,
+    )
+    for i in np.flatnonzero((magics == MAGIC_V2) | (sys_flags & (BORN_HOST_V6 | STORE_HOST_V6) != 0)):
+        _parse_one(data, fields, int(i))
+    return fields
+
+
+def _unaligned(data: mmap.mmap, dtype: str) -> npt.NDArray[np.signedinteger[npt.NBitBase]]:
+    """A view in which element k is the number that begins at byte k."""
+    kind = np.dtype(dtype)
+    return np.ndarray((len(data) - kind.itemsize + 1,), kind, buffer=data, strides=(1,))
+
+
+def _parse_one(data: mmap.mmap, fields: _Fields, i: int) -> None:
+    """Correct the fields of a record with IPv6 hosts or a long topic; mark it as unsound when it is none."""
+    start = int(fields.starts[i])
+    with memoryview(data) as view:
+        try:
+            parsed = parse_record(view, start, start + int(fields.sizes[i]))
+        except MessageIllegal:
+            fields.magics[i] = 0
+            return
+    fields.magics[i] = MAGIC_V1
+    fields.store_times[i] = parsed.store_timestamp
+    fields.body_starts[i] = parsed.body_at
+    fields.topic_starts[i] = parsed.topic_at
+    fields.topic_ends[i] = parsed.topic_at + parsed.topic_length
+    fields.property_starts[i] = parsed.properties_at
+
+
+def _sound(data: mmap.mmap, fields: _Fields, base: int) -> npt.NDArray[np.bool_]:
+    """Judge every record by its fixed fields and its lengths."""
+    ends = fields.starts + fields.sizes
+    u8 = np.frombuffer(data, np.uint8)
+    sound: npt.NDArray[np.bool_] = fields.magics == MAGIC_V1
+    sound &= fields.physical_offsets == base + fields.starts
+    sound &= (fields.body_lengths >= 0) & (fields.topic_ends > fields.topic_starts) & (fields.property_starts <= ends)
+    sound &= (fields.store_times > 0) & (fields.queue_offsets >= 0) & (fields.queue_ids >= 0)
+    length_at = np.minimum(fields.property_starts, ends) - 2
+    property_lengths = u8[length_at].astype(np.int64) << 8 | u8[length_at + 1]
+    sound &= fields.property_starts + property_lengths == ends
+    return sound
+
+
+def _check_text(data: mmap.mmap, fields: _Fields, sound: npt.NDArray[np.bool_]) -> None:
+    """Look for NULs in topics and properties."""
+    checked = np.flatnonzero(sound)
+    find = data.find
+    for begins, ends in (
+        (fields.topic_starts, fields.topic_ends),
+        (fields.property_starts, fields.starts + fields.sizes),
+    ):
+        spans = zip(begins[checked].tolist(), ends[checked].tolist(), strict=True)
+        sound[checked] &= np.array([find(b"\0", a, b) < 0 for a, b in spans], np.bool_)
+
+
+def _check_bodies(data: mmap.mmap, fields: _Fields, sound: npt.NDArray[np.bool_]) -> None:
+    """Compare body CRCs; an empty body has none."""
+    checked = np.flatnonzero(sound & (fields.body_lengths > 0))
+    begins = fields.body_starts[checked]
+    ends = begins + fields.body_lengths[checked]
+    with memoryview(data) as view:
+        crcs = [body_crc(view[a:b]) for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
+    sound[checked] = np.array(crcs, np.int64) == fields.body_crcs[checked]

@@ -1,0 +1,172 @@
+"""MessageStore: the one door to the store for workers and the coordinator. Wires, delegates, decides nothing.
+
+    append        append_claim.py        one turn's requests, in as many claims as it takes
+    read          read.py                records of a queue as views
+    offset_by_time, store_time_at        queue_times.py
+    lookup_key    index_lookup.py        physical offsets by key
+    record_at     commit_log.py          one record by physical offset
+
+One object per process and thread, over a control page that is valid already. Nothing here knows commands, topics' rules
+or sockets.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shmq.base.errors import Bug
+from shmq.model.settings import BrokerSettings
+from shmq.shm.append_lock import AppendLock
+from shmq.shm.control_page import ControlPage
+from shmq.shm.doorbell import Doorbell
+from shmq.shm.page_layout import (
+    CONFIRM_OFFSET,
+    FLUSHED_POSITION,
+    INDEXED_POSITION,
+    MIN_OFFSET,
+    WRITE_POSITION,
+    ZEROED_POSITION,
+)
+from shmq.shm.queue_table import QueueRef, QueueTable
+from shmq.store.append_claim import Appender
+from shmq.store.append_request import AppendOutcome, AppendRequest
+from shmq.store.commit_log import CommitLog
+from shmq.store.consume_queues import ConsumeQueues
+from shmq.store.index_lookup import IndexLookup
+from shmq.store.names import StoreLayout
+from shmq.store.queue_times import Boundary, QueueTimes
+from shmq.store.read import ExactFilter, QueueReader, ReadResult
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """Positions of the log, and how full its disk is (0..1)."""
+
+    min_offset: int
+    write_position: int
+    flushed_position: int
+    confirm_offset: int
+    visible_position: int
+    zeroed_position: int
+    indexed_position: int
+    disk_ratio: float
+    disk_bytes: int
+
+
+class MessageStore:
+    """The store as one process uses it."""
+
+    def __init__(
+        self,
+        layout: StoreLayout,
+        settings: BrokerSettings,
+        page: ControlPage,
+        slot: int,
+        lock: AppendLock | None,
+        bells: Sequence[Doorbell],
+    ) -> None:
+        """Use `open`."""
+        writable = lock is not None
+        self.layout = layout
+        self.page = page
+        self.table = QueueTable(page)
+        self.log = CommitLog(layout, writable=writable)
+        self.queues = ConsumeQueues(layout, writable=writable)
+        self.reader = QueueReader(page, self.table, self.log, self.queues)
+        self._times = QueueTimes(self.reader, self.table, self.log, self.queues)
+        self._index = IndexLookup(layout, settings)
+        self._appender = Appender(page, slot, lock, self.log, self.queues, bells) if lock is not None else None
+        self._min_offset = page.words[MIN_OFFSET]
+
+    @classmethod
+    def open(
+        cls,
+        root: Path,
+        settings: BrokerSettings,
+        page: ControlPage,
+        slot: int,
+        lock: AppendLock | None,
+        bells: Sequence[Doorbell],
+    ) -> MessageStore:
+        """Open the store at `root` over `page`. `lock` None: reads only. `slot` is the caller's appender slot."""
+        return cls(StoreLayout.of(root, settings), settings, page, slot, lock, bells)
+
+    def append(self, requests: Sequence[AppendRequest]) -> list[AppendOutcome | None]:
+        """Append in order; None for requests that wait for a segment. See `Appender.append`."""
+        if self._appender is None:
+            raise Bug("this store was opened for reading")
+        return self._appender.append(requests)
+
+    def read(
+        self,
+        queue: QueueRef,
+        queue_offset: int,
+        max_count: int,
+        max_bytes: int,
+        tag_hashes: frozenset[int] | None = None,
+        exact: ExactFilter | None = None,
+    ) -> ReadResult:
+        """Read visible records of `queue` from `queue_offset`. See `QueueReader.read`."""
+        self._follow_retention()
+        return self.reader.read(queue, queue_offset, max_count, max_bytes, tag_hashes, exact)
+
+    def min(self, queue: QueueRef) -> int:
+        """The first queue offset that is still there."""
+        return self.table.min(queue.slot)
+
+    def max(self, queue: QueueRef) -> int:
+        """One behind the last visible message's queue offset."""
+        return self.reader.visible_max(queue)
+
+    def record_at(self, physical_offset: int) -> memoryview | None:
+        """The visible record that begins exactly there, or None."""
+        self._follow_retention()
+        return self.log.record_at(physical_offset, self._min_offset, self.page.visible_position())
+
+    def store_time_at(self, queue: QueueRef, queue_offset: int) -> int | None:
+        """When that message was stored (ms); None when it is not there (any more)."""
+        return self._times.store_time_at(queue, queue_offset)
+
+    def offset_by_time(self, queue: QueueRef, ts_ms: int, boundary: Boundary = Boundary.LOWER) -> int:
+        """The queue offset that belongs to a time. See `QueueTimes.offset_by_time`."""
+        return self._times.offset_by_time(queue, ts_ms, boundary)
+
+    def lookup_key(self, topic: str, key: str, max_count: int, begin: int, end: int) -> list[int]:
+        """Physical offsets of messages of `topic` with `key`, stored in `[begin, end]` ms, newest first.
+
+        Keys are found by hash: the caller looks at the record. See `IndexLookup.lookup`.
+        """
+        return self._index.lookup(topic, key, max_count, begin, end)
+
+    def facts(self) -> StoreFacts:
+        """Positions and disk use, for runtime statistics."""
+        words = self.page.words
+        disk = os.statvfs(self.layout.root)
+        used = disk.f_blocks - disk.f_bfree
+        return StoreFacts(
+            words[MIN_OFFSET],
+            words[WRITE_POSITION],
+            words[FLUSHED_POSITION],
+            words[CONFIRM_OFFSET],
+            self.page.visible_position(),
+            words[ZEROED_POSITION],
+            words[INDEXED_POSITION],
+            used / max(1, used + disk.f_bavail),
+            disk.f_blocks * disk.f_frsize,
+        )
+
+    def _follow_retention(self) -> None:
+        """Let go of maps of segments that were deleted since the last look."""
+        min_offset = self.page.words[MIN_OFFSET]
+        if min_offset != self._min_offset:
+            self._min_offset = min_offset
+            self.log.drop_below(min_offset)
+
+    def close(self) -> None:
+        """Forget all maps; views handed out stay valid."""
+        self.log.close()
+        self.queues.close()
+        self._index.close()

@@ -1,0 +1,238 @@
+"""ConsumeQueue files as recovery sees them: found on the disk, compared with the log, made right.
+
+Nobody else has the store: recovery runs under the store lock, before any appender and after the last one. Files are read
+and written with `pread` and `pwrite`; a queue's maximum is not stored anywhere, it is where its units end. Numpy.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from shmq.model.unit import UNIT_BYTES, UNIT_STRUCT
+from shmq.model.unit_array import UNIT_DTYPE
+from shmq.store.consume_queue import FILLER, FILLER_SIZE, make_room
+from shmq.store.log_scan import IntArray
+from shmq.store.names import StoreLayout, file_starts
+
+
+@dataclass(slots=True)
+class QueueRepair:
+    """One queue. `next` is the queue offset that its next record in the log must have."""
+
+    layout: StoreLayout
+    topic: str
+    queue_id: int
+    next: int = 0
+    starts: list[int] = field(default_factory=list)
+    units_written: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """The queue's folder."""
+        return self.layout.queue_folder(self.topic, self.queue_id)
+
+    def load(self) -> bool:
+        """Find the files; False when one has a wrong length (an empty last one is removed, as RocketMQ does)."""
+        self.starts = file_starts(self.folder)
+        while self.starts and not self._path(self.starts[-1]).stat().st_size:
+            self._path(self.starts.pop()).unlink()
+        sizes = (self._path(start).stat().st_size for start in self.starts)
+        return all(size == self.layout.queue_file_bytes for size in sizes)
+
+    def remove(self) -> None:
+        """Unlink all files: the log has everything."""
+        for start in self.starts:
+            self._path(start).unlink()
+        self.starts = []
+
+    def _path(self, start: int) -> Path:
+        return self.layout.queue_file_path(self.topic, self.queue_id, start)
+
+    @property
+    def _first_unit(self) -> int:
+        return self.starts[0] // UNIT_BYTES
+
+    @property
+    def _end_unit(self) -> int:
+        return (self.starts[-1] + self.layout.queue_file_bytes) // UNIT_BYTES
+
+    def count_below(self, position: int) -> int:
+        """One behind the last unit whose record begins below `position`; 0 when there is no file.
+
+        Right as long as the units below `position` are whole: then they are a prefix, and whatever a crash left
+        behind them is zero or points at or above it.
+        """
+        if not self.starts:
+            return 0
+        with _Files(self.layout, self.topic, self.queue_id) as files:
+            low, high = self._first_unit, self._end_unit
+            while low < high:
+                middle = (low + high) // 2
+                physical, size, _ = UNIT_STRUCT.unpack(files.read(middle, 1))
+                if size > 0 and (physical < position or size == FILLER_SIZE):
+                    low = middle + 1
+                else:
+                    high = middle
+        return low
+
+    def first_from(self, position: int, end: int) -> int:
+        """The first queue offset below `end` whose unit is no filler and points at or above `position`, else `end`."""
+        if not self.starts:
+            return max(0, end)
+        with _Files(self.layout, self.topic, self.queue_id) as files:
+            low, high = self._first_unit, end
+            while low < high:
+                middle = (low + high) // 2
+                physical, size, _ = UNIT_STRUCT.unpack(files.read(middle, 1))
+                if size == FILLER_SIZE or physical < position:
+                    low = middle + 1
+                else:
+                    high = middle
+        return low
+
+    def last_unit(self, end: int) -> tuple[int, int] | None:
+        """(physical offset, size) of unit `end` - 1, None when there is none or it is a filler."""
+        if not self.starts or end <= self._first_unit:
+            return None
+        with _Files(self.layout, self.topic, self.queue_id) as files:
+            physical, size, _ = UNIT_STRUCT.unpack(files.read(end - 1, 1))
+        return None if size == FILLER_SIZE else (physical, size)
+
+    def merge(self, first: int, physical_offsets: IntArray, sizes: IntArray, tags_codes: IntArray) -> None:
+        """Make the units from `first` on what the log says; fill with fillers what is missing before them."""
+        units = np.empty(len(sizes), UNIT_DTYPE)
+        units["physical_offset"], units["size"], units["tags_code"] = physical_offsets, sizes, tags_codes
+        wanted = units.tobytes()
+        end = first + len(sizes)
+        make_room(self.layout, self.topic, self.queue_id, first, end)
+        self.starts = file_starts(self.folder)
+        with _Files(self.layout, self.topic, self.queue_id) as files:
+            files.fill_gap(first, self._first_unit)
+            found = files.read(first, len(sizes))
+            if found != wanted:
+                files.write(first, wanted)
+                self.units_written += int(np.count_nonzero(np.frombuffer(found, UNIT_DTYPE) != units))
+
+    def cut(self, end: int) -> None:
+        """Leave nothing at or above queue offset `end`: later files go, the rest of its file becomes zero."""
+        position = end * UNIT_BYTES
+        for start in [start for start in self.starts if start >= position and start != self.starts[0]]:
+            self._path(start).unlink()
+            self.starts.remove(start)
+        if self.starts and position < self.starts[-1] + self.layout.queue_file_bytes:
+            start = self.starts[-1]
+            zero_written(self._path(start), max(0, position - start))
+
+    def sync(self) -> None:
+        """Make files and names durable."""
+        for start in self.starts[-2:]:
+            sync_path(self._path(start))
+        if self.starts:
+            sync_path(self.folder)
+
+
+class _Files:
+    """Descriptors of a queue's files for a few reads and writes by unit number."""
+
+    def __init__(self, layout: StoreLayout, topic: str, queue_id: int) -> None:
+        self._layout = layout
+        self._topic = topic
+        self._queue_id = queue_id
+        self._fds: dict[int, int] = {}
+
+    def __enter__(self) -> _Files:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._fds.values():
+            os.close(fd)
+
+    def _fd(self, start: int) -> int:
+        if start not in self._fds:
+            path = self._layout.queue_file_path(self._topic, self._queue_id, start)
+            self._fds[start] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        return self._fds[start]
+
+    def _pieces(self, first: int, count: int) -> Iterator[tuple[int, int, int]]:
+        """(descriptor, file position, bytes) for a range of units, file by file."""
+        size = self._layout.queue_file_bytes
+        position, end = first * UNIT_BYTES, (first + count) * UNIT_BYTES
+        while position < end:
+            start = position - position % size
+            length = min(end, start + size) - position
+            yield self._fd(start), position - start, length
+            position += length
+
+    def read(self, first: int, count: int) -> bytes:
+        """The bytes of units `[first, first + count)`."""
+        return b"".join([os.pread(fd, length, at) for fd, at, length in self._pieces(first, count)])
+
+    def write(self, first: int, units: bytes) -> None:
+        """Store units from `first` on."""
+        done = 0
+        for fd, at, length in self._pieces(first, len(units) // UNIT_BYTES):
+            os.pwrite(fd, units[done : done + length], at)
+            done += length
+
+    def fill_gap(self, first: int, lowest: int) -> None:
+        """Write fillers over the zero units directly in front of `first`."""
+        gap = first
+        while gap > lowest and self.read(gap - 1, 1) == bytes(UNIT_BYTES):
+            gap -= 1
+        if gap < first:
+            self.write(gap, FILLER * (first - gap))
+
+
+def find_queues(layout: StoreLayout) -> list[tuple[str, int]]:
+    """All (topic, queue id) that have a folder. Folders that are no number are no queues."""
+    found: list[tuple[str, int]] = []
+    if layout.consume_queue.is_dir():
+        for topic in sorted(layout.consume_queue.iterdir()):
+            if topic.is_dir():
+                ids = (entry.name for entry in topic.iterdir())
+                found += sorted((topic.name, int(name)) for name in ids if name.isascii() and name.isdecimal())
+    return found
+
+
+def zero_written(path: Path, position: int) -> int:
+    """Zero everything from `position` on that was ever written; return how many bytes were not zero.
+
+    Holes and blocks that were allocated but not written are skipped, not read: the file may be a gigabyte of them.
+    """
+    found = 0
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        while (position := _next_data(fd, position)) >= 0:
+            piece = os.pread(fd, 1 << 20, position)
+            if piece.count(0) != len(piece):
+                os.pwrite(fd, bytes(len(piece)), position)
+                found += len(piece) - piece.count(0)
+            position += len(piece)
+    finally:
+        os.close(fd)
+    return found
+
+
+def _next_data(fd: int, position: int) -> int:
+    """The next byte from `position` on that is no hole, -1 when there is none."""
+    try:
+        return os.lseek(fd, position, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return -1
+        raise
+
+
+def sync_path(path: Path) -> None:
+    """Make a file's content, or a folder's names, durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

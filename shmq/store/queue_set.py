@@ -1,0 +1,159 @@
+"""All queues of a store during recovery, as arrays: which queue a record belongs to and which number it must have.
+
+Queues get a running index when they are first seen, on the disk or in the log. Records of deleted topics, and those of
+an earlier topic of the same name, belong to no queue (index -1). Recovery only; numpy.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+
+import numpy as np
+
+from shmq.model.properties import DELAY, decode_properties
+from shmq.store.config_tables import TopicTable
+from shmq.store.log_scan import IntArray, Scan
+from shmq.store.names import StoreLayout
+from shmq.store.queue_repair import QueueRepair, find_queues
+
+SCHEDULE_TOPIC = "SCHEDULE_TOPIC_XXXX"
+UNKNOWN_LEVEL_MS = 1000
+"""What RocketMQ adds to the store time for a delay level that its table does not have."""
+
+_UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def delay_levels(text: str) -> list[int]:
+    """The delays in ms of `messageDelayLevel`, level 1 first."""
+    return [int(number) * _UNIT_MS[unit] for number, unit in re.findall(r"(\d+)([smhd])", text)]
+
+
+class QueueSet:
+    """Queues by index."""
+
+    def __init__(self, layout: StoreLayout, topics: TopicTable, levels: list[int], *, own: bool) -> None:
+        """`own`: shmq wrote the store; another engine starts a queue's numbers again when a topic is made anew."""
+        self._layout = layout
+        self._topics = topics
+        self._levels = levels
+        self._own = own
+        self.queues: list[QueueRepair] = []
+        self._next = np.zeros(64, np.int64)
+        self._low = np.zeros(64, np.int64)
+        self._by_key: dict[tuple[str, int], int] = {}
+        self._topic_ids: dict[bytes, int] = {}
+        self._topic_names: list[str | None] = []
+
+    def load(self, position: int) -> bool:
+        """Find the queues on the disk and what each has below `position`. False: files had to be removed."""
+        whole = True
+        for topic, queue_id in find_queues(self._layout):
+            queue = self.queues[self._index(topic, queue_id)]
+            if not queue.load():
+                queue.remove()
+                whole = False
+            self._set_next(topic, queue_id, queue.count_below(position))
+        return whole
+
+    def _index(self, topic: str, queue_id: int) -> int:
+        """The index of a queue; a new one when it is new."""
+        index = self._by_key.setdefault((topic, queue_id), len(self.queues))
+        if index == len(self.queues):
+            self.queues.append(QueueRepair(self._layout, topic, queue_id))
+            if index == len(self._next):
+                self._next = np.concatenate((self._next, np.zeros_like(self._next)))
+                self._low = np.concatenate((self._low, np.zeros_like(self._low)))
+            self._low[index] = self._topics.low(topic, queue_id)
+            self._set_next(topic, queue_id, 0)
+        return index
+
+    def _set_next(self, topic: str, queue_id: int, number: int) -> None:
+        index = self._by_key[topic, queue_id]
+        self._next[index] = max(number, int(self._low[index]))
+
+    def indices(self, found: Scan, data: mmap.mmap) -> IntArray:
+        """The queue index of each record, -1 for those that are nobody's."""
+        ids = self._topic_ids
+        topics: list[int] = []
+        for begin, end in zip(found.topic_starts.tolist(), found.topic_ends.tolist(), strict=True):
+            topic = data[begin:end]
+            known = ids.get(topic)
+            topics.append(self._new_topic(topic) if known is None else known)
+        codes, inverse = np.unique(np.array(topics, np.int64) << 32 | found.queue_ids, return_inverse=True)
+        by_code = np.array([self._index_of_code(int(code)) for code in codes], np.int64)
+        indices = by_code[inverse]
+        indices[found.queue_offsets < self._low[indices]] = -1
+        return indices
+
+    def _new_topic(self, topic: bytes) -> int:
+        name = str(topic, "utf-8", "replace")
+        self._topic_ids[topic] = len(self._topic_names)
+        self._topic_names.append(None if self._topics.is_deleted(name) else name)
+        return len(self._topic_names) - 1
+
+    def _index_of_code(self, code: int) -> int:
+        name = self._topic_names[code >> 32]
+        return -1 if name is None else self._index(name, code & 0xFFFFFFFF)
+
+    def expected(self, indices: IntArray) -> IntArray:
+        """The queue offset each record must have, given that those before it are accepted."""
+        order = np.argsort(indices, kind="stable")
+        ordered = indices[order]
+        firsts = np.flatnonzero(np.diff(ordered, prepend=-1))
+        lengths = np.diff(firsts, append=len(ordered))
+        ranks = np.empty(len(indices), np.int64)
+        ranks[order] = np.arange(len(ordered)) - np.repeat(firsts, lengths)
+        return self._next[indices] + ranks
+
+    def advance(self, indices: IntArray) -> None:
+        """Count accepted records."""
+        counts = np.bincount(indices, minlength=len(self._next))
+        self._next += counts
+
+    def jump(self, found: Scan, i: int, data: mmap.mmap) -> bool:
+        """Let the queue of record `i` go on at that record's number; False when the record is to be left out.
+
+        A higher number: units are missing for good. A lower one is an echo, unless another engine began to number the
+        queue anew.
+        """
+        one = slice(i, i + 1)
+        topic = data[int(found.topic_starts[i]) : int(found.topic_ends[i])]
+        index = self._index_of_code(self._topic_ids[topic] << 32 | int(found.queue_ids[i]))
+        number = int(found.queue_offsets[one][0])
+        if number < self._next[index]:
+            if self._own or number:
+                return False
+            self.queues[index].remove()
+        self._next[index] = number
+        return True
+
+    def correct_delayed(
+        self, indices: IntArray, codes: IntArray, found: Scan, counted: IntArray, data: mmap.mmap
+    ) -> None:
+        """Put the delivery time into the tags codes of delayed messages (Apache RocketMQ 5.3, CommitLog.java)."""
+        delayed = [i for (topic, _), i in self._by_key.items() if topic == SCHEDULE_TOPIC]
+        for at in np.flatnonzero(np.isin(indices, delayed)) if delayed else ():
+            record = int(counted[at])
+            begin, end = int(found.property_starts[record]), int(found.ends[record])
+            level = decode_properties(data[begin:end]).get(DELAY, "")
+            if level.isdecimal() and int(level) > 0:
+                index = min(int(level), len(self._levels)) - 1
+                delay = self._levels[index] if index >= 0 else UNKNOWN_LEVEL_MS
+                codes[at] = int(found.store_times[record]) + delay
+
+    def merge(
+        self, indices: IntArray, numbers: IntArray, physical: IntArray, sizes: IntArray, codes: IntArray
+    ) -> None:
+        """Make the files agree with these units; those of one queue are consecutive."""
+        order = np.argsort(indices, kind="stable")
+        ordered = indices[order]
+        firsts = np.flatnonzero(np.diff(ordered, prepend=-1))
+        for first, end in zip(firsts, np.append(firsts[1:], len(ordered)), strict=True):
+            rows = order[first:end]
+            queue = self.queues[int(ordered[first])]
+            queue.merge(int(numbers[rows[0]]), physical[rows], sizes[rows], codes[rows])
+
+    def maximum(self, index: int) -> int:
+        """The queue's maximum when the walk is over."""
+        return int(self._next[index])

@@ -1,0 +1,113 @@
+"""Who ran on a store last, and how that run ended: the files `abort` and `shmq/identity.json`.
+
+    abort           exists while a broker runs. shmq writes `<pid> <page id>`, Apache RocketMQ only `<pid>`
+                    (DefaultMessageStore.java); whoever ends cleanly removes it
+    identity.json   shmq's own note: {"engine", "page_id", "running", "checkpoint", "write_position", ...}
+
+Together they answer two questions at a start. Was the last run shmq's? No, when there is no identity, when `abort` has
+another form, when the note says "running" but `abort` is gone (somebody else removed it), or when the checkpoint is
+not the one the last clean stop wrote. Did it end cleanly? Yes, when `abort` is absent. Order of writing: start: abort,
+then identity "running"; clean stop: identity "stopped", then abort removed. So a crash between two writes reads as a
+crash of ours.
+
+Written by recovery and by the supervisor's clean stop, under the store lock. No numpy here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+from dataclasses import asdict, dataclass
+
+from shmq.base.files import fsync_folder, write_durably
+from shmq.store.checkpoint import Checkpoint
+from shmq.store.names import StoreLayout
+
+ENGINE = "shmq"
+
+
+class LastRun(enum.Enum):
+    """What the marks say about the run before this one."""
+
+    NONE = "none"
+    """There is no store yet."""
+    CLEAN = "clean"
+    """shmq stopped and everything is on the disk."""
+    CRASHED = "crashed"
+    """shmq died."""
+    FOREIGN = "foreign"
+    """Another engine wrote here, or the store came from elsewhere."""
+
+
+@dataclass(slots=True)
+class Identity:
+    """shmq's note. Positions are those of the clean stop, -1 while running."""
+
+    engine: str = ENGINE
+    page_id: int = 0
+    running: bool = False
+    checkpoint: str = ""
+    write_position: int = -1
+    indexed_position: int = -1
+    last_store_time: int = 0
+
+    @classmethod
+    def load(cls, layout: StoreLayout) -> Identity | None:
+        """Read it; None when it is missing or not ours."""
+        try:
+            found = json.loads(layout.identity.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        if not isinstance(found, dict) or found.get("engine") != ENGINE:
+            return None
+        known = {key: value for key, value in found.items() if key in cls.__dataclass_fields__}
+        return cls(**known)
+
+    def save(self, layout: StoreLayout) -> None:
+        """Write it durably."""
+        layout.identity.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(layout.identity, json.dumps(asdict(self)).encode(), backup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The marks as found: `abort_page_id` is the page of the run that `abort` tells of, 0 when it tells of none."""
+
+    last_run: LastRun
+    identity: Identity | None
+    abort_page_id: int
+
+
+def read_marks(layout: StoreLayout) -> Marks:
+    """Judge the run before this one."""
+    identity = Identity.load(layout)
+    try:
+        abort: list[str] | None = layout.abort.read_text().split()
+    except FileNotFoundError:
+        abort = None
+    if not layout.segments() and abort is None and identity is None:
+        return Marks(LastRun.NONE, None, 0)
+    page_id = int(abort[1]) if abort is not None and len(abort) == 2 and abort[1].isdecimal() else 0
+    if identity is None or (abort is not None and not page_id):
+        return Marks(LastRun.FOREIGN, identity, 0)
+    if abort is not None:
+        return Marks(LastRun.CRASHED, identity, page_id)
+    same = Checkpoint.load(layout.checkpoint).encode().hex() == identity.checkpoint
+    return Marks(LastRun.CLEAN if same and not identity.running else LastRun.FOREIGN, identity, 0)
+
+
+def mark_running(layout: StoreLayout, pid: int, page_id: int) -> None:
+    """Note that `pid` runs on the page from now on. Before the first mutation of the store."""
+    write_durably(layout.abort, f"{pid} {page_id}".encode(), backup=False)
+    Identity(page_id=page_id, running=True).save(layout)
+
+
+def mark_stopped(layout: StoreLayout, identity: Identity) -> None:
+    """Note a clean stop: everything below `identity.write_position` is on the disk. Removes `abort` last."""
+    identity.running = False
+    identity.checkpoint = Checkpoint.load(layout.checkpoint).encode().hex()
+    identity.save(layout)
+    with contextlib.suppress(FileNotFoundError):
+        layout.abort.unlink()
+    fsync_folder(layout.root)

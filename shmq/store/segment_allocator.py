@@ -1,0 +1,188 @@
+"""SegmentAllocator: makes CommitLog segments before anybody needs them. A thread of the supervisor.
+
+A segment gets its disk blocks whole (`posix_fallocate`) in a folder of its own and then its name, so that a segment is
+there with its full size or not at all, and a full disk is an error here and never a SIGBUS in a worker. The next one is
+made when half of the present one is used. Freshly allocated blocks read as zeros, but the first sync after writing
+into them also has to note that they are no longer unwritten; under SYNC_FLUSH they are therefore overwritten with
+zeros some way ahead of the log's end, a piece at a time, because zeroing a whole segment at once stalls everybody
+else's sync.
+
+    ZEROED_POSITION   stored here alone: claims end at or below it, zeros are written at or above it only.
+                      Without zeroing it is the end of the last segment.
+    SEGMENT_RINGS     rung after each step; parked appenders try again
+    SEGMENT_ERROR     errno while the disk refuses, else 0: appenders answer SERVICE_NOT_AVAILABLE meanwhile
+
+If it dies: the temporary file is made anew; a segment that has its name is whole. Takes no lock. No numpy here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+
+from shmq.base import log
+from shmq.base.clock import monotonic_ms
+from shmq.base.files import fsync_folder
+from shmq.shm.control_page import ControlPage
+from shmq.shm.doorbell import Doorbell
+from shmq.shm.page_layout import SEGMENT_ERROR, SEGMENT_RINGS, WRITE_POSITION, ZEROED_POSITION
+from shmq.shm.rings import ring_parked
+from shmq.shm.word import fence
+from shmq.store.names import StoreLayout
+from shmq.store.segment_descriptors import SegmentDescriptors
+
+STEP_BYTES = 1 << 20
+"""Zeros written and synced at a time."""
+
+RETRY_MS = 1000
+"""Pause after the disk refused."""
+
+ACTIVE_MS = 20
+"""Pause between two looks while the log grows; it sleeps for good when nothing was appended since the last look."""
+
+_ZEROS = bytes(STEP_BYTES)
+_logger = log.get(__name__)
+
+
+class SegmentAllocator:
+    """Keeps segments ready ahead of `write_position`."""
+
+    def __init__(
+        self,
+        layout: StoreLayout,
+        page: ControlPage,
+        bells: Sequence[Doorbell],
+        descriptors: SegmentDescriptors,
+        *,
+        zero_ahead_bytes: int,
+    ) -> None:
+        """`zero_ahead_bytes` 0: no zeroing. `descriptors` gets one of each new segment before anything is in it."""
+        self._layout = layout
+        self._page = page
+        self._bells = bells
+        self._descriptors = descriptors
+        self._zero_ahead = zero_ahead_bytes
+        self._allocated_end = 0
+        self._seen_position = -1
+        self._wanted = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def prepare(self) -> None:
+        """Make what the first appends need, before any appender is started. OSError when the disk refuses."""
+        starts = self._layout.segments()
+        words = self._page.words
+        self._allocated_end = starts[-1] + self._layout.segment_bytes if starts else words[WRITE_POSITION]
+        while self._allocated_end <= words[WRITE_POSITION]:
+            self._make_segment()
+        if self._zero_ahead and self._zeroed < self._allocated_end:
+            self._zero_step()
+        self._publish_without_zeroing()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="segment-allocator", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to leave and wait for it. Twice is harmless."""
+        self._stopping = True
+        self._wanted.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def wake(self) -> None:
+        """Look again soon: the flusher calls this whenever it was woken, as an append woke it."""
+        self._wanted.set()
+
+    def _run(self) -> None:
+        pause_ms: int | None = 0
+        while not self._stopping:
+            self._wanted.wait(None if pause_ms is None else pause_ms / 1000)
+            self._wanted.clear()
+            if not self._stopping:
+                pause_ms = self.step()
+
+    def step(self) -> int | None:
+        """One bounded piece of work; return the pause in ms before the next one, None: when woken."""
+        try:
+            worked = self._make_segment_if_due() or self._zero_if_due()
+        except OSError as error:
+            self._refused(error)
+            return RETRY_MS
+        if self._page.words[SEGMENT_ERROR]:
+            self._page.words[SEGMENT_ERROR] = 0
+            log.event(_logger, logging.WARNING, "segment_allocation_resumed")
+        if worked:
+            fence()
+            ring_parked(self._page, SEGMENT_RINGS, self._bells)
+            return 0
+        position = self._page.words[WRITE_POSITION]
+        moved, self._seen_position = position != self._seen_position, position
+        return ACTIVE_MS if moved else None
+
+    @property
+    def _zeroed(self) -> int:
+        return int(self._page.words[ZEROED_POSITION])
+
+    def _make_segment_if_due(self) -> bool:
+        """Make the next segment once half of the last one is written."""
+        if self._page.words[WRITE_POSITION] + self._layout.segment_bytes // 2 < self._allocated_end:
+            return False
+        self._make_segment()
+        self._publish_without_zeroing()
+        return True
+
+    def _zero_if_due(self) -> bool:
+        """Write one step of zeros when less than the wanted distance is ready."""
+        wanted = min(self._page.words[WRITE_POSITION] + self._zero_ahead, self._allocated_end)
+        if not self._zero_ahead or self._zeroed >= wanted:
+            return False
+        self._zero_step()
+        return True
+
+    def _publish_without_zeroing(self) -> None:
+        if not self._zero_ahead and self._zeroed < self._allocated_end:
+            self._page.words[ZEROED_POSITION] = self._allocated_end
+
+    def _make_segment(self) -> None:
+        """Make the segment at the allocated end: blocks first, name last, folder synced."""
+        start = self._allocated_end
+        temp = self._layout.identity.parent / "next-segment"
+        temp.unlink(missing_ok=True)
+        began = monotonic_ms()
+        fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            os.posix_fallocate(fd, 0, self._layout.segment_bytes)
+            os.fsync(fd)
+            temp.rename(self._layout.segment_path(start))
+        except BaseException:
+            os.close(fd)
+            temp.unlink(missing_ok=True)
+            raise
+        self._descriptors.hold(start, fd)
+        fsync_folder(self._layout.commit_log)
+        self._allocated_end = start + self._layout.segment_bytes
+        log.event(_logger, logging.INFO, "segment_made", start=start, ms=monotonic_ms() - began)
+
+    def _zero_step(self) -> None:
+        """Zero the next piece and sync it, then let claims use it."""
+        position = self._zeroed
+        start = self._layout.segment_start(position)
+        end = min(position + STEP_BYTES, start + self._layout.segment_bytes)
+        fd = self._descriptors.get(start)
+        os.pwrite(fd, memoryview(_ZEROS)[: end - position], position - start)
+        os.fdatasync(fd)
+        self._page.words[ZEROED_POSITION] = end
+
+    def _refused(self, error: OSError) -> None:
+        """Tell appenders why nothing comes, once per kind of refusal, and wake those that wait for it."""
+        number = error.errno or 1
+        if self._page.words[SEGMENT_ERROR] != number:
+            self._page.words[SEGMENT_ERROR] = number
+            log.event(_logger, logging.ERROR, "segment_allocation_failed", error=error)
+        fence()
+        ring_parked(self._page, SEGMENT_RINGS, self._bells)
