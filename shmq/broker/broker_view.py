@@ -1,4 +1,5 @@
-"""What one worker knows of topics, consumer groups and live subscriptions: its copy of the coordinator's registries.
+"""What one worker knows of topics, consumer groups and live subscriptions: its copy of the coordinator's
+registries.
 
 Filled by the coordinator's snapshot and kept up to date by its TOPIC_CHANGED and GROUP_CHANGED calls
 (answered, so an administrator's change holds on every worker when he gets his answer). Used in the worker's
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from shmq.model.consumer_group import MessageModel, SubscriptionGroupConfig
 from shmq.model.subscription import SubscriptionData
 from shmq.model.topic_config import TopicConfig
-from shmq.protocol.bodies.heartbeat import subscription_from_json
+from shmq.protocol.bodies.heartbeat import subscription_of
 from shmq.protocol.internal import GroupState, Snapshot
 
 
@@ -34,7 +35,7 @@ class GroupView:
             config=SubscriptionGroupConfig.from_json(state.config, name),
             members=state.members,
             message_model=MessageModel(state.message_model) if state.message_model else None,
-            subscriptions={t: subscription_from_json(s) for t, s in state.subscriptions.items()},
+            subscriptions={t: subscription_of(s) for t, s in state.subscriptions.items()},
             resets={topic: dict(by_queue) for topic, by_queue in state.resets.items()},
         )
 

@@ -12,7 +12,7 @@ HOLDS_PER_CONNECTION_MAX = 8_192
 """Pulls held for one connection: one per queue it reads, so this is a client with that many queues."""
 
 FILTERED_HOLD_MS_MAX = 5_000
-"""A held pull that skipped messages its filter refused is answered (20) within this, so that its offset advances."""
+"""A held pull that skipped messages its filter refused is answered (20) within this: its offset advances."""
 
 APPEND_WAITING_BYTES_MAX = 64 * 1024 * 1024
 """Bytes of sends that wait for the next log segment."""
@@ -40,3 +40,15 @@ QUERY_COUNT_MAX = 64
 
 SCAN_UNITS_MIN = 800
 """ConsumeQueue units one filtered read looks at, at least: RocketMQ's 16,000 bytes of queue."""
+
+HOLD_MS_MAX = 600_000
+"""Longest hold of one pull, whatever it asks for."""
+
+PULL_COUNT_MAX = 4_096
+"""Messages one pull of shmq's own clients may get."""
+
+PULL_BYTES_MAX = 4 * 1024 * 1024
+"""Bytes one pull of shmq's own clients may get, a single larger message apart."""
+
+QUERY_BYTES_MAX = 8 * 1024 * 1024
+"""Record bytes of one query's answer, the first record apart: an answer must fit a frame."""

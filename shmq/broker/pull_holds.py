@@ -37,6 +37,14 @@ class PullHold(Protocol):
     scan_offset: int
     """First queue offset that was not looked at yet."""
 
+    @property
+    def topic(self) -> str:
+        """The topic it reads."""
+
+    @property
+    def group(self) -> str:
+        """The consumer group it reads for."""
+
     def wake(self, why: Wake, now_ms: int) -> int | None:
         """Try again: None when it was answered, else the (perhaps earlier) deadline in monotonic ms."""
 
@@ -73,7 +81,7 @@ class PullHolds:
     """All held pulls of this worker."""
 
     def __init__(self, parking: RingParking, count: Callable[[str, int], None]) -> None:
-        """``count`` receives ``pulls_held``, ``holds_refused`` and ``holds_timed_out``."""
+        """``count`` receives ``pulls_held``, ``pulls_held_refused`` and ``pulls_timed_out``."""
         self._parking = parking
         self._count = count
         self._by_queue: dict[int, list[_Entry]] = {}
@@ -94,7 +102,7 @@ class PullHolds:
         """
         owned = self._by_owner.get(owner)
         if self._held >= limits.HOLDS_MAX or (owned and len(owned) >= limits.HOLDS_PER_CONNECTION_MAX):
-            self._count("holds_refused", 1)
+            self._count("pulls_held_refused", 1)
             return False
         queue = hold.queue
         entries = self._by_queue.get(queue.slot)
@@ -129,7 +137,7 @@ class PullHolds:
         return self.next_deadline_ms()
 
     def _wake_by_news(self, now_ms: int) -> None:
-        """Look at every queue whose max has moved past a hold; ask for flushes while some of it is not visible."""
+        """Look at queues that moved past a hold; ask for flushes while some of it is not visible."""
         if self._look_at_moved(now_ms):
             self._parking.await_flush(True)
             self._parking.await_flush(self._look_at_moved(now_ms))
@@ -153,7 +161,7 @@ class PullHolds:
             deadline_ms, _, entry = heapq.heappop(self._deadlines)
             if entry.done or entry.deadline_ms != deadline_ms:
                 continue
-            self._count("holds_timed_out", 1)
+            self._count("pulls_timed_out", 1)
             entry.hold.wake(Wake.TIMED_OUT, now_ms)
             self._remove(entry)
 

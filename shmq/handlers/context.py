@@ -1,9 +1,10 @@
 """What the worker's handlers may use, and the ways a handler may answer.
 
-A handler is ``handle(ctx, connection, command, header) -> Command | None``. It returns the reply, returns None when the
-reply comes later (or never, for a oneway), raises a ShmqError that becomes a response code and a sentence, or raises
-``Ask``: it needs something only the coordinator can provide. The worker gets it and calls the same handler again.
-Handlers run in the worker's event loop, never block, and reach clients only through ``Connection.send``.
+A handler is ``handle(ctx, connection, command, header) -> Command | None``. It returns the reply, returns
+None when the reply comes later (or never, for a oneway), raises a ShmqError that becomes a response code
+and a sentence, or raises ``Ask``: it needs something only the coordinator can provide. The worker gets it
+and calls the same handler again. Handlers run in the worker's event loop, never block, and reach clients
+only through ``Connection.send``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Protocol
 from shmq.base.clock import Clock
 from shmq.base.errors import ShmqError
 from shmq.broker.broker_view import BrokerView
+from shmq.broker.memory_reach import MemoryReach
 from shmq.broker.pull_holds import PullHolds
 from shmq.model.settings import BrokerSettings
 from shmq.shm.directory import DirectoryView
@@ -101,13 +103,15 @@ class Ask(Exception):
 class WorkerContext:
     """One per worker; handlers get it with every call.
 
-    ``store_host`` is this broker's address as records hold it; ``count`` adds to this worker's page counters;
-    ``reset_taken(group, topic, queue_id, offset)`` tells the coordinator that a pull was told of a reset;
-    ``wake_by(deadline_ms)`` makes the worker look at its holds by then.
+    ``store_host`` is this broker's address as records hold it, ``store_host_hex`` the same as offset
+    message ids do; ``count`` adds to this worker's page counters; ``reset_taken(group, topic, queue_id,
+    offset)`` tells the coordinator that a pull was told of a reset; ``wake_by(deadline_ms)`` makes the
+    worker look at its holds by then.
     """
 
     settings: BrokerSettings
     store: MessageStore
+    memory: MemoryReach
     view: BrokerView
     directory: DirectoryView
     offsets: OffsetSlots
@@ -116,6 +120,7 @@ class WorkerContext:
     stats: WorkerStats
     clock: Clock
     store_host: bytes
+    store_host_hex: str
     count: Callable[[str, int], None]
     reset_taken: Callable[[str, str, int, int], None]
     wake_by: Callable[[int], None]

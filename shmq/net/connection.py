@@ -31,9 +31,10 @@ from shmq.protocol.frame import FrameDecoder
 Buffer = bytes | bytearray | memoryview
 OnCommand = Callable[["Connection", Command], None]
 OnClose = Callable[["Connection"], None]
+OnOpen = Callable[["Connection"], None]
 Count = Callable[[str, int], None]
 
-_logger = log.get("net")
+_logger = log.get(__name__)
 _ids = itertools.count(1)
 
 
@@ -41,12 +42,16 @@ def _count_nothing(_name: str, _n: int) -> None:
     """Stand in for a process's counters where it keeps none."""
 
 
+def _greet_nobody(_connection: Connection) -> None:
+    """Stand in where nobody wants to know of new connections."""
+
+
 class Connection(asyncio.Protocol):
     """asyncio protocol of one peer; ``id`` is unique within this process.
 
-    ``on_command`` is called for every decoded command in the order of arrival and must not block;
-    ``on_close`` once, after the last command. ``count(name, n)`` receives ``frames_bad``,
-    ``connections_overflowed``, ``connections_broken``, ``bytes_in`` and ``bytes_out``.
+    ``on_open`` is called when the peer is known, ``on_command`` for every decoded command in the order of
+    arrival, ``on_close`` once, after the last command; none may block. ``count(name, n)`` receives counts
+    under the names of ``shm/counters.py``.
     """
 
     __slots__ = (
@@ -57,6 +62,7 @@ class Connection(asyncio.Protocol):
         "_loop",
         "_on_close",
         "_on_command",
+        "_on_open",
         "_transport",
         "_write_paused",
         "close_reason",
@@ -73,6 +79,7 @@ class Connection(asyncio.Protocol):
         on_close: OnClose,
         limits: ConnectionLimits,
         *,
+        on_open: OnOpen = _greet_nobody,
         count: Count = _count_nothing,
     ) -> None:
         """Make the protocol object; asyncio calls ``connection_made`` when the socket is ready."""
@@ -86,6 +93,7 @@ class Connection(asyncio.Protocol):
         """Free for the owner: what its handlers remember about this client."""
         self._on_command = on_command
         self._on_close = on_close
+        self._on_open = on_open
         self._limits = limits
         self._count = count
         self._decoder = FrameDecoder(limits.frame_bytes_max)
@@ -111,6 +119,8 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(
             high=self._limits.write_pause_bytes, low=self._limits.write_resume_bytes
         )
+        self._count("connections_opened", 1)
+        self._on_open(self)
 
     def data_received(self, data: bytes) -> None:
         """Decode the whole frames in hand and pass their commands on."""
@@ -129,12 +139,13 @@ class Connection(asyncio.Protocol):
         except (
             Exception
         ) as error:  # the edge: a defect in a handler must cost one connection, not the process
-            _logger.exception("command handling failed")
+            log.event(_logger, logging.ERROR, "command_failed", exc_info=True, peer=self.peer.text)
             self.abort(f"internal error: {error!r}", level=logging.ERROR)
 
     def pause_writing(self) -> None:
         """The peer does not read: stop reading from it."""
         self._write_paused = True
+        self._count("reads_paused", 1)
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
@@ -154,9 +165,8 @@ class Connection(asyncio.Protocol):
         """Forget the transport and tell the owner, once."""
         if self.close_reason is None:
             self.close_reason = "peer closed" if exc is None else f"connection broke: {exc}"
-            if exc is not None:
-                self._count("connections_broken", 1)
-        log.event(_logger, logging.DEBUG, "connection closed", peer=self.peer.text, reason=self.close_reason)
+        self._count("connections_closed", 1)
+        log.event(_logger, logging.DEBUG, "connection_closed", peer=self.peer.text, reason=self.close_reason)
         self._transport = None
         self.last_frame = memoryview(b"")
         self._on_close(self)
@@ -187,7 +197,7 @@ class Connection(asyncio.Protocol):
         self.last_active_s = self._loop.time()
         transport.writelines(buffers)
         if self._write_paused and transport.get_write_buffer_size() > self._limits.write_bytes_max:
-            self._count("connections_overflowed", 1)
+            self._count("peers_dropped", 1)
             self.abort("peer does not read its replies", level=logging.WARNING)
 
     def close(self, reason: str) -> None:
@@ -202,5 +212,5 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self.close_reason is not None:
             return
         self.close_reason = reason
-        log.event(_logger, level, "connection aborted", peer=self.peer.text, reason=reason)
+        log.event(_logger, level, "connection_aborted", peer=self.peer.text, reason=reason)
         self._transport.abort()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shmq.net.connection import Connection, Count, OnClose, OnCommand
+from shmq.net.connection import Connection, Count, OnClose, OnCommand, OnOpen
 from shmq.net.limits import ConnectionLimits
 
 SWEEP_INTERVAL_S = 10.0
@@ -18,10 +18,16 @@ class ConnectionTable:
     """All open connections by id. ``make`` is the protocol factory for asyncio."""
 
     def __init__(
-        self, on_command: OnCommand, on_close: OnClose, limits: ConnectionLimits, count: Count
+        self,
+        on_command: OnCommand,
+        on_open: OnOpen,
+        on_close: OnClose,
+        limits: ConnectionLimits,
+        count: Count,
     ) -> None:
         """Bind what every connection of this process shares."""
         self._on_command = on_command
+        self._on_open = on_open
         self._on_close = on_close
         self._limits = limits
         self._count = count
@@ -29,7 +35,9 @@ class ConnectionTable:
 
     def make(self) -> Connection:
         """Make the protocol of a connection that is about to open."""
-        connection = Connection(self._on_command, self._forget, self._limits, count=self._count)
+        connection = Connection(
+            self._on_command, self._forget, self._limits, on_open=self._on_open, count=self._count
+        )
         self._by_id[connection.id] = connection
         return connection
 
@@ -37,6 +45,10 @@ class ConnectionTable:
         """Take a closed connection out, then tell the owner."""
         self._by_id.pop(connection.id, None)
         self._on_close(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """Take out a connection that was made, but whose socket broke before it opened."""
+        self._by_id.pop(connection.id, None)
 
     def get(self, connection_id: int) -> Connection | None:
         """Return the open connection of this id, or None when it has gone."""
@@ -57,7 +69,7 @@ class ConnectionTable:
         for connection in silent:
             connection.abort("idle too long")
         if silent:
-            self._count("connections_idle_closed", len(silent))
+            self._count("connections_idle", len(silent))
         return len(silent)
 
     def close_all(self, reason: str) -> None:

@@ -26,7 +26,7 @@ ACCEPT_BATCH_MAX = 64
 UNIX_PATH_BYTES_MAX = 107
 """sun_path holds 108 bytes with its final NUL."""
 
-_logger = log.get("net")
+_logger = log.get(__name__)
 _PASSING_ERRORS = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EPROTO, errno.EPERM})
 
 
@@ -140,13 +140,13 @@ def serve(
             await loop.connect_accepted_socket(factory, sock)
         except OSError as error:
             sock.close()
-            log.event(_logger, logging.INFO, "connection lost while greeting", reason=str(error))
+            log.event(_logger, logging.INFO, "connection_lost_while_greeting", reason=str(error))
 
     def on_readable() -> None:
         try:
             taken = accept_some(listening)
         except OSError as error:
-            log.event(_logger, logging.ERROR, "accept failed", reason=str(error))
+            log.event(_logger, logging.ERROR, "accept_failed", reason=str(error))
             loop.remove_reader(listening)
             loop.call_later(1.0, lambda: listening.fileno() >= 0 and loop.add_reader(listening, on_readable))
             return

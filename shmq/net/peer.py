@@ -7,17 +7,18 @@ import socket
 import struct
 from typing import NamedTuple
 
+from shmq.model.host import UNIX_HOST, host_text, pack_host
+
 _CREDENTIALS = struct.Struct("3i")
 """struct ucred of SO_PEERCRED: pid, uid, gid of the process that connected."""
 
 
 class Peer(NamedTuple):
-    """The other end; ``text`` is what logs and admin answers show, ``ip:port`` in RocketMQ's manner."""
+    """The other end; ``text`` is what logs and admin answers show, ``born_host`` what its messages store."""
 
     kind: str
     text: str
-    host: str = "127.0.0.1"
-    port: int = 0
+    born_host: bytes = UNIX_HOST
     pid: int = 0
     uid: int = -1
     gid: int = -1
@@ -34,18 +35,16 @@ UNKNOWN_PEER = Peer("unknown", "unknown")
 def peer_of(sock: socket.socket) -> Peer:
     """Read the peer of a connected socket. Raises OSError when the peer is already gone.
 
-    A Unix peer has no address: it is shown and stored as 127.0.0.1 with port 0, its pid beside it.
+    A Unix peer has no address: its messages store 127.0.0.1 with port 0.
     """
     if sock.family == socket.AF_UNIX:
         pid, uid, gid = _CREDENTIALS.unpack(
             sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         )
-        return Peer("unix", f"127.0.0.1:0@{pid}", pid=pid, uid=uid, gid=gid)
-    host, port = sock.getpeername()[:2]
-    if host.startswith("::ffff:"):
-        host = host[len("::ffff:") :]
-    text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return Peer("tcp", text, host=host, port=port)
+        return Peer("unix", f"unix:{pid}", pid=pid, uid=uid, gid=gid)
+    address, port = sock.getpeername()[:2]
+    born_host = pack_host(address.removeprefix("::ffff:").partition("%")[0], port)
+    return Peer("tcp", host_text(born_host), born_host)
 
 
 def is_own_user(peer: Peer) -> bool:

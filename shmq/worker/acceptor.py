@@ -23,7 +23,7 @@ RETRY_S = 1.0
 
 
 class Acceptor:
-    """Owns this worker's listening sockets and its end of the hand-off; makes Connections of what it keeps."""
+    """Owns the listening sockets and the hand-off; makes Connections of what stays here."""
 
     def __init__(
         self,
@@ -35,10 +35,15 @@ class Acceptor:
         *,
         own: int,
         connections_max: int,
-        publish: Callable[[int, int], None],
+        publish: Callable[[int], None],
+        count_taken_over: Callable[[int], None],
         count: Callable[[str, int], None],
     ) -> None:
-        """``publish(connections, received)`` stores this worker's two page words."""
+        """``publish(connections)`` stores this worker's page word.
+
+        ``count_taken_over(n)`` adds to its page counter at once: other workers look there to see what they
+        sent arrive.
+        """
         self._loop = loop
         self._listeners = listeners
         self._handoff = handoff
@@ -48,7 +53,7 @@ class Acceptor:
         self._connections_max = connections_max
         self._publish = publish
         self._count = count
-        self._received = 0
+        self._count_taken_over = count_taken_over
         self._greeting: set[asyncio.Task[None]] = set()
         self._stopped = True
 
@@ -73,7 +78,7 @@ class Acceptor:
 
     def publish(self) -> None:
         """Store the number of connections where the other workers look for it."""
-        self._publish(len(self._table), self._received)
+        self._publish(len(self._table))
 
     def _on_connects(self, listening: socket.socket) -> None:
         try:
@@ -83,11 +88,18 @@ class Acceptor:
             return
         for connection in taken:
             target = self._spread.choose()
-            if target != self._own and self._handoff.send(target, connection):
-                self._spread.handed_to(target)
-            else:
-                self._keep(connection)
-        self._count("connections_accepted", len(taken))
+            if target != self._own and self._pass_on(target, connection):
+                continue
+            self._keep(connection)
+
+    def _pass_on(self, target: int, connection: socket.socket) -> bool:
+        """Hand a connection to another worker; False when its socketpair is full."""
+        self._spread.handed_to(target)
+        if not self._handoff.send(target, connection):
+            self._spread.not_handed_to(target)
+            return False
+        self._count("connections_passed_on", 1)
+        return True
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         """Stop watching a front that cannot be accepted from, for a moment: it would stay readable."""
@@ -102,10 +114,9 @@ class Acceptor:
 
     def _on_handoff(self) -> None:
         taken = self._handoff.receive_some()
-        self._received += len(taken)
         for connection in taken:
             self._keep(connection)
-        self.publish()
+        self._count_taken_over(len(taken))
 
     def _keep(self, sock: socket.socket) -> None:
         """Serve this connection here. It counts at once, not only when it is greeted."""

@@ -1,8 +1,8 @@
 """All sends of one event loop turn, appended in one call of the store.
 
-Runs in the worker's event loop. Handlers add requests while the turn's input is read; ``run`` is scheduled once per
-turn. A request the store could not take because the next log segment is not ready (outcome None) is kept, in order,
-and tried again when the doorbell rings; new ones queue behind it, up to a bound.
+Runs in the worker's event loop. Handlers add requests while the turn's input is read; ``run`` is scheduled
+once per turn. A request the store could not take because the next log segment is not ready (outcome None)
+is kept, in order, and tried again when the doorbell rings; new ones queue behind it, up to a bound.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class AppendTurn:
         sync_flush: bool,
         wake_by: Callable[[int], None],
         count: Callable[[str, int], None],
+        took: Callable[[int], None],
     ) -> None:
-        """``wake_by(deadline_ms)`` makes sure that the worker looks at its services by then."""
+        """``took(ms)`` hears how long each append took; ``wake_by(deadline_ms)`` arms the timer."""
         self._loop = loop
         self._store = store
         self._acks = acks
@@ -52,6 +53,7 @@ class AppendTurn:
         self._sync_flush = sync_flush
         self._wake_by = wake_by
         self._count = count
+        self._took = took
         self._requests: list[AppendRequest] = []
         self._replies: list[AppendReply] = []
         self._bytes = 0
@@ -72,7 +74,7 @@ class AppendTurn:
                 self._scheduled = True
                 self._loop.call_soon(self._run)
         elif self._bytes + len(request.data) > limits.APPEND_WAITING_BYTES_MAX:
-            self._count("sends_refused_busy", 1)
+            self._count("busy_refused", 1)
             raise SystemBusy(
                 "[OVERLOAD] the next log segment is not ready and too much waits for it: send again later"
             )
@@ -90,6 +92,7 @@ class AppendTurn:
         if not requests:
             return
         self._requests, self._replies, self._bytes = [], [], 0
+        began_ms = self._monotonic_ms()
         try:
             outcomes = self._store.append(requests)
         except ShmqError as error:
@@ -97,6 +100,7 @@ class AppendTurn:
                 reply.refuse(error)
             self._kept_until_ms = None
             return
+        self._took(self._monotonic_ms() - began_ms)
         self._settle(requests, replies, outcomes)
 
     def _settle(
@@ -126,7 +130,6 @@ class AppendTurn:
         """Start the time limit of what waits for the next segment, if it does not run yet."""
         if self._kept_until_ms is None:
             self._kept_until_ms = self._monotonic_ms() + limits.APPEND_WAITING_MS_MAX
-            self._count("appends_waited_for_segment", 1)
             log.event(_logger, logging.WARNING, "append_waits_for_segment", requests=len(self._requests))
         self._wake_by(self._kept_until_ms)
 
@@ -137,8 +140,10 @@ class AppendTurn:
         if now_ms >= self._kept_until_ms:
             replies = self._replies
             self._requests, self._replies, self._bytes, self._kept_until_ms = [], [], 0, None
-            self._count("sends_refused_busy", len(replies))
-            error = SystemBusy("[TIMEOUT_CLEAN_QUEUE] the next log segment was not ready in time: send again later")
+            self._count("busy_refused", len(replies))
+            error = SystemBusy(
+                "[TIMEOUT_CLEAN_QUEUE] the next log segment was not ready in time: send again later"
+            )
             for reply in replies:
                 reply.refuse(error)
             return None

@@ -1,8 +1,9 @@
-"""What worker and coordinator say to each other, as this worker speaks it: greeting, forwarding, needs, pushes.
+"""What worker and coordinator say to each other, as this worker speaks it: greeting, forwarding, needs,
+pushes.
 
-The messages and their order are drawn in ``protocol/internal.py``. Runs in the worker's event loop. The coordinator's
-changes are applied to the BrokerView before they are answered, so that an administrator's change holds on every worker
-when his command returns.
+The messages and their order are drawn in ``protocol/internal.py``. Runs in the worker's event loop. The
+coordinator's changes are applied to the BrokerView before they are answered, so that an administrator's
+change holds on every worker when his command returns.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ from shmq.protocol.internal import (
     ResetTakenHeader,
     ResolveGroupHeader,
     ResolveTopicHeader,
-    SettingChangedHeader,
     Snapshot,
     StatsReport,
     TopicChangedHeader,
@@ -62,7 +62,6 @@ class CoordinatorCalls:
         view: BrokerView,
         connections: ConnectionTable,
         on_change: Callable[[str | None, str | None], None],
-        on_setting: Callable[[str, str], bool],
         now_ms: Callable[[], int],
         monotonic_ms: Callable[[], int],
         wake_by: Callable[[int], None],
@@ -74,7 +73,6 @@ class CoordinatorCalls:
         self._view = view
         self._connections = connections
         self._on_change = on_change
-        self._on_setting = on_setting
         self._now_ms = now_ms
         self._count = count
         self._notes = KeptNotes()
@@ -97,7 +95,7 @@ class CoordinatorCalls:
         answer = await self.link.request_now(
             InternalCode.WORKER_HELLO, WorkerHelloHeader(slot=self._slot, pid=self._pid)
         )
-        self._view.apply_snapshot(Snapshot.decode(answer.body or b""))
+        self._view.apply_snapshot(Snapshot.decode(answer.body_bytes()))
         for connection in self._connections:
             self.client_opened(connection)
         if self._served_before:
@@ -119,7 +117,12 @@ class CoordinatorCalls:
         self.link.oneway(
             InternalCode.CLIENT_OPENED,
             ClientOpenedHeader(
-                conn_id=connection.id, kind=peer.kind, peer=peer.text, pid=peer.pid, uid=peer.uid, gid=peer.gid
+                conn_id=connection.id,
+                kind=peer.kind,
+                peer=peer.text,
+                pid=peer.pid,
+                uid=peer.uid,
+                gid=peer.gid,
             ),
         )
 
@@ -142,8 +145,7 @@ class CoordinatorCalls:
                     connection.send(command.response(response_code_of(error), str(error)))
                 return
             self._keep_note(connection, answer)
-            if answer.body is not None and len(answer.body):
-                connection.send_raw([answer.body])
+            self._write(connection, answer)
 
         self.link.request(InternalCode.FORWARD, ForwardHeader(conn_id=connection.id), frame, answered)
 
@@ -156,12 +158,12 @@ class CoordinatorCalls:
         elif connection.is_open or header.keep_until_ms:
             note = KeptNote(connection.id, header.keep_key, bytes(header.keep), header.keep_until_ms)
             if not self._notes.keep(note):
-                self._count("notes_dropped", 1)
+                self._count("busy_refused", 1)
 
     # -- what a handler needs ------------------------------------------------------------------------------
 
     def ask(self, need: Need, then: Resolved) -> None:
-        """Get what a handler needs; equal needs are asked for once, and ``then`` is called for each in order."""
+        """Get what a handler needs; equal needs are asked for once, and each ``then`` is called in order."""
         waiting = self._asking.get(need)
         if waiting is not None:
             if len(waiting) >= limits.RESOLVE_WAITERS_MAX:
@@ -182,7 +184,7 @@ class CoordinatorCalls:
 
     def _take(self, need: Need, answer: Command) -> None:
         """Put the answer to a need into the view."""
-        body = answer.body or b""
+        body = answer.body_bytes()
         if isinstance(need, NeedTopic):
             self._view.topic_changed(TopicConfig.from_json(orjson.loads(body), need.topic))
             self._on_change(need.topic, None)
@@ -193,7 +195,7 @@ class CoordinatorCalls:
             self._on_change(None, None)
 
     def reset_taken(self, group: str, topic: str, queue_id: int, offset: int) -> None:
-        """Tell that a pull was answered with a reset offset; kept for the next coordinator when there is none."""
+        """Tell that a pull was answered with a reset offset; kept while there is no coordinator."""
         header = ResetTakenHeader(group=group, topic=topic, queue_id=queue_id, offset=offset)
         if not self.link.oneway(InternalCode.RESET_TAKEN, header):
             self._taken_resets.append(header)
@@ -212,7 +214,9 @@ class CoordinatorCalls:
                 raise RequestNotSupported(f"workers do not serve internal code {command.code}")
             serve(self, command)
         except ShmqError as error:
-            log.event(_logger, logging.WARNING, "coordinator_request_refused", code=command.code, reason=str(error))
+            log.event(
+                _logger, logging.WARNING, "coordinator_request_refused", code=command.code, reason=str(error)
+            )
             if not command.is_oneway:
                 link.send(command.response(response_code_of(error), str(error)))
             return
@@ -222,15 +226,21 @@ class CoordinatorCalls:
     def _push(self, command: Command) -> None:
         """Write a frame to one of this worker's clients; it may have gone meanwhile."""
         connection = self._connections.get(command.read_header(ClientHeader).conn_id)
-        if connection is not None and command.body is not None:
-            connection.send_raw([command.body])
+        if connection is not None:
+            self._write(connection, command)
+
+    @staticmethod
+    def _write(connection: Connection, carrier: Command) -> None:
+        """Write the client's frame that a command carries, if any."""
+        if carrier.body is not None and not isinstance(carrier.body, list):
+            connection.send_raw([carrier.body])
 
     def _topic_changed(self, command: Command) -> None:
         header = command.read_header(TopicChangedHeader)
         if header.deleted:
             self._view.topic_deleted(header.topic)
         else:
-            self._view.topic_changed(TopicConfig.from_json(orjson.loads(command.body or b""), header.topic))
+            self._view.topic_changed(TopicConfig.from_json(orjson.loads(command.body_bytes()), header.topic))
         self._on_change(header.topic, None)
 
     def _group_changed(self, command: Command) -> None:
@@ -238,17 +248,12 @@ class CoordinatorCalls:
         if header.deleted:
             self._view.group_deleted(header.group)
         else:
-            self._view.group_changed(header.group, GroupState.decode(command.body or b""))
+            self._view.group_changed(header.group, GroupState.decode(command.body_bytes()))
         self._on_change(None, header.group)
 
     def _settled(self, command: Command) -> None:
-        self._view.apply_snapshot(Snapshot.decode(command.body or b""))
+        self._view.apply_snapshot(Snapshot.decode(command.body_bytes()))
         self._on_change(None, None)
-
-    def _setting_changed(self, command: Command) -> None:
-        header = command.read_header(SettingChangedHeader)
-        if not self._on_setting(header.key, header.value):
-            raise RequestNotSupported(f"{header.key} is not used by workers")
 
 
 _SERVED: dict[int, Callable[[CoordinatorCalls, Command], None]] = {
@@ -256,9 +261,8 @@ _SERVED: dict[int, Callable[[CoordinatorCalls, Command], None]] = {
     InternalCode.TOPIC_CHANGED: CoordinatorCalls._topic_changed,
     InternalCode.GROUP_CHANGED: CoordinatorCalls._group_changed,
     InternalCode.SETTLED: CoordinatorCalls._settled,
-    InternalCode.SETTING_CHANGED: CoordinatorCalls._setting_changed,
 }
-"""The coordinator's requests and what serves them here."""
+"""The coordinator's requests and what serves them. SETTING_CHANGED is refused: no use here."""
 
 
 def _topic_request(need: Need) -> tuple[int, object]:

@@ -1,9 +1,11 @@
-"""The worker's connection to the coordinator: requests with answers, oneway calls, and life without a coordinator.
+"""The worker's connection to the coordinator: requests with answers, oneway calls, and life without a
+coordinator.
 
-Runs in the worker's event loop. While the coordinator is away (it is restarted within a second) requests wait in order,
-bounded in number, bytes and time, and are then refused with SYSTEM_BUSY. A request whose link broke before its answer is
-sent again once to the next coordinator (every request of the internal protocol may be repeated), but not twice: it might
-be what killed the first. What the messages mean is in ``coordinator_calls.py``.
+Runs in the worker's event loop. While the coordinator is away (it is restarted within a second) requests
+wait in order, bounded in number, bytes and time, and are then refused with SYSTEM_BUSY. A request whose
+link broke before its answer is sent again once to the next coordinator (every request of the internal
+protocol may be repeated), but not twice: it might be what killed the first. What the messages mean is in
+``coordinator_calls.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from shmq.broker import limits
 from shmq.net.connection import Connection
 from shmq.net.limits import ConnectionLimits
 from shmq.protocol.codes import ResponseCode, error_of
-from shmq.protocol.command import Command, Serialization
+from shmq.protocol.command import Command
 
 _logger = log.get(__name__)
 
@@ -53,9 +55,11 @@ class _Call:
 
 
 class CoordinatorLink:
-    """Keeps one connection to ``<broker>.internal.sock``; ``greet`` runs on each new one before anything waits no more.
+    """Keeps one connection to ``<broker>.internal.sock``; ``greet`` runs on each new one before anything
+    waits no more.
 
-    ``greet(link)`` is a coroutine that says HELLO and replays; ``on_command`` gets the coordinator's own requests.
+    ``greet(link)`` is a coroutine that says HELLO and replays; ``on_command`` gets the coordinator's own
+    requests.
     """
 
     def __init__(
@@ -145,7 +149,7 @@ class CoordinatorLink:
         for call in again:
             call.deadline_ms = min(call.deadline_ms, deadline_ms)
         lost = [call for call in calls if call.sendings_left == 0]
-        self._refuse(lost, SystemBusy("the coordinator was lost twice with this request: send it again later"))
+        self._refuse(lost, SystemBusy("the coordinator was lost twice with this request: try again later"))
         if again:
             self._wake_by(deadline_ms)
         if not self._stopping:
@@ -154,16 +158,15 @@ class CoordinatorLink:
     # -- calls ---------------------------------------------------------------------------------------------
 
     def request(self, code: int, header: object, body: Any, then: Answer) -> None:
-        """Ask the coordinator; ``then(answer, None)`` or ``then(None, error)`` follows, once, perhaps at once."""
+        """Ask the coordinator; ``then(answer, None)`` or ``then(None, error)`` follows, once."""
         size = 256 if body is None else 256 + len(body)
         if len(self._sent) + len(self._waiting) >= limits.LINK_REQUESTS_MAX or (
             self._bytes + size > limits.LINK_BYTES_MAX
         ):
-            self._count("link_requests_refused", 1)
+            self._count("busy_refused", 1)
             then(None, SystemBusy("[OVERLOAD] too many requests wait for the coordinator: send again later"))
             return
         command = Command.request(code, header, body)
-        command.serialization = Serialization.CBOR
         now_ms = self._monotonic_ms()
         limit_ms = limits.LINK_ANSWER_MS_MAX if self._ready else limits.LINK_DOWN_MS_MAX
         call = _Call(command, then, now_ms + limit_ms, size)
@@ -175,7 +178,7 @@ class CoordinatorLink:
         self._wake_by(call.deadline_ms)
 
     def request_now(self, code: int, header: object, body: Any = None) -> asyncio.Future[Command]:
-        """Ask while the link is not ready yet (HELLO); fails with the answer's error or when the link breaks."""
+        """Ask while the link is not ready yet (HELLO); fails with the answer's error or the link."""
         answered: asyncio.Future[Command] = asyncio.get_running_loop().create_future()
 
         def then(answer: Command | None, error: ShmqError | None) -> None:
@@ -187,7 +190,6 @@ class CoordinatorLink:
                 answered.set_exception(error or SystemBusy("the coordinator did not answer"))
 
         command = Command.request(code, header, body)
-        command.serialization = Serialization.CBOR
         call = _Call(command, then, self._monotonic_ms() + limits.LINK_ANSWER_MS_MAX, 0)
         call.sendings_left = 1
         self._send(call)
@@ -195,11 +197,10 @@ class CoordinatorLink:
         return answered
 
     def oneway(self, code: int, header: object, body: Any = None) -> bool:
-        """Tell the coordinator something; False when there is no link (what matters is replayed to the next one)."""
+        """Tell the coordinator something; False when there is no link (what matters is replayed)."""
         if self._connection is None or not self._connection.is_open:
             return False
         command = Command.request(code, header, body, oneway=True)
-        command.serialization = Serialization.CBOR
         self._connection.send(command)
         return True
 
@@ -244,7 +245,7 @@ class CoordinatorLink:
         for opaque in [o for o, call in self._sent.items() if call.deadline_ms <= now_ms]:
             late.append(self._sent.pop(opaque))
         if late:
-            self._count("link_requests_timed_out", len(late))
+            self._count("forwards_failed", len(late))
             self._refuse(late, SystemBusy("[TIMEOUT_CLEAN_QUEUE] the coordinator did not answer in time"))
         deadlines = [call.deadline_ms for call in self._waiting]
         deadlines += [call.deadline_ms for call in self._sent.values()]

@@ -1,7 +1,9 @@
-"""The worker's duty cycle beside its sockets: services that settle what waits, woken by the bell or by a deadline.
+"""The worker's duty cycle beside its sockets: services that settle what waits, woken by the bell or by a
+deadline.
 
-Each service has ``step(now_ms) -> next deadline or None``. The cycle runs all of them in a fixed order, then arms one
-timer for the earliest deadline. Runs in the worker's event loop; an idle worker has at most one far timer.
+Each service has ``step(now_ms) -> next deadline or None``. The cycle runs all of them in a fixed order,
+then arms one timer for the earliest deadline. Runs in the worker's event loop; an idle worker has at most
+one far timer.
 """
 
 from __future__ import annotations
@@ -21,13 +23,12 @@ class DutyCycle:
         self,
         loop: asyncio.AbstractEventLoop,
         bell: Doorbell,
-        steps: Sequence[Step],
         monotonic_ms: Callable[[], int],
     ) -> None:
-        """``steps`` run in the given order, each bounded and without blocking."""
+        """Set ``steps`` before ``start``: they run in that order, each bounded and without blocking."""
         self._loop = loop
         self._bell = bell
-        self._steps = steps
+        self.steps: Sequence[Step] = ()
         self._monotonic_ms = monotonic_ms
         self._timer: asyncio.TimerHandle | None = None
         self._armed_ms = 0
@@ -57,7 +58,7 @@ class DutyCycle:
         """Run every service once and arm the timer for what comes next."""
         now_ms = self._monotonic_ms()
         earliest: int | None = None
-        for step in self._steps:
+        for step in self.steps:
             deadline_ms = step(now_ms)
             if deadline_ms is not None and (earliest is None or deadline_ms < earliest):
                 earliest = deadline_ms

@@ -1,8 +1,10 @@
-"""Pass accepted connections between workers: one descriptor per message over inherited socketpairs (SCM_RIGHTS).
+"""Pass accepted connections between workers: one descriptor per message over inherited socketpairs
+(SCM_RIGHTS).
 
-Every worker listens on the same sockets, and the kernel would let one of them accept nearly everything. So whoever
-accepts hands the descriptor, unread, to the live worker with the fewest connections. Runs in the worker's event loop
-thread; the sending ends are shared by all workers, which is safe because a message is written whole.
+Every worker listens on the same sockets, and the kernel would let one of them accept nearly everything. So
+whoever accepts hands the descriptor, unread, to the live worker with the fewest connections. Runs in the
+worker's event loop thread; the sending ends are shared by all workers, which is safe because a message is
+written whole.
 """
 
 from __future__ import annotations
@@ -23,11 +25,14 @@ class Spread:
     """Choose which worker serves the next connection. Pure, but for the page words it is given functions for.
 
     ``connections_of(i)`` is worker i's published number of connections, None while it is not alive;
-    ``received_of(i)`` counts the descriptors worker i has ever taken from its socketpair. What was handed over and
-    not yet taken is added to the published number, so that a burst accepted in one turn is spread evenly.
+    ``received_of(i)`` counts the descriptors worker i has ever taken from its socketpair. What was handed
+    over and not yet taken is added to the published number, so that a burst accepted in one turn is spread
+    evenly.
     """
 
-    def __init__(self, own: int, workers: int, connections_of: ConnectionsOf, received_of: ReceivedOf) -> None:
+    def __init__(
+        self, own: int, workers: int, connections_of: ConnectionsOf, received_of: ReceivedOf
+    ) -> None:
         """``own`` is this worker's index among ``workers``."""
         self._own = own
         self._workers = workers
@@ -56,6 +61,10 @@ class Spread:
         expected = self._received_of(index) + 1
         waiting.append(max(expected, waiting[-1] + 1) if waiting else expected)
 
+    def not_handed_to(self, index: int) -> None:
+        """Take back the last ``handed_to`` of this worker: the hand-off failed."""
+        self._under_way[index].pop()
+
     def _still_under_way(self, index: int) -> int:
         waiting = self._under_way[index]
         if waiting:
@@ -80,7 +89,7 @@ class Handoff:
         return -1 if self._receiver is None else self._receiver.fileno()
 
     def send(self, index: int, connection: socket.socket) -> bool:
-        """Hand ``connection`` to worker ``index`` and close it here; False when it must be kept (its pipe is full)."""
+        """Hand ``connection`` to worker ``index`` and close it here; False: keep it, its pipe is full."""
         try:
             socket.send_fds(self._senders[index], [b"c"], [connection.fileno()])
         except (BlockingIOError, ConnectionError):

@@ -1,7 +1,8 @@
 """What a coordinator must not forget when it dies, kept by the worker that holds the client.
 
-The coordinator hands a note over with the answer to a forwarded request (heartbeats, queue locks); its content is opaque
-here. After a coordinator's restart all notes are told to the new one. Used in the worker's event loop only.
+The coordinator hands a note over with the answer to a forwarded request (heartbeats, queue locks); its
+content is opaque here. After a coordinator's restart all notes are told to the new one. Used in the
+worker's event loop only.
 """
 
 from __future__ import annotations

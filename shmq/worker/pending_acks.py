@@ -1,8 +1,8 @@
 """Sends that are appended and wait for the disk before they are answered (SYNC_FLUSH).
 
-Runs in the worker's event loop. One look per turn at the flushed position settles everything that it covers, so that
-one fdatasync answers many senders. While anything waits, this worker is parked in the page's FLUSH_RINGS word: the
-flusher stores the position, then rings.
+Runs in the worker's event loop. One look per turn at the flushed position settles everything that it
+covers, so that one fdatasync answers many senders. While anything waits, this worker is parked in the
+page's FLUSH_RINGS word: the flusher stores the position, then rings.
 """
 
 from __future__ import annotations
@@ -28,11 +28,18 @@ class PendingAck(NamedTuple):
 class PendingAcks:
     """Answers in the order of their log positions; the log of one worker's appends only grows."""
 
-    def __init__(self, flushed_position: Callable[[], int], timeout_ms: int, park: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        flushed_position: Callable[[], int],
+        timeout_ms: int,
+        park: Callable[[bool], None],
+        count: Callable[[str, int], None],
+    ) -> None:
         """``park(True)`` asks the flusher for a ring (with the fence), ``park(False)`` takes that back."""
         self._flushed_position = flushed_position
         self._timeout_ms = timeout_ms
         self._park = park
+        self._count = count
         self._waiting: deque[PendingAck] = deque()
 
     def __len__(self) -> int:
@@ -56,6 +63,7 @@ class PendingAcks:
             ack.reply.settle(ack.outcome, ResponseCode.SUCCESS)
         while waiting and waiting[0].deadline_ms <= now_ms:
             ack = waiting.popleft()
+            self._count("acks_timed_out", 1)
             ack.reply.settle(ack.outcome, ResponseCode.FLUSH_DISK_TIMEOUT)
         if not waiting:
             self._park(False)

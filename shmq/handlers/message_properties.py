@@ -1,0 +1,111 @@
+"""The properties of a message that is being sent: what the broker reads of them, refuses, and adds.
+
+Pure functions; called by the send handlers in a worker. The text form is RocketMQ's
+(``model/properties.py``).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from shmq.base.errors import MessageIllegal, NoPermission
+from shmq.model import properties as names
+from shmq.model.message_id import unique_key
+from shmq.model.subscription import tags_code_of
+
+MSG_REGION_DEFAULT = "DefaultRegion"
+
+_REWRITTEN = frozenset({names.MSG_REGION, names.TRACE_ON, names.CLUSTER, names.POP_CK})
+"""Names a re-sent message may carry: the broker's own values take their place."""
+
+_TIMED = (
+    names.DELAY,
+    names.TIMER_DELAY_SEC,
+    names.TIMER_DELAY_MS,
+    names.TIMER_DELIVER_MS,
+    names.TIMER_DEL_UNIQKEY,
+)
+
+
+class PreparedProperties(NamedTuple):
+    """What is stored, and what the broker needs to know of it."""
+
+    stored: bytes
+    tags_code: int
+    unique_key: str
+    waits: bool
+
+
+def broker_properties(cluster: str) -> bytes:
+    """Return the encoded properties a broker of ``cluster`` adds to every single send."""
+    return names.encode_properties(
+        {names.MSG_REGION: MSG_REGION_DEFAULT, names.TRACE_ON: "true", names.CLUSTER: cluster}
+    )
+
+
+def refuse_unsupported(found: dict[str, str]) -> None:
+    """Refuse what this broker cannot do yet, rather than deliver it as an ordinary message."""
+    for name in _TIMED:
+        if name in found:
+            raise MessageIllegal(
+                f"property {name}: delayed messages are not supported by this broker yet; send without it"
+            )
+    if found.get(names.TRANSACTION_PREPARED, "false").lower() == "true":
+        raise NoPermission(
+            "transactional messages are not supported by this broker yet; send without property TRAN_MSG"
+        )
+
+
+def prepare(text: str, added: bytes) -> PreparedProperties:
+    """Read a send's properties, complete them with the broker's (``added``) and encode them once.
+
+    Raises MessageIllegal when they are longer than 32,767 bytes as stored, or ask for what is not supported.
+    """
+    found = names.decode_properties(text)
+    refuse_unsupported(found)
+    key = found.get(names.UNIQ_KEY)
+    if not _REWRITTEN.isdisjoint(found):
+        for name in _REWRITTEN:
+            found.pop(name, None)
+        text = "".join([f"{name}\x01{value}\x02" for name, value in found.items()])
+    elif text and text[-1] != "\x02":
+        text += "\x02"
+    if not key:
+        key = unique_key()
+        text += f"{names.UNIQ_KEY}\x01{key}\x02"
+    stored = text.encode("utf-8", "replace") + added
+    check_stored(stored)
+    return PreparedProperties(
+        stored, tags_code_of(found.get(names.TAGS)), key, found.get(names.WAIT) != "false"
+    )
+
+
+def prepare_element(raw: bytes | bytearray | memoryview) -> PreparedProperties:
+    """Read the properties of one element of a batch; nothing is added but a missing final separator."""
+    text = str(raw, "utf-8", "replace")
+    found = names.decode_properties(text)
+    refuse_unsupported(found)
+    stored = bytes(raw)
+    if stored and stored[-1] != 2:
+        stored += b"\x02"
+    check_stored(stored)
+    return PreparedProperties(
+        stored,
+        tags_code_of(found.get(names.TAGS)),
+        found.get(names.UNIQ_KEY, ""),
+        found.get(names.WAIT) != "false",
+    )
+
+
+def check_stored(stored: bytes) -> None:
+    """Refuse properties that do not fit RocketMQ's 16-bit length field, or hold a NUL.
+
+    Recovery takes a NUL in a record for space that was never written.
+    """
+    if 0 in stored:
+        raise MessageIllegal("the properties hold a NUL character: it is not allowed in names or values")
+    if len(stored) > names.PROPERTIES_BYTES_MAX:
+        raise MessageIllegal(
+            f"the properties have {len(stored)} bytes as stored, at most {names.PROPERTIES_BYTES_MAX} "
+            "are allowed"
+        )

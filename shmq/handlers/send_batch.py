@@ -1,0 +1,209 @@
+"""Batches: SEND_BATCH_MESSAGE (320) of RocketMQ's clients and SEND_LOG_BATCH (30001) of shmq's own.
+
+    320     RocketMQ's batch elements (``protocol/bodies/batch.py``), re-encoded here one by one
+    30001   finished CommitLog records, checked as a whole with arrays and stamped in place; small batches,
+    and
+            those in which a reserved property name was seen, go through the ordinary check of each message
+
+Runs in the worker's event loop. A batch is one append request: stored whole and together, or refused.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import numpy as np
+
+from shmq.base.errors import InvalidParameter, MessageIllegal
+from shmq.handlers.context import WorkerContext
+from shmq.handlers.message_properties import prepare, prepare_element
+from shmq.handlers.routes import Place, Route
+from shmq.handlers.send import topic_bytes
+from shmq.handlers.send_checks import check_body_size, check_send, choose_queue, received_body
+from shmq.handlers.send_reply import SendReply
+from shmq.model import names
+from shmq.model.host import HOST_V4_BYTES
+from shmq.model.record import BODY_CRC_AT, MAGIC_V1, RecordFields, encode_record, parse_record
+from shmq.model.record_batch import check_batch, stamp_hosts
+from shmq.model.sys_flag import LOG_READY_FORBIDDEN
+from shmq.net.connection import Connection
+from shmq.protocol.bodies.batch import iter_batch_elements
+from shmq.protocol.codes import RequestCode
+from shmq.protocol.command import Command
+from shmq.protocol.headers.log_batch import SendLogBatchHeader
+from shmq.protocol.headers.send import SendMessageHeader
+from shmq.shm.queue_table import QueueRef
+from shmq.store.append_request import AppendRequest
+
+VECTOR_MIN = 16
+"""Records from which on the arrays are faster than the loop."""
+
+NO_WAIT = b"WAIT\x01false\x02"
+"""How a batch says that its sender does not wait for the flush: all its messages agree, so the first is asked."""
+
+
+def send_batch(
+    ctx: WorkerContext, connection: Connection, command: Command, header: SendMessageHeader
+) -> None:
+    """320: store every element as a message of its own, with consecutive queue offsets."""
+    topic = check_send(ctx, header)
+    if header.topic.startswith(names.RETRY_PREFIX):
+        raise MessageIllegal("a batch may not be sent to a retry topic: send its messages one by one")
+    queue = choose_queue(ctx, topic, header.queue_id)
+    body = received_body(command)
+    check_body_size(len(body), ctx.settings.max_message_size)
+    outer = prepare(header.properties or "", b"")
+    data = bytearray()
+    sizes: list[int] = []
+    tags_codes: list[int] = []
+    unique_keys: list[str] = []
+    for element in iter_batch_elements(body):
+        properties = prepare_element(element.properties)
+        check_body_size(len(element.body), ctx.settings.max_message_size)
+        record = encode_record(
+            topic=topic_bytes(header.topic),
+            body=element.body,
+            properties=properties.stored,
+            queue_id=queue.queue_id,
+            flag=element.flag,
+            sys_flag=header.sys_flag & ~LOG_READY_FORBIDDEN,
+            born_timestamp=header.born_timestamp,
+            born_host=connection.peer.born_host,
+            store_host=ctx.store_host,
+            reconsume_times=header.reconsume_times,
+        )
+        data += record
+        sizes.append(len(record))
+        tags_codes.append(properties.tags_code)
+        unique_keys.append(properties.unique_key)
+    reply = SendReply(
+        ctx,
+        connection,
+        command,
+        topic=header.topic,
+        queue_id=queue.queue_id,
+        unique_key=",".join(unique_keys),
+        waits=outer.waits,
+        count=len(sizes),
+        size=len(data),
+        starts=_starts(sizes),
+    )
+    ctx.appends.add(AppendRequest(queue, data, sizes, tags_codes), reply)
+
+
+def _starts(sizes: list[int]) -> list[int]:
+    """Return where each record begins inside the batch."""
+    return [0, *accumulate(sizes[:-1])]
+
+
+def send_log_batch(
+    ctx: WorkerContext, connection: Connection, command: Command, header: SendLogBatchHeader
+) -> None:
+    """30001: check finished records as one, and append them after stamping, without encoding anything."""
+    topic = check_send(ctx, header)
+    if header.topic.startswith(names.RETRY_PREFIX):
+        raise MessageIllegal("a batch may not be sent to a retry topic: send its messages one by one")
+    queue = choose_queue(ctx, topic, header.queue_id)
+    if queue.queue_id != header.queue_id:
+        raise InvalidParameter("a log-ready batch names its queue: its records carry the queue id")
+    body = received_body(command)
+    if len(body) > ctx.settings.max_message_size:
+        check_body_size(len(body), ctx.settings.max_message_size)
+    born_host = connection.peer.born_host
+    checked = None
+    if header.count >= VECTOR_MIN and len(born_host) == len(ctx.store_host) == HOST_V4_BYTES:
+        data = bytearray(body)
+        sizes = np.frombuffer(header.sizes, "<u4").astype(np.int64)
+        checked = check_batch(
+            data, sizes, topic_bytes(header.topic), queue.queue_id, ctx.settings.max_message_size
+        )
+    if checked is not None and not checked.needs_slow_path:
+        stamp_hosts(data, checked.starts, ctx.store_host, born_host)
+        request = AppendRequest(queue, data, checked.sizes, checked.tags_codes)
+        first = parse_record(data)
+        waits = NO_WAIT not in data[first.properties_at : first.end]
+        ctx.count("log_batches", 1)
+    else:
+        request, waits = _one_by_one(ctx, body, header, queue, born_host)
+        ctx.count("log_batches_slow", 1)
+    reply = SendReply(
+        ctx,
+        connection,
+        command,
+        topic=header.topic,
+        queue_id=queue.queue_id,
+        unique_key="",
+        waits=waits,
+        count=header.count,
+        size=len(request.data),
+    )
+    ctx.appends.add(request, reply)
+
+
+def _one_by_one(
+    ctx: WorkerContext, body: memoryview, header: SendLogBatchHeader, queue: QueueRef, born_host: bytes
+) -> tuple[AppendRequest, bool]:
+    """Check and encode each record of a log-ready batch as if it had come alone."""
+    data = bytearray()
+    sizes: list[int] = []
+    tags_codes: list[int] = []
+    waits = False
+    position = 0
+    for index, size in enumerate(header.size_list()):
+        fields = parse_record(body, position, min(len(body), position + size))
+        refuse_foreign(ctx, body, header, fields, size, index)
+        properties = prepare_element(body[fields.properties_at : fields.end])
+        record = encode_record(
+            topic=topic_bytes(header.topic),
+            body=body[fields.body_at : fields.body_at + fields.body_length],
+            properties=properties.stored,
+            queue_id=queue.queue_id,
+            flag=fields.flag,
+            sys_flag=fields.sys_flag,
+            born_timestamp=fields.born_timestamp,
+            born_host=born_host,
+            store_host=ctx.store_host,
+        )
+        if record[BODY_CRC_AT : BODY_CRC_AT + 4] != body[position + BODY_CRC_AT : position + BODY_CRC_AT + 4]:
+            raise MessageIllegal(f"batch record {index}: the body's CRC differs")
+        waits = waits or properties.waits
+        data += record
+        sizes.append(len(record))
+        tags_codes.append(properties.tags_code)
+        position += size
+    if position != len(body):
+        raise MessageIllegal(f"the sizes of a batch must add up to its {len(body)} bytes")
+    return AppendRequest(queue, data, sizes, tags_codes), waits
+
+
+def refuse_foreign(
+    ctx: WorkerContext,
+    body: memoryview,
+    header: SendLogBatchHeader,
+    fields: RecordFields,
+    size: int,
+    index: int,
+) -> None:
+    """Refuse a record that is sound but not what a client may put into a batch for this queue."""
+    faults = (
+        (fields.size != size, "total size differs from the header's list"),
+        (fields.magic != MAGIC_V1, "magic is not V1's"),
+        (fields.queue_id != header.queue_id, f"queue id is not {header.queue_id}"),
+        (fields.sys_flag & LOG_READY_FORBIDDEN, "sysFlag has a transaction, IPv6 or inner-batch bit"),
+        (fields.reconsume_times, "reconsume times are not 0"),
+        (fields.prepared_transaction_offset, "prepared transaction offset is not 0"),
+        (
+            body[fields.topic_at : fields.topic_at + fields.topic_length] != topic_bytes(header.topic),
+            f"topic is not {header.topic}",
+        ),
+    )
+    for found, fault in faults:
+        if found:
+            raise MessageIllegal(f"batch record {index}: {fault}")
+    check_body_size(fields.body_length, ctx.settings.max_message_size)
+
+
+ROUTES: dict[int, Route] = {
+    RequestCode.SEND_BATCH_MESSAGE: Route(SendMessageHeader, send_batch, Place.WORKER),
+    RequestCode.SEND_LOG_BATCH: Route(SendLogBatchHeader, send_log_batch, Place.WORKER),
+}

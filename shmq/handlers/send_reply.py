@@ -1,0 +1,107 @@
+"""The answer to a send, kept until its outcome is known: after the append, perhaps after the flush.
+
+Made by the send handlers, settled by the worker's append turn or pending acks, in the worker's event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shmq.base.errors import ShmqError
+from shmq.handlers.context import WorkerContext
+from shmq.handlers.message_properties import MSG_REGION_DEFAULT
+from shmq.model.settings import BrokerRole
+from shmq.net.connection import Connection
+from shmq.protocol.codes import ResponseCode, response_code_of
+from shmq.protocol.command import Command, Serialization
+from shmq.protocol.headers.send import SendMessageResponseHeader
+from shmq.store.append_request import AppendOutcome
+
+_REMARKS: dict[int, str] = {
+    ResponseCode.FLUSH_DISK_TIMEOUT: "the message is stored, but was not on disk in time (syncFlushTimeout)",
+    ResponseCode.SLAVE_NOT_AVAILABLE: "the message is stored here, but no slave is there to replicate it",
+}
+
+
+class SendReply:
+    """One send waiting for its answer.
+
+    ``starts`` are the records' positions inside a batch, None when only the first id is wanted.
+    """
+
+    __slots__ = (
+        "_command",
+        "_connection",
+        "_count",
+        "_ctx",
+        "_queue_id",
+        "_size",
+        "_starts",
+        "_topic",
+        "_unique_key",
+        "waits",
+    )
+
+    def __init__(
+        self,
+        ctx: WorkerContext,
+        connection: Connection,
+        command: Command,
+        *,
+        topic: str,
+        queue_id: int,
+        unique_key: str,
+        waits: bool,
+        count: int,
+        size: int,
+        starts: Sequence[int] | None = None,
+    ) -> None:
+        """Remember whom to answer, and what to count when it is stored."""
+        self._ctx = ctx
+        self._connection = connection
+        self._command = command
+        self._topic = topic
+        self._queue_id = queue_id
+        self._unique_key = unique_key
+        self._count = count
+        self._size = size
+        self._starts = starts
+        self.waits = waits
+
+    def settle(self, outcome: AppendOutcome, code: int) -> None:
+        """Answer a stored send: ``code`` is SUCCESS or FLUSH_DISK_TIMEOUT."""
+        ctx = self._ctx
+        ctx.stats.put(self._topic, self._count, self._size)
+        command = self._command
+        if command.is_oneway:
+            return
+        if ctx.settings.broker_role is BrokerRole.SYNC_MASTER and self.waits:
+            code = ResponseCode.SLAVE_NOT_AVAILABLE
+        first = outcome.physical_offset
+        if command.serialization == Serialization.CBOR:
+            header = SendMessageResponseHeader(
+                "", self._queue_id, outcome.queue_offset, physical_offset=first
+            )
+        else:
+            header = SendMessageResponseHeader(
+                self._message_id(first),
+                self._queue_id,
+                outcome.queue_offset,
+                self._unique_key or None,
+                msg_region=MSG_REGION_DEFAULT,
+                trace_on="true",
+            )
+        self._connection.send(command.response(code, _REMARKS.get(code) if code else None, header))
+
+    def _message_id(self, first: int) -> str:
+        """Offset message ids, comma-joined for a batch."""
+        host = self._ctx.store_host_hex
+        if self._starts is None:
+            return f"{host}{first:016X}"
+        return ",".join([f"{host}{first + start:016X}" for start in self._starts])
+
+    def refuse(self, error: ShmqError) -> None:
+        """Answer a send that was not stored."""
+        self._ctx.stats.put_failed()
+        if not self._command.is_oneway:
+            self._connection.send(self._command.response(response_code_of(error), str(error)))

@@ -1,0 +1,27 @@
+"""The one map from request code to handler: what this broker serves, with which header, and in which process.
+
+A code that is not here is answered with REQUEST_CODE_NOT_SUPPORTED. Workers run the rows of place WORKER
+and pass the frames of the others on to the coordinator, which looks its handlers up in the same table.
+"""
+
+from __future__ import annotations
+
+from shmq.handlers import offsets, pull, query, send, send_batch
+from shmq.handlers.routes import Place, Route
+
+__all__ = ["HANDLERS", "Place", "Route"]
+
+_FAMILIES = (send.ROUTES, send_batch.ROUTES, pull.ROUTES, offsets.ROUTES, query.ROUTES)
+
+
+def _merge() -> dict[int, Route]:
+    """Put the families together; a code may have one row only."""
+    merged: dict[int, Route] = {}
+    for family in _FAMILIES:
+        for code, route in family.items():
+            assert code not in merged, f"request code {code} has two rows"
+            merged[int(code)] = route
+    return merged
+
+
+HANDLERS: dict[int, Route] = _merge()

@@ -1,0 +1,201 @@
+"""One broker worker: wires its services around one event loop, and takes them down in order.
+
+    sockets   Acceptor -> ConnectionTable -> Dispatcher -> handlers
+    sends     handlers -> AppendTurn -> store -> PendingAcks -> Connection.send
+    pulls     handlers -> store, or PullHolds until the bell rings
+    the rest  CoordinatorCalls (forwarding, needs, pushes), Tally (counts), DutyCycle (bell and deadlines)
+
+Made by ``worker/main.py``; everything runs in its event loop thread. The store's AppendLock is the only lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+from shmq.base.clock import SYSTEM_CLOCK, monotonic_ms, now_ms
+from shmq.base.runtime_dir import internal_socket
+from shmq.broker.broker_view import BrokerView
+from shmq.broker.memory_reach import MemoryReach
+from shmq.broker.pull_holds import PullHolds
+from shmq.handlers.context import WorkerContext
+from shmq.model.host import pack_host
+from shmq.model.settings import BrokerSettings, FlushDiskType
+from shmq.net.connection import Connection
+from shmq.net.connection_table import SWEEP_INTERVAL_S, ConnectionTable
+from shmq.net.limits import ConnectionLimits
+from shmq.shm.append_lock import AppendLock
+from shmq.shm.boot import FIRST_WORKER_SLOT, ChildBoot
+from shmq.shm.control_page import ControlPage
+from shmq.shm.counters import SlotCounters
+from shmq.shm.directory import DirectoryView
+from shmq.shm.doorbell import Doorbell
+from shmq.shm.offset_slots import OffsetSlots
+from shmq.shm.page_layout import FLUSHED_POSITION
+from shmq.shm.worker_slots import SlotState, SlotTable, WorkerSlot
+from shmq.store.message_store import MessageStore
+from shmq.worker.acceptor import Acceptor
+from shmq.worker.append_turn import AppendTurn
+from shmq.worker.coordinator_calls import CoordinatorCalls
+from shmq.worker.dispatcher import Dispatcher
+from shmq.worker.duty import DutyCycle
+from shmq.worker.handoff import Handoff, Spread
+from shmq.worker.pending_acks import PendingAcks
+from shmq.worker.ring_parking import WorkerRings
+from shmq.worker.supervisor_watch import SupervisorWatch
+from shmq.worker.tally import Tally
+
+LOOPBACK = "127.0.0.1"
+
+
+class Worker:
+    """All parts of one worker; ``worker/lifecycle.py`` starts and stops them in order."""
+
+    def __init__(self, boot: ChildBoot, loop: asyncio.AbstractEventLoop) -> None:
+        """Map the page and the store, and wire everything; nothing is served yet."""
+        settings = boot.settings
+        self.boot = boot
+        self.loop = loop
+        self.page = ControlPage.attach(boot.page_name)
+        self.supervisor = SupervisorWatch(boot.supervisor_fd)
+        bells = [Doorbell(fd) for fd in boot.bell_fds]
+        lock = AppendLock(self.page, boot.slot, boot.semaphore_name, self.supervisor.gone)
+        self.store = MessageStore.open(boot.store_root, settings, self.page, boot.slot, lock, bells)
+        self.slots = SlotTable(self.page)
+        self.slot: WorkerSlot = self.slots[boot.slot]
+        self.view = BrokerView()
+        self.directory = DirectoryView(self.page)
+        self.directory.catch_up()
+        rings = WorkerRings(self.page, boot.slot)
+        counters = SlotCounters(self.page, boot.slot)
+        self.duty = DutyCycle(loop, bells[boot.slot], monotonic_ms)
+        self.tally = Tally(counters, self._report, self.duty.wake_by, monotonic_ms)
+        count = self.tally.count
+        self.holds = PullHolds(rings, count)
+        words = self.page.words
+        self.acks = PendingAcks(
+            lambda: words[FLUSHED_POSITION], settings.sync_flush_timeout, rings.await_acks, count
+        )
+        self.appends = AppendTurn(
+            loop,
+            self.store,
+            self.acks,
+            monotonic_ms,
+            sync_flush=settings.flush_disk_type is FlushDiskType.SYNC_FLUSH,
+            wake_by=self.duty.wake_by,
+            count=count,
+            took=self.tally.put_took,
+        )
+        self.connections = ConnectionTable(
+            self._on_command, self._on_open, self._on_close, _connection_limits(settings), count
+        )
+        self.coordinator = CoordinatorCalls(
+            internal_socket(boot.runtime_dir, settings.broker_name),
+            slot=boot.slot,
+            pid=os.getpid(),
+            view=self.view,
+            connections=self.connections,
+            on_change=self._on_change,
+            now_ms=now_ms,
+            monotonic_ms=monotonic_ms,
+            wake_by=self.duty.wake_by,
+            count=count,
+        )
+        self.ctx = self._context(settings)
+        self.dispatcher = Dispatcher(self.ctx, self.coordinator)
+        self.acceptor = self._acceptor(boot, counters)
+        self.duty.steps = (
+            self.appends.step,
+            self.acks.step,
+            self.holds.step,
+            self.coordinator.link.step,
+            self.tally.step,
+        )
+
+    def _context(self, settings: BrokerSettings) -> WorkerContext:
+        """What handlers get."""
+        address = settings.broker_ip1 or settings.bind_address
+        store_host = pack_host(LOOPBACK if ":" in address else address, settings.listen_port)
+        return WorkerContext(
+            settings=settings,
+            store=self.store,
+            memory=MemoryReach(self.store, settings.access_message_in_memory_max_ratio),
+            view=self.view,
+            directory=self.directory,
+            offsets=OffsetSlots(self.page),
+            appends=self.appends,
+            holds=self.holds,
+            stats=self.tally,
+            clock=SYSTEM_CLOCK,
+            store_host=store_host,
+            store_host_hex=store_host.hex().upper(),
+            count=self.tally.count,
+            reset_taken=self.coordinator.reset_taken,
+            wake_by=self.duty.wake_by,
+        )
+
+    def _acceptor(self, boot: ChildBoot, counters: SlotCounters) -> Acceptor:
+        """The fronts and the hand-off between workers."""
+        workers = max(1, len(boot.handoff_fds))
+        words = self.page.words
+        taken_over = [
+            SlotCounters(self.page, FIRST_WORKER_SLOT + i).word("connections_taken_over")
+            for i in range(workers)
+        ]
+
+        def connections_of(index: int) -> int | None:
+            slot = self.slots[FIRST_WORKER_SLOT + index]
+            return slot.connections if slot.state == SlotState.SERVING else None
+
+        def publish(connections: int) -> None:
+            self.slot.connections = connections
+
+        return Acceptor(
+            self.loop,
+            [socket.socket(fileno=fd) for fd in boot.listener_fds],
+            Handoff(boot.handoff_fds, boot.handoff_in_fd),
+            Spread(boot.index, workers, connections_of, lambda index: words[taken_over[index]]),
+            self.connections,
+            own=boot.index,
+            connections_max=boot.settings.max_connections,
+            publish=publish,
+            count_taken_over=lambda n: counters.add("connections_taken_over", n),
+            count=self.tally.count,
+        )
+
+    # -- what the parts call -------------------------------------------------------------------------------
+
+    def _on_command(self, connection: Connection, command: object) -> None:
+        self.dispatcher.on_command(connection, command)  # type: ignore[arg-type]
+
+    def _on_open(self, connection: Connection) -> None:
+        self.coordinator.client_opened(connection)
+
+    def _on_close(self, connection: Connection) -> None:
+        self.holds.drop_owner(connection.id)
+        self.coordinator.client_closed(connection)
+        self.acceptor.publish()
+
+    def _on_change(self, topic: str | None, group: str | None) -> None:
+        """A topic, a group, or (both None) anything has changed: held pulls are judged again."""
+        self.directory.catch_up()
+        if topic is None and group is None:
+            self.holds.look_again(lambda hold: True, monotonic_ms())
+        else:
+            self.holds.look_again(lambda hold: hold.topic == topic or hold.group == group, monotonic_ms())
+
+    def _report(self, report: object) -> bool:
+        return self.coordinator.report(report)  # type: ignore[arg-type]
+
+    def sweep(self) -> None:
+        """Close silent connections; runs every ``SWEEP_INTERVAL_S``."""
+        self.connections.sweep(self.loop.time())
+        self.slot.beat_ms = monotonic_ms()
+        self.loop.call_later(SWEEP_INTERVAL_S, self.sweep)
+
+
+def _connection_limits(settings: BrokerSettings) -> ConnectionLimits:
+    return ConnectionLimits(
+        frame_bytes_max=settings.max_frame_size, idle_s=float(settings.server_channel_max_idle_time_seconds)
+    )
