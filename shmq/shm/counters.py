@@ -72,6 +72,10 @@ COUNTER_NAMES: Mapping[str, str] = {
     "holders_stuck": "stuck holders of the AppendLock found",
     "registrations": "registrations sent to name servers",
     "registrations_failed": "registrations that failed",
+    # rows appended later
+    "connections_taken_over": "connections received from another worker",
+    "connections_idle": "connections closed because nothing moved on them for too long",
+    "accepts_failed": "accepts refused by the kernel for want of descriptors or memory",
 }
 """Every counter and what it counts, in the order of its place in a slot's block."""
 
