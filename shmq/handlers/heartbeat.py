@@ -1,0 +1,117 @@
+"""Clients and their groups: 34 heartbeat, 35 unregister, 38 members of a group, 46 check of a subscription.
+
+A heartbeat registers the client's groups, makes the retry topic of each consumer group, and tells all
+members (40, before its own answer) when members or subscribed topics changed. Coordinator's handlers; what
+a connection is registered for is kept as a note at its worker, for the next coordinator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from shmq.base.errors import ClientFault, GroupNotExist, SubscriptionParseFailed
+from shmq.broker.client_key import Client
+from shmq.broker.consumer_members import Consumption
+from shmq.handlers.client_note import CLIENT_NOTE, client_note
+from shmq.handlers.coordinator_context import Call, CoordinatorContext
+from shmq.handlers.routes import Place, Route
+from shmq.model import names
+from shmq.model.subscription import TAG_EXPRESSION
+from shmq.model.topic_config import SYS_FLAG_UNIT_SUB
+from shmq.protocol.bodies.groups import encode_consumer_list
+from shmq.protocol.bodies.heartbeat import ConsumerData, decode_client_config_check, decode_heartbeat
+from shmq.protocol.codes import RequestCode, ResponseCode
+from shmq.protocol.command import Command
+from shmq.protocol.headers.client import ConsumerGroupHeader, UnregisterClientHeader
+
+
+async def heartbeat(ctx: CoordinatorContext, call: Call, command: Command, _header: None) -> Command | None:
+    """34: a client says which groups it is in; as V2 heartbeats are not asked for, each says all."""
+    data = decode_heartbeat(command.body_bytes())
+    await ctx.settled()
+    if not ctx.clients.connected(call.key):
+        return None  # it left while this request waited
+    now_ms = ctx.clock.now_ms()
+    client = Client(call.key, data.client_id, command.language, command.version, call.peer)
+    for group in data.producer_groups:
+        ctx.clients.beat_producer(client, group, now_ms)
+    announcements: list[Coroutine[Any, Any, None]] = []
+    for consumer in data.consumers:
+        announcements += _beat_consumer(ctx, client, consumer, now_ms)
+    call.keep(CLIENT_NOTE, client_note(ctx.clients, call.key))
+    await asyncio.gather(*announcements)
+    return command.response(ResponseCode.SUCCESS, ext={})
+
+
+def _beat_consumer(
+    ctx: CoordinatorContext, client: Client, data: ConsumerData, now_ms: int
+) -> list[Coroutine[Any, Any, None]]:
+    """Register one consumer group of a heartbeat; returns what has to be announced before the answer."""
+    try:
+        config, made = ctx.groups.find_or_create(data.group_name)
+    except GroupNotExist:
+        return []  # as RocketMQ does: its pulls get 26
+    announcements: list[Coroutine[Any, Any, None]] = []
+    flag = SYS_FLAG_UNIT_SUB if data.unit_mode else 0
+    retry = ctx.topics.create_retry_topic(names.retry_topic(data.group_name), config.retry_queue_nums, flag)
+    if retry is not None:
+        announcements.append(ctx.announce.topic_changed(retry))
+    known = ctx.clients.consumer_group(data.group_name)
+    before = dict(known.subscriptions) if known is not None else {}
+    consumption = Consumption(data.consume_type, data.message_model, data.consume_from_where)
+    changed = ctx.clients.beat_consumer(client, data.group_name, consumption, data.subscriptions, now_ms)
+    members = ctx.clients.consumer_group(data.group_name)
+    if made or changed or (members is not None and members.subscriptions != before):
+        announcements.append(ctx.announce.group_changed(data.group_name))
+    if changed:
+        ctx.announce.members_changed(data.group_name)
+    return announcements
+
+
+async def unregister(
+    ctx: CoordinatorContext, call: Call, command: Command, header: UnregisterClientHeader
+) -> Command:
+    """35: a client leaves a producer group, a consumer group, or both."""
+    await ctx.settled()
+    if header.producer_group:
+        ctx.clients.leave_producer(call.key, header.producer_group)
+    left = header.consumer_group is not None and ctx.clients.leave_consumer(call.key, header.consumer_group)
+    call.keep(CLIENT_NOTE, client_note(ctx.clients, call.key))
+    if left and header.consumer_group is not None:
+        ctx.announce.members_changed(header.consumer_group)
+        await ctx.announce.group_changed(header.consumer_group)
+    return command.response(ResponseCode.SUCCESS, ext={})
+
+
+async def consumer_list(
+    ctx: CoordinatorContext, _call: Call, command: Command, header: ConsumerGroupHeader
+) -> Command:
+    """38: the client ids of a group's live members."""
+    await ctx.settled()
+    members = ctx.clients.consumer_group(header.consumer_group)
+    if members is None:
+        raise ClientFault(f"no consumer of group [{header.consumer_group}] is connected")
+    return command.response(ResponseCode.SUCCESS, body=encode_consumer_list(members.client_ids), ext={})
+
+
+async def check_client_config(
+    _ctx: CoordinatorContext, _call: Call, command: Command, _header: None
+) -> Command:
+    """46: whether a subscription's expression can be served; tags always can."""
+    wanted = decode_client_config_check(command.body_bytes()).subscription
+    if wanted.expression_type != TAG_EXPRESSION:
+        raise SubscriptionParseFailed(
+            f"expression type {wanted.expression_type} is not supported: subscribe by tags (A || B)"
+        )
+    return command.response(ResponseCode.SUCCESS)
+
+
+ROUTES = {
+    RequestCode.HEART_BEAT: Route(None, heartbeat, Place.COORDINATOR),
+    RequestCode.UNREGISTER_CLIENT: Route(UnregisterClientHeader, unregister, Place.COORDINATOR),
+    RequestCode.GET_CONSUMER_LIST_BY_GROUP: Route(ConsumerGroupHeader, consumer_list, Place.COORDINATOR),
+    RequestCode.CHECK_CLIENT_CONFIG: Route(None, check_client_config, Place.COORDINATOR),
+}
+"""Served by the coordinator."""
