@@ -97,8 +97,9 @@ class _SharedFileHandler(logging.Handler):
 
 
 def under_systemd() -> bool:
-    """Tell whether the service manager reads our stderr into its journal."""
-    return "JOURNAL_STREAM" in os.environ
+    """Tell whether our stderr goes to the journal: the variable alone is inherited by shells and tests too."""
+    found = os.fstat(2)
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def log_folder(setting: str) -> Path | None:
