@@ -39,7 +39,7 @@ VECTOR_MIN = 16
 """Records from which on the arrays are faster than the loop."""
 
 NO_WAIT = b"WAIT\x01false\x02"
-"""How a batch says that its sender does not wait for the flush: all its messages agree, so the first is asked."""
+"""How a batch says that its sender does not wait for the flush; its messages agree, the first is asked."""
 
 
 def send_batch(

@@ -6,12 +6,38 @@ and pass the frames of the others on to the coordinator, which looks its handler
 
 from __future__ import annotations
 
-from shmq.handlers import offsets, pull, query, send, send_batch
+from collections.abc import Mapping
+
+from shmq.handlers import (
+    admin_client,
+    admin_group,
+    admin_offset,
+    admin_topic,
+    heartbeat,
+    offsets,
+    pull,
+    query,
+    queue_lock,
+    send,
+    send_batch,
+)
 from shmq.handlers.routes import Place, Route
 
 __all__ = ["HANDLERS", "Place", "Route"]
 
-_FAMILIES = (send.ROUTES, send_batch.ROUTES, pull.ROUTES, offsets.ROUTES, query.ROUTES)
+_FAMILIES: tuple[Mapping[int, Route], ...] = (
+    send.ROUTES,
+    send_batch.ROUTES,
+    pull.ROUTES,
+    offsets.ROUTES,
+    query.ROUTES,
+    heartbeat.ROUTES,
+    queue_lock.ROUTES,
+    admin_topic.ROUTES,
+    admin_group.ROUTES,
+    admin_offset.ROUTES,
+    admin_client.ROUTES,
+)
 
 
 def _merge() -> dict[int, Route]:
