@@ -92,7 +92,7 @@ class Flusher:
         poll.register(self._bell.fileno(), select.POLLIN)
         while not self._stopping:
             pause_ms = self.step(monotonic_ms())
-            if pause_ms:
+            if pause_ms != 0:
                 self._sleep(poll, pause_ms)
 
     def _sleep(self, poll: select.poll, pause_ms: int | None) -> None:
