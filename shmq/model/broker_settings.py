@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from shmq.model.setting import BrokerRole, FlushDiskType, choice, number, switch, text
 
-_NAME = r"[%|a-zA-Z0-9_-]{1,80}"
-_NAME_ALLOWED = "1 to 80 letters, digits, '_' or '-'"
+_NAME = r"[a-zA-Z0-9_-][a-zA-Z0-9_.-]{0,79}"
+_NAME_ALLOWED = "1 to 80 letters, digits, '_', '-' or '.', not beginning with '.'"
 _HOUR = 3_600_000
 _INT = 2**31 - 1
 
@@ -69,7 +69,7 @@ class BrokerSettings:
         own=True,
     )
     broker_workers: int = number(
-        0, "worker processes; 0: one per core, at least 2", 0, 30, important=True, own=True
+        0, "worker processes; 0: one per core, at least 2", 0, 29, important=True, own=True
     )
     log_dir: str = text(
         "", "folder of the log files; empty: ~/logs/shmqlogs (stderr under systemd)", own=True

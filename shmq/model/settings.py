@@ -172,7 +172,7 @@ def _complete(settings: Table, origins: dict[str, str]) -> Table:
         return settings
     filled: dict[str, Any] = {}
     if settings.broker_workers == 0:
-        filled["broker_workers"] = max(2, min(30, len(os.sched_getaffinity(0))))
+        filled["broker_workers"] = max(2, min(29, len(os.sched_getaffinity(0))))
         origins["broker_workers"] = "default, for this machine"
     units = -(-settings.mapped_file_size_consume_queue // _UNIT_BYTES)
     filled["mapped_file_size_consume_queue"] = units * _UNIT_BYTES

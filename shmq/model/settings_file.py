@@ -69,5 +69,7 @@ def _unescape_one(matched: re.Match[str]) -> str:
 
 
 def _escape(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    escaped = value.replace("\\", "\\\\")
+    for letter, character in _ESCAPES.items():
+        escaped = escaped.replace(character, f"\\{letter}")
     return "\\" + escaped if escaped[:1] == " " else escaped

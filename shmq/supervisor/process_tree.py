@@ -21,9 +21,9 @@ from shmq.supervisor.children import Child, Restarts, exit_text, spawn, wait_for
 from shmq.supervisor.shared_state import SharedState
 from shmq.supervisor.signals import SignalQueue
 
-WORKERS_DRAIN_MS = 2000
-COORDINATOR_DRAIN_MS = 1500
-KILLED_GO_MS = 500
+WORKERS_DRAIN_MS = 2800
+COORDINATOR_DRAIN_MS = 1200
+KILLED_GO_MS = 300
 """How long each kind may take to leave when the broker stops; together with the last flush below 5 s."""
 
 _logger = log.get("shmq.supervisor")
