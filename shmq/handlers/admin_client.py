@@ -126,7 +126,7 @@ def _connection(client: Client) -> ClientConnection:
     return ClientConnection(client.client_id, client.peer, client.language, client.version)
 
 
-ROUTES = {
+ROUTES: dict[int, Route] = {
     RequestCode.GET_CONSUMER_CONNECTION_LIST: Route(
         ConsumerGroupHeader, consumer_connections, Place.COORDINATOR
     ),

@@ -115,7 +115,7 @@ async def subscription_of_group(
     return command.response(ResponseCode.SUCCESS, body=body)
 
 
-ROUTES = {
+ROUTES: dict[int, Route] = {
     RequestCode.UPDATE_AND_CREATE_SUBSCRIPTIONGROUP: Route(None, update_group, Place.COORDINATOR),
     RequestCode.UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST: Route(None, update_groups, Place.COORDINATOR),
     RequestCode.DELETE_SUBSCRIPTIONGROUP: Route(DeleteGroupHeader, delete_group, Place.COORDINATOR),

@@ -146,7 +146,7 @@ async def clone_offset(
     return command.response(ResponseCode.SUCCESS)
 
 
-ROUTES = {
+ROUTES: dict[int, Route] = {
     RequestCode.GET_CONSUME_STATS: Route(GetConsumeStatsHeader, consume_stats, Place.COORDINATOR),
     RequestCode.GET_BROKER_CONSUME_STATS: Route(
         BrokerConsumeStatsHeader, broker_consume_stats, Place.COORDINATOR

@@ -101,7 +101,7 @@ async def query_consume_queue(
     return command.response(ResponseCode.SUCCESS, body=body)
 
 
-ROUTES = {
+ROUTES: dict[int, Route] = {
     RequestCode.UPDATE_BROKER_CONFIG: Route(None, update_config, Place.COORDINATOR),
     RequestCode.GET_BROKER_CONFIG: Route(None, get_config, Place.COORDINATOR),
     RequestCode.GET_BROKER_RUNTIME_INFO: Route(None, runtime, Place.COORDINATOR),

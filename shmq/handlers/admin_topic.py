@@ -134,7 +134,7 @@ async def clean_up(ctx: CoordinatorContext, _call: Call, command: Command, _head
     return command.response(ResponseCode.SUCCESS)
 
 
-ROUTES = {
+ROUTES: dict[int, Route] = {
     RequestCode.UPDATE_AND_CREATE_TOPIC: Route(CreateTopicHeader, update_topic, Place.COORDINATOR),
     RequestCode.UPDATE_AND_CREATE_TOPIC_LIST: Route(None, update_topics, Place.COORDINATOR),
     RequestCode.DELETE_TOPIC_IN_BROKER: Route(TopicHeader, delete_topic, Place.COORDINATOR),

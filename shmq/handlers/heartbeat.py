@@ -108,7 +108,7 @@ async def check_client_config(
     return command.response(ResponseCode.SUCCESS)
 
 
-ROUTES = {
+ROUTES: dict[int, Route] = {
     RequestCode.HEART_BEAT: Route(None, heartbeat, Place.COORDINATOR),
     RequestCode.UNREGISTER_CLIENT: Route(UnregisterClientHeader, unregister, Place.COORDINATOR),
     RequestCode.GET_CONSUMER_LIST_BY_GROUP: Route(ConsumerGroupHeader, consumer_list, Place.COORDINATOR),

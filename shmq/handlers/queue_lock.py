@@ -53,7 +53,7 @@ def restore_locks(locks: QueueLocks, content: bytes) -> None:
     locks.restore(note["group"], note["client"], renewed)
 
 
-ROUTES = {
+ROUTES: dict[int, Route] = {
     RequestCode.LOCK_BATCH_MQ: Route(None, lock, Place.COORDINATOR),
     RequestCode.UNLOCK_BATCH_MQ: Route(None, unlock, Place.COORDINATOR),
 }

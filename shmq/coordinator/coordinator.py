@@ -1,0 +1,196 @@
+"""The coordinator: wires its parts around one event loop.
+
+    workers   ConnectionTable -> InternalServer -> Forwarding -> handlers (CoordinatorContext)
+    changes   handlers -> registries (files, page) -> Announcer -> workers, name servers, clients
+    readers   GrantServer
+    services  DutyCycle: registration, offset export, client expiry, statistics, key index
+
+Made by `coordinator/main.py`; everything runs in its event loop's thread. It appends only the claims that
+end queues, with slot 1. `lifecycle.py` has the order of starting and stopping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from shmq.base.clock import SYSTEM_CLOCK
+from shmq.base.runtime_dir import broker_socket
+from shmq.broker.clients import ClientTable
+from shmq.broker.config_file import ConfigFile
+from shmq.broker.consumer_offsets import ConsumerOffsets
+from shmq.broker.group_states import GroupStates
+from shmq.broker.groups import GroupRegistry
+from shmq.broker.live_settings import LiveSettings
+from shmq.broker.offset_resets import OffsetResets
+from shmq.broker.policy_epoch import PolicyEpoch
+from shmq.broker.queue_locks import LOCK_LIFE_MS, QueueLocks
+from shmq.broker.queues import Queues
+from shmq.broker.stats import BrokerStats
+from shmq.broker.topics import TopicRegistry
+from shmq.coordinator.announcer import Announcer
+from shmq.coordinator.client_calls import ClientCalls
+from shmq.coordinator.duty import DutyCycle
+from shmq.coordinator.forwarding import Forwarding
+from shmq.coordinator.grants import GrantServer
+from shmq.coordinator.internal_server import InternalServer
+from shmq.coordinator.registration import SECOND_MS, Registration
+from shmq.coordinator.services import ClientExpiry, OffsetExport, StatsSampling
+from shmq.coordinator.settling import Settling
+from shmq.coordinator.worker_links import WorkerLinks
+from shmq.handlers.coordinator_context import CoordinatorContext
+from shmq.handlers.table import HANDLERS, Place
+from shmq.net.connection_table import ConnectionTable
+from shmq.net.limits import ConnectionLimits
+from shmq.net.listener import adopt
+from shmq.protocol.command import Command
+from shmq.protocol.internal import InternalCode
+from shmq.shm.append_lock import AppendLock
+from shmq.shm.boot import ChildBoot
+from shmq.shm.control_page import ControlPage
+from shmq.shm.counters import SlotCounters
+from shmq.shm.directory import DirectoryView, DirectoryWriter
+from shmq.shm.doorbell import Doorbell
+from shmq.shm.offset_slots import OffsetSlots
+from shmq.shm.supervisor_watch import SupervisorWatch
+from shmq.shm.worker_slots import FIRST_WORKER_SLOT, WORKERS_MAX, SlotTable, process_start_time
+from shmq.store.message_store import MessageStore
+
+LINK_LIMITS = ConnectionLimits(
+    frame_bytes_max=128 << 20,
+    write_pause_bytes=64 << 20,
+    write_resume_bytes=16 << 20,
+    write_bytes_max=512 << 20,
+    idle_s=float("inf"),
+)
+"""Our own workers are at the other end: generous, so that a large snapshot passes."""
+
+
+class Coordinator:
+    """All parts of the coordinator."""
+
+    def __init__(self, boot: ChildBoot, loop: asyncio.AbstractEventLoop) -> None:
+        """Map page and store, read the registries, wire everything; nothing is served yet."""
+        self.boot = boot
+        self.loop = loop
+        self.clock = SYSTEM_CLOCK
+        self.settings = LiveSettings(boot.settings)
+        self.supervisor = SupervisorWatch(boot.supervisor_fd)
+        self.page = ControlPage.attach(boot.page_name)
+        self.slots = SlotTable(self.page)
+        self.counters = SlotCounters(self.page, boot.slot)
+        self.bells = [Doorbell(fd) for fd in boot.bell_fds]
+        self.lock = AppendLock(self.page, boot.slot, boot.semaphore_name, self.supervisor.gone)
+        self.store = MessageStore.open(
+            boot.store_root, boot.settings, self.page, boot.slot, self.lock, self.bells
+        )
+        self._make_registries()
+        self._make_links()
+        self._make_services()
+
+    def _make_registries(self) -> None:
+        config = self.store.layout.config
+        settings = self.boot.settings
+        directory = DirectoryView(self.page)
+        self.queues = Queues(self.page, directory, self.lock, self.store.layout, self.store.queues.drop)
+        self.topics = TopicRegistry(ConfigFile(config / "topics.json"), self.queues, settings)
+        self.groups = GroupRegistry(ConfigFile(config / "subscriptionGroup.json"), settings)
+        self.offsets = ConsumerOffsets(
+            ConfigFile(config / "consumerOffset.json"),
+            directory,
+            DirectoryWriter(self.page),
+            OffsetSlots(self.page),
+        )
+        self.clients = ClientTable()
+        self.locks = QueueLocks()
+        self.resets = OffsetResets()
+        self.stats = BrokerStats(settings.broker_cluster_name, self.clock.now_ms())
+        self.states = GroupStates(self.topics, self.groups, self.clients, self.resets)
+
+    def _make_links(self) -> None:
+        settings = self.boot.settings
+        broker_addr = f"{settings.broker_ip1}:{settings.listen_port}"
+        self.links = WorkerLinks()
+        self.settling = Settling(self.links, self._live_workers)
+        self.calls = ClientCalls(self.links)
+        self.registration = Registration(
+            self.settings,
+            self.topics,
+            broker_addr,
+            str(broker_socket(self.boot.runtime_dir, settings.broker_name)),
+            self.counters.add,
+        )
+        announcer = Announcer(
+            self.links,
+            self.settling,
+            self.states,
+            self.groups,
+            self.clients,
+            self.calls,
+            self.registration,
+            PolicyEpoch(self.page, self.bells),
+            self.settings,
+        )
+        self.ctx = CoordinatorContext(
+            settings=self.settings,
+            clock=self.clock,
+            topics=self.topics,
+            groups=self.groups,
+            group_states=self.states,
+            clients=self.clients,
+            locks=self.locks,
+            offsets=self.offsets,
+            resets=self.resets,
+            queues=self.queues,
+            stats=self.stats,
+            announce=announcer,
+            calls=self.calls,
+            store=self.store,
+            broker_addr=broker_addr,
+            settled=self.settling.wait,
+        )
+        routes = {code: route for code, route in HANDLERS.items() if route.place is Place.COORDINATOR}
+        self.forwarding = Forwarding(self.ctx, self.calls, routes)
+        self.server = InternalServer(self.ctx, self.links, self.settling, self.forwarding, self.calls)
+        self.connections = ConnectionTable(
+            self.server.on_command, lambda _: None, self.server.on_close, LINK_LIMITS, self.counters.add
+        )
+
+    def _make_services(self) -> None:
+        self.grants = None
+        if self.boot.grant_fd >= 0:
+            self.grants = GrantServer(
+                self.loop,
+                adopt(self.boot.grant_fd),
+                self.page,
+                self.boot.page_name,
+                self.store.layout,
+                self.queues,
+                self.settings,
+                self.counters.add,
+            )
+        self.duty = DutyCycle(self.loop, self.clock)
+        self.duty.add("registration", self.registration)
+        self.duty.add("offsets", OffsetExport(self.offsets, self.settings), SECOND_MS)
+        self.duty.add("statistics", StatsSampling(self.stats, self.clock))
+        expiry = ClientExpiry(self.clients, self.locks, self.forwarding, self.settings, self.clock)
+        self.duty.add("expiry", expiry)
+
+    def _live_workers(self) -> Iterator[int]:
+        """The slots of workers that are alive."""
+        for slot in self.slots.taken():
+            if FIRST_WORKER_SLOT <= slot.number < FIRST_WORKER_SLOT + WORKERS_MAX:
+                try:
+                    if process_start_time(slot.pid) == slot.start_time:
+                        yield slot.number
+                except ProcessLookupError:
+                    continue
+
+    async def settle(self) -> None:
+        """Hear all workers, then answer membership and locks, and give every worker the whole picture."""
+        await self.settling.run()
+        if self.settling.silent:
+            self.locks.withhold(self.clock.now_ms() + LOCK_LIFE_MS)
+        body = self.states.snapshot(True).encode()
+        for link in self.links:
+            link.send(Command.request(InternalCode.SETTLED, body=body, oneway=True))

@@ -1,0 +1,87 @@
+"""The order in which the coordinator comes up and leaves, as data. Runs in its event loop.
+
+It serves workers as soon as files and page agree; it answers membership and locks once it is settled.
+Leaving: take leave of the name servers, so that clients go elsewhere; let what is under way finish; export
+the offsets; close. Each step is logged with its time; a second SIGTERM skips the waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from shmq.base import log
+from shmq.base.clock import monotonic_ms
+from shmq.coordinator.coordinator import Coordinator
+from shmq.net.listener import adopt, serve
+from shmq.shm.worker_slots import SlotState
+
+FINISH_LIMIT_S = 1.0
+"""How long leaving waits for announcements that are under way."""
+
+_logger = log.get(__name__)
+
+
+class Step(NamedTuple):
+    """One step: its name in the log and what it does."""
+
+    name: str
+    run: Callable[[Coordinator, asyncio.Event], Awaitable[None]]
+
+
+async def _start_registries(it: Coordinator, hurry: asyncio.Event) -> None:
+    """Files and page agree from here on: deletions finished, every topic has its queues."""
+    it.supervisor.start(it.loop)
+    it.topics.start()
+
+
+async def _start_serving(it: Coordinator, hurry: asyncio.Event) -> None:
+    serve(it.loop, adopt(it.boot.internal_fd), it.connections.make)
+    if it.grants is not None:
+        it.grants.start()
+    it.slots[it.boot.slot].state = SlotState.SERVING
+    it.duty.start()
+    it.forwarding.later(it.settle())
+    it.boot.report_ready()
+
+
+async def _leave_name_servers(it: Coordinator, hurry: asyncio.Event) -> None:
+    it.slots[it.boot.slot].state = SlotState.DRAINING
+    it.duty.stop()
+    await it.registration.unregister()
+
+
+async def _finish(it: Coordinator, hurry: asyncio.Event) -> None:
+    if it.grants is not None:
+        it.grants.stop()
+    if not hurry.is_set():
+        await it.forwarding.drain(FINISH_LIMIT_S)
+
+
+async def _export_offsets(it: Coordinator, hurry: asyncio.Event) -> None:
+    """The workers have left before: their last commits are on the page."""
+    it.offsets.export()
+
+
+async def _close(it: Coordinator, hurry: asyncio.Event) -> None:
+    it.connections.close_all("coordinator stops")
+    it.store.close()
+
+
+START = (Step("registries", _start_registries), Step("serving", _start_serving))
+STOP = (
+    Step("leave_name_servers", _leave_name_servers),
+    Step("finish", _finish),
+    Step("export_offsets", _export_offsets),
+    Step("close", _close),
+)
+
+
+async def run_steps(steps: tuple[Step, ...], it: Coordinator, hurry: asyncio.Event) -> None:
+    """Run steps in order, each logged with its time."""
+    for step in steps:
+        began_ms = monotonic_ms()
+        await step.run(it, hurry)
+        log.event(_logger, logging.INFO, "coordinator_step", step=step.name, ms=monotonic_ms() - began_ms)

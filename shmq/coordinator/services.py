@@ -1,0 +1,80 @@
+"""The coordinator's small periodic services: offset export, client expiry, statistics sampling.
+
+Each is `step(now_ms) -> next_ms` for the duty cycle (`duty.py`), monotonic milliseconds. The index builder
+and the registration, the two large ones, have files of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from shmq.base import log
+from shmq.base.clock import Clock
+from shmq.broker.clients import ClientTable
+from shmq.broker.consumer_offsets import ConsumerOffsets
+from shmq.broker.live_settings import LiveSettings
+from shmq.broker.queue_locks import QueueLocks
+from shmq.broker.stats import SAMPLE_INTERVAL_MS, BrokerStats
+from shmq.coordinator.forwarding import Forwarding
+
+EXPIRY_LOOK_MS = 10_000
+"""RocketMQ scans its channels at the same pace."""
+
+_logger = log.get(__name__)
+
+
+class OffsetExport:
+    """Writes consumerOffset.json every `flushConsumerOffsetInterval`; waits for the disk."""
+
+    def __init__(self, offsets: ConsumerOffsets, settings: LiveSettings) -> None:
+        """Export `offsets`; the interval is looked up each time, as operators may change it."""
+        self._offsets = offsets
+        self._settings = settings
+
+    def step(self, now_ms: int) -> int:
+        """Write the file if an offset moved."""
+        self._offsets.export()
+        return now_ms + self._settings.now.flush_consumer_offset_interval
+
+
+class ClientExpiry:
+    """Drops clients that are silent and queue locks nobody renewed."""
+
+    def __init__(
+        self,
+        clients: ClientTable,
+        locks: QueueLocks,
+        forwarding: Forwarding,
+        settings: LiveSettings,
+        clock: Clock,
+    ) -> None:
+        """`forwarding` tells the other members."""
+        self._clients = clients
+        self._locks = locks
+        self._forwarding = forwarding
+        self._settings = settings
+        self._clock = clock
+
+    def step(self, now_ms: int) -> int:
+        """Look for what is too old."""
+        wall_ms = self._clock.now_ms()
+        changed = self._clients.expire(wall_ms, self._settings.now.channel_expired_timeout)
+        if changed:
+            log.event(_logger, logging.WARNING, "clients_expired", groups=sorted(changed))
+            self._forwarding.clients_left(changed)
+        self._locks.expire(wall_ms)
+        return now_ms + EXPIRY_LOOK_MS
+
+
+class StatsSampling:
+    """Keeps the statistics' windows going."""
+
+    def __init__(self, stats: BrokerStats, clock: Clock) -> None:
+        """Sample `stats` by the wall clock, as its windows end at local midnights."""
+        self._stats = stats
+        self._clock = clock
+
+    def step(self, now_ms: int) -> int:
+        """Take one sample."""
+        self._stats.sample(self._clock.now_ms())
+        return now_ms + SAMPLE_INTERVAL_MS
