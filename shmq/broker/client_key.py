@@ -23,6 +23,6 @@ class Client:
 
     key: ClientKey
     client_id: str
-    language: str
+    language: int
     version: int
     peer: str

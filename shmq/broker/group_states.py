@@ -6,7 +6,7 @@ from shmq.broker.clients import ClientTable
 from shmq.broker.groups import GroupRegistry
 from shmq.broker.offset_resets import OffsetResets
 from shmq.broker.topics import TopicRegistry
-from shmq.protocol.bodies.heartbeat import subscription_to_json
+from shmq.protocol.bodies.heartbeat import subscription_json
 from shmq.protocol.internal import GroupState, Snapshot
 
 
@@ -33,7 +33,7 @@ class GroupStates:
             state.members = len(members.clients)
             state.message_model = members.consumption.message_model.value
             state.subscriptions = {
-                topic: subscription_to_json(data) for topic, data in members.subscriptions.items()
+                topic: subscription_json(data) for topic, data in members.subscriptions.items()
             }
         return state
 

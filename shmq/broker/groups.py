@@ -32,7 +32,7 @@ class GroupRegistry:
         self._groups = {
             name: SubscriptionGroupConfig.from_json(members, name) for name, members in table.items()
         }
-        self._forbidden: dict[str, dict[str, int]] = dict(found.get("forbiddenTable") or {})
+        self.forbidden: dict[str, dict[str, int]] = dict(found.get("forbiddenTable") or {})
         self.data_version = DataVersion.from_json(found.get("dataVersion"))
         for name in names.BUILT_IN_GROUPS:
             self._groups.setdefault(name, SubscriptionGroupConfig(name))
@@ -85,7 +85,7 @@ class GroupRegistry:
             raise InvalidParameter(f"group [{group}] belongs to the broker and cannot be deleted")
         if self._groups.pop(group, None) is None:
             return False
-        self._forbidden.pop(group, None)
+        self.forbidden.pop(group, None)
         self._save()
         return True
 
@@ -103,7 +103,7 @@ class GroupRegistry:
         """The content of subscriptionGroup.json, and the body of request 201."""
         return {
             "dataVersion": self.data_version.to_json(),
-            "forbiddenTable": self._forbidden,
+            "forbiddenTable": self.forbidden,
             "subscriptionGroupTable": {config.group_name: config.to_json() for config in self},
         }
 
