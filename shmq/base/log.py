@@ -97,7 +97,7 @@ class _SharedFileHandler(logging.Handler):
 
 
 def under_systemd() -> bool:
-    """Tell whether our stderr goes to the journal: the variable alone is inherited by shells and tests too."""
+    """Tell whether stderr goes to the journal. The variable alone is inherited by shells and tests too."""
     found = os.fstat(2)
     return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
