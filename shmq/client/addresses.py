@@ -140,7 +140,9 @@ def _refusal(path: str) -> str:
         group = grp.getgrgid(found.st_gid).gr_name
         mode = stat.S_IMODE(found.st_mode)
     except (OSError, KeyError):
-        return f"permission denied on {path}, and {user} cannot read its folder: ask for access to that folder"
+        return (
+            f"permission denied on {path}, and {user} cannot read its folder: ask for access to that folder"
+        )
     return (
         f"permission denied on {path} (mode {mode:04o}, group {group}): user {user} must join the group "
         f"{group!r} (as root: usermod -aG {group} {user}, then log in again)"

@@ -1,15 +1,11 @@
-"""Batches as RocketMQ has them: which messages may go together, the body of request 320, and the splitter.
+"""Batches: which messages may go together, and the splitter for long lists. Pure.
 
-    element   totalSize i32 | magic i32 = 0 | bodyCRC i32 = 0 | flag i32 | bodyLength i32 + body
-              | propertiesLength i16 + properties                              (all big-endian)
-
-Pure. A batch is one request to one queue; its members get consecutive queue offsets and are separate messages
-for consumers. At most 4 MiB encoded (Apache RocketMQ 5.3, MessageBatch.java, MessageDecoder.java).
+A batch is one request to one queue; its members get consecutive queue offsets and are separate messages for
+consumers. At most 4 MiB encoded (Apache RocketMQ 5.3, MessageBatch.java).
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 
 from shmq.base.errors import ClientFault
@@ -19,10 +15,6 @@ from shmq.model.names import is_retry_topic
 
 MEMBER_OVERHEAD = 20
 SPLIT_BYTES = 4 << 20
-
-_HEAD = struct.Struct(">iiiii")
-_LENGTH = struct.Struct(">h")
-assert _HEAD.size == 20 and _LENGTH.size == 2
 
 
 def check_batch(messages: Sequence[Message]) -> None:
@@ -45,14 +37,6 @@ def has_timer(message: Message) -> bool:
     """Tell whether a message asks for delivery at a later moment."""
     held = message.properties
     return names.TIMER_DELIVER_MS in held or names.TIMER_DELAY_SEC in held or names.TIMER_DELAY_MS in held
-
-
-def encode_element(flag: int, body: bytes | bytearray | memoryview, properties: bytes) -> bytes:
-    """Return one member in the layout above."""
-    total = _HEAD.size + len(body) + _LENGTH.size + len(properties)
-    return b"".join(
-        (_HEAD.pack(total, 0, 0, flag, len(body)), body, _LENGTH.pack(len(properties)), properties)
-    )
 
 
 def message_size(message: Message) -> int:

@@ -41,6 +41,15 @@ def serialization_of(address: Address) -> Serialization:
     return Serialization.CBOR if address.is_unix else Serialization.JSON
 
 
+def view_of(command: Command) -> memoryview:
+    """Return a received command's body; empty when there is none."""
+    body = command.body
+    if body is None:
+        return memoryview(b"")
+    assert not isinstance(body, list), "received bodies are one view"
+    return memoryview(body)
+
+
 def send_all(sock: socket.socket, buffers: list[bytes | bytearray | memoryview]) -> None:
     """Write all buffers, in as few system calls as the kernel allows."""
     total = sum(len(part) for part in buffers)

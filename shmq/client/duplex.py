@@ -80,7 +80,9 @@ class DuplexChannel:
         opaque = next(self._opaques) & 0x7FFFFFFF
         command.opaque = opaque
         self._waiting[opaque] = _Waiting(reply, time.monotonic() + timeout_s)
-        if self._closed and self._waiting.pop(opaque, None) is not None:  # else `_break` has failed it already
+        if (
+            self._closed and self._waiting.pop(opaque, None) is not None
+        ):  # else `_break` has failed it already
             reply(None, RemotingError(f"the connection to {self.address} is closed"))
             return
         self._write(command)

@@ -123,6 +123,12 @@ class BrokerLink:
         """Tell whether the broker knows this client through a living connection now."""
         return self._duplex is not None and not self._duplex.closed
 
+    def answer(self, response: Command) -> None:
+        """Answer a request the broker pushed; lost when the connection is gone, as the request then is."""
+        channel = self._duplex
+        if channel is not None:
+            channel.send_oneway(response)
+
     def _open_channel(self) -> Channel:
         return self._connecting(
             lambda endpoint: Channel(

@@ -11,11 +11,11 @@ import random
 import threading
 
 from shmq.client.addresses import Address, name_server_addresses
-from shmq.client.channel import Channel, ChannelPool
+from shmq.client.channel import Channel, ChannelPool, view_of
 from shmq.client.config import ClientConfig
 from shmq.client.errors import RemotingError
 from shmq.model.route import TopicRoute
-from shmq.protocol.bodies.routes import decode_topic_route
+from shmq.protocol.bodies.route import decode_route
 from shmq.protocol.codes import RequestCode, ResponseCode, error_of
 from shmq.protocol.command import Command
 from shmq.protocol.headers.naming import GetRouteInfoHeader
@@ -70,7 +70,7 @@ class NameServers:
             return None
         if response.code != ResponseCode.SUCCESS or response.body is None:
             raise error_of(response.code, response.remark)
-        return decode_topic_route(response.body)
+        return decode_route(view_of(response))
 
     def _limit_s(self, timeout_s: float | None) -> float:
         return timeout_s if timeout_s is not None else self._config.mq_client_api_timeout_ms / 1000

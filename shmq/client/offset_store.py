@@ -15,12 +15,13 @@ import threading
 from collections.abc import Callable, Collection
 from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from shmq.base import log
 from shmq.base.errors import ClientFault, ShmqError
 from shmq.base.files import write_durably
 from shmq.model.message_queue import MessageQueue
+from shmq.protocol.bodies.dialect import queue_of
 from shmq.protocol.fastjson import loads as tolerant_loads
 
 NO_OFFSET = -1
@@ -199,12 +200,4 @@ def _encode(offsets: dict[MessageQueue, int]) -> str:
 def _decode(text: str) -> dict[MessageQueue, int]:
     """Read the form above; keys may also be the queue's JSON text inside a string, as strict writers do
     it."""
-    offsets: dict[MessageQueue, int] = {}
-    for key, offset in tolerant_loads(text)["offsetTable"].items():
-        queue = key if isinstance(key, MessageQueue) else _queue_of(json.loads(key))
-        offsets[queue] = int(offset)
-    return offsets
-
-
-def _queue_of(members: dict[str, Any]) -> MessageQueue:
-    return MessageQueue(members["topic"], members["brokerName"], int(members["queueId"]))
+    return {queue_of(key): int(offset) for key, offset in tolerant_loads(text)["offsetTable"].items()}

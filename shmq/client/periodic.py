@@ -50,9 +50,8 @@ class Periodic:
             self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
             self._thread.start()
 
-    def hurry(self, duty: Duty) -> None:
-        """Run a duty now instead of at its time."""
-        duty.due = 0.0
+    def wake(self) -> None:
+        """Look at the due times again: somebody stored an earlier one."""
         self._bell.set()
 
     def stop(self, limit_s: float = 3.0) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from shmq.client.channel import view_of
 from shmq.client.links import BrokerLink
 from shmq.client.pulled_message import PulledMessage
 from shmq.model.message_queue import MessageQueue
@@ -106,9 +107,9 @@ class PullRequest:
         header = response.read_header(PullMessageResponseHeader)
         bounds = (header.min_offset, header.max_offset)
         messages: list[PulledMessage] = []
-        if status is PullStatus.FOUND and response.body is not None:
+        if status is PullStatus.FOUND:
             name = self.queue.broker_name
-            messages = [PulledMessage(record, name, bounds) for record in iter_records(response.body_view())]
+            messages = [PulledMessage(record, name, bounds) for record in iter_records(view_of(response))]
             messages = wanted(messages, self.subscription)
         return PullResult(status, header.next_begin_offset, *bounds, messages, header.suggest_which_broker_id)
 

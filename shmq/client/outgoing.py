@@ -1,0 +1,94 @@
+"""Outgoing: one message on its way: checked, with its unique key, compressed, its properties encoded.
+
+Made once per send call, before the first attempt, in the calling thread; retries reuse it, so all attempts
+carry the same key and nothing is compressed twice. The caller's message keeps its own body.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from shmq.base.clock import now_ms
+from shmq.base.errors import ClientFault, MessageIllegal
+from shmq.client.producer_config import ProducerConfig
+from shmq.model import properties as names
+from shmq.model.compression import COMPRESSION_FLAGS, compress
+from shmq.model.message import Message
+from shmq.model.message_id import unique_key
+from shmq.model.names import check_sendable_topic, check_topic
+from shmq.model.properties import encode_properties
+from shmq.model.sys_flag import COMPRESSED
+
+Body = bytes | bytearray | memoryview
+
+LONE_PROPERTIES = frozenset(
+    {
+        *(names.DELAY, names.TIMER_DELAY_SEC, names.TIMER_DELAY_MS, names.TIMER_DELIVER_MS),
+        *(names.TRANSACTION_PREPARED, names.PRODUCER_GROUP, names.RETRY_TOPIC),
+    }
+)
+"""A message with one of these needs a broker rule of its own and never travels in a batch."""
+
+
+class Outgoing:
+    """What a send needs of one message."""
+
+    __slots__ = ("body", "born_timestamp", "message", "properties", "sys_flag", "topic", "unique_key")
+
+    def __init__(self, message: Message, config: ProducerConfig) -> None:
+        """Check the message and prepare it; MessageIllegal and InvalidParameter say what is allowed."""
+        check_sendable(message, config.max_message_size)
+        held = message.properties
+        key = held.get(names.UNIQ_KEY)
+        if key is None:
+            key = held[names.UNIQ_KEY] = unique_key()
+        self.message = message
+        self.topic = message.topic
+        self.unique_key = key
+        self.body: Body = message.body
+        self.sys_flag = 0
+        if len(message.body) >= config.compress_msg_body_over_howmuch:
+            self.body, self.sys_flag = compressed(message.body, config)
+        self.properties = encode_properties(held)
+        self.born_timestamp = now_ms()
+
+
+def compressed(body: Body, config: ProducerConfig) -> tuple[bytes, int]:
+    """Return a body compressed as configured, and the sysFlag bits that say so."""
+    flag = COMPRESSION_FLAGS.get(config.compress_type)
+    if flag is None:
+        allowed = ", ".join(COMPRESSION_FLAGS)
+        raise ClientFault(f"compress_type {config.compress_type!r} is unknown; allowed: {allowed}")
+    return compress(body, flag, config.compress_level), COMPRESSED | flag
+
+
+def ordered(properties: dict[str, str]) -> dict[str, str]:
+    """Return properties in the order of a log-ready record: TAGS, then UNIQ_KEY, then the rest."""
+    first = {name: properties[name] for name in (names.TAGS, names.UNIQ_KEY) if name in properties}
+    return {**first, **properties}
+
+
+def travels_alone(message: Message) -> bool:
+    """Tell whether a message may not be part of a batch."""
+    return not LONE_PROPERTIES.isdisjoint(message.properties)
+
+
+@lru_cache(maxsize=4096)
+def _check_topic(topic: str) -> None:
+    """Check a topic's name; only a good one is remembered."""
+    check_topic(topic)
+    check_sendable_topic(topic)
+
+
+def check_sendable(message: Message, max_message_size: int) -> None:
+    """Refuse what no broker would take: topic rules, empty or oversize body."""
+    _check_topic(message.topic)
+    body = message.body
+    if not isinstance(body, bytes | bytearray | memoryview):
+        raise MessageIllegal(f"the body must be bytes, not {type(body).__name__}: encode text first")
+    if not body:
+        raise MessageIllegal("the body is empty: at least one byte is needed")
+    if len(body) > max_message_size:
+        raise MessageIllegal(
+            f"the body has {len(body)} bytes, at most {max_message_size} are allowed (max_message_size)"
+        )

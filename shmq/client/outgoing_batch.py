@@ -1,0 +1,116 @@
+"""OutgoingBatch: many messages of one topic on their way to one queue, prepared together.
+
+Made once per batch; retries reuse it, so every attempt carries the same unique keys and compressed bodies.
+Two wire forms: log-ready CommitLog records for a local shmq broker (`model/record.py`; by numpy from
+`NUMPY_FROM` messages on, which is also where the broker's own fast path begins), RocketMQ's batch elements
+for all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shmq.base.clock import now_ms
+from shmq.client.outgoing import Body, compressed, ordered
+from shmq.client.producer_config import ProducerConfig
+from shmq.model import properties as names
+from shmq.model.message import Message
+from shmq.model.message_id import KeyBlock, unique_key, unique_key_block
+from shmq.model.properties import encode_properties
+from shmq.model.record import encode_record
+from shmq.protocol.bodies.batch import BatchElement, encode_batch_elements
+
+NUMPY_FROM = 16
+
+
+class OutgoingBatch:
+    """The prepared messages; `keys` are their unique keys in order."""
+
+    __slots__ = (
+        "_block",
+        "_bodies",
+        "_flags",
+        "_shared",
+        "_sys_flags",
+        "born_timestamp",
+        "keys",
+        "messages",
+        "topic",
+    )
+
+    def __init__(self, messages: Sequence[Message], config: ProducerConfig, *, may_compress: bool) -> None:
+        """Prepare checked messages of one topic. RocketMQ's own batches are never compressed."""
+        self.topic = messages[0].topic
+        self.messages = messages
+        self.born_timestamp = now_ms()
+        self._bodies: list[Body] = [message.body for message in messages]
+        self._flags = [message.flag for message in messages]
+        self._sys_flags = [0] * len(messages)
+        if may_compress:
+            self._compress(config)
+        self._shared: bytes | None = None
+        """Properties of all messages but for the unique key, when they are the same."""
+        self._block: KeyBlock | None = None
+        self.keys = self._give_keys()
+
+    def _compress(self, config: ProducerConfig) -> None:
+        limit = config.compress_msg_body_over_howmuch
+        for place, body in enumerate(self._bodies):
+            if len(body) >= limit:
+                self._bodies[place], self._sys_flags[place] = compressed(body, config)
+
+    def _give_keys(self) -> list[str]:
+        """Give every message its unique key; fresh ones come as a block, whose text numpy writes."""
+        held = [message.properties for message in self.messages]
+        if any(names.UNIQ_KEY in properties for properties in held) or len(held) > KeyBlock.COUNT_MAX:
+            keys = [properties.get(names.UNIQ_KEY) or unique_key() for properties in held]
+        else:
+            first = held[0]
+            if all(properties == first for properties in held):
+                self._shared = encode_properties(ordered(first))
+            self._block = unique_key_block()
+            keys = [self._block[place] for place in range(len(held))]
+        for properties, key in zip(held, keys, strict=True):
+            properties[names.UNIQ_KEY] = key
+        return keys
+
+    def _rows(self) -> list[bytes]:
+        """Return each message's encoded properties, the key among them."""
+        return [encode_properties(ordered(message.properties)) for message in self.messages]
+
+    def records(self, queue_id: int) -> tuple[Body, list[int]]:
+        """Return log-ready records back to back, and their sizes."""
+        topic = self.topic.encode()
+        if len(self.messages) >= NUMPY_FROM:
+            from shmq.model.record_batch import encode_batch
+
+            return encode_batch(
+                topic=topic,
+                queue_id=queue_id,
+                bodies=self._bodies,
+                properties=self._shared if self._shared is not None else self._rows(),
+                born_timestamp=self.born_timestamp,
+                keys=self._block if self._shared is not None else None,
+                flags=self._flags,
+                sys_flags=self._sys_flags,
+            )
+        records = [
+            encode_record(
+                topic=topic,
+                body=body,
+                properties=properties,
+                queue_id=queue_id,
+                born_timestamp=self.born_timestamp,
+                flag=flag,
+                sys_flag=sys_flag,
+            )
+            for body, properties, flag, sys_flag in zip(
+                self._bodies, self._rows(), self._flags, self._sys_flags, strict=True
+            )
+        ]
+        return b"".join(records), list(map(len, records))
+
+    def elements(self) -> bytes:
+        """Return RocketMQ's batch body."""
+        rows = zip(self._bodies, self._rows(), self._flags, strict=True)
+        return encode_batch_elements(BatchElement(*row) for row in rows)

@@ -1,0 +1,370 @@
+"""Producer: sends messages; synchronously, asynchronously, oneway, in batches, to chosen queues.
+
+    with Producer("my-group") as producer:
+        producer.send(Message("orders", b"hello", tags="TagA"))
+
+RocketMQ's DefaultMQProducer in Python's spelling. Any thread may send; a forked child goes on sending over
+connections of its own. Threads are made only when needed: a sync send runs wholly in the calling thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from enum import Enum
+from types import TracebackType
+from typing import Any, Self
+
+from shmq.base.errors import ClientFault, InvalidParameter
+from shmq.client.accumulator import RECORD_OVERHEAD, Accumulator, Waiting
+from shmq.client.batch import check_batch
+from shmq.client.errors import ClientStateError
+from shmq.client.in_flight import InFlight
+from shmq.client.instance import ClientInstance
+from shmq.client.outgoing import Outgoing, check_sendable, travels_alone
+from shmq.client.outgoing_batch import OutgoingBatch
+from shmq.client.payload import BatchPayload, Payload, SinglePayload
+from shmq.client.producer_config import ProducerConfig, configured
+from shmq.client.queue_selection import MessageQueueSelector
+from shmq.client.send_hooks import CheckForbiddenHook, SendHooks, SendMessageHook
+from shmq.client.send_path import SendPath
+from shmq.client.send_result import SendResult
+from shmq.client.stored_batch import BatchedFuture
+from shmq.model.message import Message
+from shmq.model.message_queue import MessageQueue
+from shmq.model.names import CLIENT_INNER_PRODUCER_GROUP, RESERVED_GROUPS, check_group
+
+ASYNC_COUNT_MAX = 65_536
+"""Unanswered async sends of one producer, without backpressure mode."""
+DRAIN_LIMIT_S = 10.0
+"""How long `shutdown` waits for answers of async sends."""
+
+
+class ServiceState(Enum):
+    """Life of a client object; each state is entered once, but for a start that failed."""
+
+    CREATE_JUST = "CREATE_JUST"
+    RUNNING = "RUNNING"
+    SHUTDOWN_ALREADY = "SHUTDOWN_ALREADY"
+    START_FAILED = "START_FAILED"
+
+
+class Producer:
+    """One producer of a group."""
+
+    def __init__(self, producer_group: str, config: ProducerConfig | None = None, **settings: Any) -> None:
+        """`settings` are fields of ProducerConfig, such as `namesrv_addr="127.0.0.1:9876"`."""
+        self.producer_group = producer_group
+        self.config = configured(ProducerConfig, config, settings)
+        self.hooks = SendHooks()
+        self._state = ServiceState.CREATE_JUST
+        self._state_lock = threading.Lock()
+        self._topics: set[str] = set()
+        self._instance: ClientInstance
+        self._path: SendPath
+
+    # Life
+
+    @property
+    def state(self) -> ServiceState:
+        """Return where in its life this producer is."""
+        return self._state
+
+    @property
+    def client_id(self) -> str:
+        """Return the id brokers know this client by; a forked child has another one."""
+        return self._instance.client_id
+
+    def start(self) -> None:
+        """Check the group and join the client instance; connections follow when needed."""
+        with self._state_lock:
+            if self._state is not ServiceState.CREATE_JUST:
+                raise ClientStateError(
+                    f"this producer is {self._state.value}: a producer is started once; make a new one"
+                )
+            self._state = ServiceState.START_FAILED
+            check_group(self.producer_group)
+            if self.producer_group in RESERVED_GROUPS | {CLIENT_INNER_PRODUCER_GROUP}:
+                raise InvalidParameter(f"group name {self.producer_group!r} is reserved: choose another")
+            self._instance = ClientInstance.acquire(self.config, self.config.client_id())
+            try:
+                self._instance.add_producer(self.producer_group, self)
+            except BaseException:
+                self._instance.release()
+                raise
+            self._begin()
+            self._state = ServiceState.RUNNING
+
+    def _begin(self) -> None:
+        """Set up what sends go through: at start, and again in a forked child."""
+        config = self.config
+        if config.enable_backpressure_for_async_mode:
+            count, size = config.back_pressure_for_async_send_num, config.back_pressure_for_async_send_size
+        else:
+            count, size = ASYNC_COUNT_MAX, config.total_batch_max_bytes
+        self._path = SendPath(self.producer_group, config, self._instance, self.hooks)
+        self._room = InFlight(max(10, count), max(1 << 20, size))
+        self._accumulator = Accumulator(
+            config,
+            self._path.commands,
+            self._room,
+            self._path.link,
+            again=self._send_again,
+            alone=self._send_alone,
+        )
+
+    def shutdown(self) -> None:
+        """Wait for async sends under way (at most 10 s), then leave the group. Again is harmless."""
+        with self._state_lock:
+            if self._state is not ServiceState.RUNNING:
+                return
+            self._state = ServiceState.SHUTDOWN_ALREADY
+        self._accumulator.close()
+        self._room.wait_empty(DRAIN_LIMIT_S)
+        self._instance.remove_producer(self.producer_group)
+        self._instance.release()
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Shut down."""
+        self.shutdown()
+
+    def publish_topics(self) -> set[str]:
+        """Return the topics this producer has sent to (their routes are kept fresh)."""
+        return set(self._topics)
+
+    def after_fork(self) -> None:
+        """In a forked child: start with nothing under way. Called by the instance."""
+        self._state_lock = threading.Lock()
+        self._begin()
+
+    def register_send_message_hook(self, hook: SendMessageHook) -> None:
+        """Have a hook see every attempt."""
+        self.hooks.seeing.append(hook)
+
+    def register_check_forbidden_hook(self, hook: CheckForbiddenHook) -> None:
+        """Have a hook that may veto every attempt."""
+        self.hooks.forbidding.append(hook)
+
+    def _check_running(self, topic: str) -> None:
+        if self._state is not ServiceState.RUNNING:
+            raise ClientStateError(
+                f"this producer is {self._state.value}, not RUNNING: start it (or use a with block) before "
+                "sending"
+            )
+        self._topics.add(topic)
+        self._instance.periodic.start()  # runs already, but in a forked child that sends for the first time
+
+    # Sending
+
+    def send(
+        self,
+        message: Message | Sequence[Message],
+        *,
+        queue: MessageQueue | None = None,
+        selector: MessageQueueSelector | None = None,
+        argument: Any = None,
+        timeout_ms: int | None = None,
+    ) -> SendResult:
+        """Send one message, or a list as one batch, and wait for the broker's answer.
+
+        With `queue`, or `selector` and its `argument`, there is exactly one attempt. Errors: MessageIllegal
+        and InvalidParameter for what may not be sent, BrokerError for a refusal, ClientError when all
+        attempts failed; `code` tells why.
+        """
+        payload = self._payload(message)
+        target = self._target(payload, queue, selector, argument)
+        return self._path.send(payload, self._timeout_ms(timeout_ms), target)
+
+    def send_oneway(
+        self,
+        message: Message,
+        *,
+        queue: MessageQueue | None = None,
+        selector: MessageQueueSelector | None = None,
+        argument: Any = None,
+    ) -> None:
+        """Send one message without an answer: quick, and a loss is not noticed."""
+        outgoing = Outgoing(message, self.config)
+        self._check_running(message.topic)
+        if selector is not None:
+            queue = self._path.select(message, selector, argument)
+        self._path.send_oneway(outgoing, queue)
+
+    def send_async(
+        self,
+        message: Message | Sequence[Message],
+        on_success: Callable[[SendResult], object] | None = None,
+        on_exception: Callable[[BaseException], object] | None = None,
+        *,
+        queue: MessageQueue | None = None,
+        selector: MessageQueueSelector | None = None,
+        argument: Any = None,
+        timeout_ms: int | None = None,
+    ) -> BatchedFuture:
+        """Hand a message (or a list as one batch) over and return its future.
+
+        Exactly one of the callbacks is called, by a client thread, which must not be kept long. Waits for
+        room when too much is under way, up to the timeout; then the future fails with TooMuchRequest.
+        """
+        deadline = time.monotonic() + self._timeout_ms(timeout_ms) / 1000
+        future = BatchedFuture()
+        if on_success is not None or on_exception is not None:
+            future.add_done_callback(_calling(on_success, on_exception))
+        if isinstance(message, Message):
+            check_sendable(message, self.config.max_message_size)
+            self._check_running(message.topic)
+            if selector is not None:
+                queue = self._path.select(message, selector, argument)
+            size = len(message.body) + RECORD_OVERHEAD
+            attempts = self.config.retry_times_when_send_async_failed
+            waiting = Waiting(message, future, deadline, attempts, queue is not None, size)
+            target = queue if queue is not None else self._path.choose(self._path.publish_info(message.topic))
+            if self._enter(waiting):
+                if self._batches(message, target):
+                    self._accumulator.add(waiting, target)
+                else:
+                    self._send_alone(waiting, queue)
+            return future
+        payload = self._payload(message)
+        target_queue = self._target(payload, queue, selector, argument)
+        size = sum(len(member.body) for member in message)
+        waiting = Waiting(message[0], future, deadline, 0, target_queue is not None, size)
+        if self._enter(waiting):
+            self._dispatch(payload, waiting, target_queue)
+        return future
+
+    def _enter(self, waiting: Waiting) -> bool:
+        """Take room for an async send; without any, its future fails."""
+        try:
+            self._room.enter(waiting.size, waiting.deadline)
+        except Exception as error:
+            waiting.future.set_exception(error)
+            return False
+        return True
+
+    def _batches(self, message: Message, queue: MessageQueue) -> bool:
+        """Tell whether a message joins a batch: by the setting, else whenever its broker is a local shmq."""
+        auto = self.config.auto_batch
+        if auto is False or self.hooks or travels_alone(message):
+            return False
+        return auto is True or self._path.is_local(queue)
+
+    def _send_alone(self, waiting: Waiting, queue: MessageQueue | None) -> None:
+        """Send one message of its own request."""
+        try:
+            payload = SinglePayload(Outgoing(waiting.message, self.config), self._path.commands)
+        except Exception as error:
+            self._settle(waiting, None, error)
+            return
+        self._dispatch(payload, waiting, queue)
+
+    def _send_again(self, waiting: Waiting, failed: MessageQueue) -> None:
+        """Retry a message whose batch broke: on another broker's queue, unless the caller named the queue."""
+        self._path.later(lambda: self._choose_again(waiting, failed))
+
+    def _choose_again(self, waiting: Waiting, failed: MessageQueue) -> None:
+        queue = failed
+        try:
+            if not waiting.fixed:
+                info = self._path.publish_info(failed.topic)
+                queue = self._path.choose(info, failed.broker_name)
+        except Exception as error:
+            self._settle(waiting, None, error)
+        else:
+            self._accumulator.add(waiting, queue)
+
+    def _dispatch(self, payload: Payload, waiting: Waiting, queue: MessageQueue | None) -> None:
+        """Send a payload asynchronously; its answer settles the future."""
+        try:
+            self._path.send_async(
+                payload,
+                waiting.deadline,
+                queue,
+                lambda result, error: self._settle(waiting, result, error),
+                waiting.attempts + 1,
+            )
+        except Exception as error:
+            self._settle(waiting, None, error)
+
+    def _settle(self, waiting: Waiting, result: SendResult | None, error: Exception | None) -> None:
+        self._room.leave(1, waiting.size)
+        if result is not None:
+            waiting.future.set_result(result)
+        else:
+            waiting.future.set_exception(error or ClientFault("the send ended without a result"))
+
+    def _payload(self, message: Message | Sequence[Message]) -> Payload:
+        """Check and prepare what is to be sent."""
+        if isinstance(message, Message):
+            outgoing = Outgoing(message, self.config)
+            self._check_running(message.topic)
+            return SinglePayload(outgoing, self._path.commands)
+        check_batch(message)
+        for member in message:
+            check_sendable(member, self.config.max_message_size)
+        self._check_running(message[0].topic)
+        return BatchPayload(OutgoingBatch(message, self.config, may_compress=False), self._path.commands)
+
+    def _target(
+        self,
+        payload: Payload,
+        queue: MessageQueue | None,
+        selector: MessageQueueSelector | None,
+        argument: Any,
+    ) -> MessageQueue | None:
+        if queue is not None and queue.topic != payload.topic:
+            raise ClientFault(f"the queue belongs to topic {queue.topic!r}, the message to {payload.topic!r}")
+        if selector is not None:
+            return self._path.select(payload.message, selector, argument)
+        return queue
+
+    def _timeout_ms(self, timeout_ms: int | None) -> int:
+        return timeout_ms if timeout_ms is not None else self.config.send_msg_timeout_ms
+
+    # Queries
+
+    def fetch_publish_message_queues(self, topic: str) -> list[MessageQueue]:
+        """Return the queues of a topic that may be sent to."""
+        self._check_running(topic)
+        return list(self._path.publish_info(topic).queues)
+
+    def max_offset(self, queue: MessageQueue) -> int:
+        """Return the next offset to be written."""
+        return self._instance.calls.max_offset(queue)
+
+    def min_offset(self, queue: MessageQueue) -> int:
+        """Return the oldest offset that can be read."""
+        return self._instance.calls.min_offset(queue)
+
+    def search_offset(self, queue: MessageQueue, timestamp_ms: int) -> int:
+        """Return the first offset stored at or after a time."""
+        return self._instance.calls.search_offset(queue, timestamp_ms)
+
+    def earliest_msg_store_time(self, queue: MessageQueue) -> int:
+        """Return when the queue's oldest message was stored (ms), -1 for an empty queue."""
+        return self._instance.calls.earliest_store_time(queue)
+
+
+def _calling(
+    on_success: Callable[[SendResult], object] | None,
+    on_exception: Callable[[BaseException], object] | None,
+) -> Callable[[Any], None]:
+    """Return a done-callback that calls the one of the two that fits."""
+
+    def done(future: BatchedFuture) -> None:
+        error = future.exception()
+        if error is None:
+            if on_success is not None:
+                on_success(future.result())
+        elif on_exception is not None:
+            on_exception(error)
+
+    return done
