@@ -1,7 +1,7 @@
-"""The two store threads beside the main loop: the flusher, and the allocator of CommitLog segments.
+"""The three store threads beside the main loop: flusher, checkpointer, and allocator of CommitLog segments.
 
 Started before the first appender, stopped after the last: then the final flush makes everything that was
-appended durable. Both release the interpreter lock while they wait for the disk.
+appended durable. All release the interpreter lock while they wait for the disk.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from shmq.model.settings import BrokerSettings
 from shmq.shm.control_page import ControlPage, PageState
 from shmq.shm.doorbell import Doorbell
 from shmq.shm.page_layout import FLUSHED_POSITION, WRITE_POSITION
+from shmq.store.checkpointer import Checkpointer
 from shmq.store.flusher import Flusher
 from shmq.store.names import StoreLayout
 from shmq.store.segment_allocator import SegmentAllocator
@@ -19,7 +20,7 @@ from shmq.store.segment_descriptors import SegmentDescriptors
 
 
 class FlushService:
-    """Wires flusher and allocator to one page."""
+    """Wires the three to one page."""
 
     def __init__(
         self,
@@ -34,23 +35,30 @@ class FlushService:
         self._allocator = SegmentAllocator(
             layout, page, bells, self._descriptors, zero_ahead_bytes=settings.zero_ahead_bytes
         )
-        self._flusher = Flusher(
-            layout, page, bells, self._descriptors, settings, on_wake=self._allocator.wake
-        )
+        self._flusher = Flusher(layout, page, bells, self._descriptors, settings, on_wake=self._wake)
+
+        self._checkpointer = Checkpointer(layout, page, settings)
+
+    def _wake(self) -> None:
+        """Called in the flusher's thread: something was appended or flushed."""
+        self._allocator.wake()
+        self._checkpointer.wake()
 
     def start(self) -> None:
-        """Make the first segment ready, then start both threads. OSError when the disk refuses."""
+        """Make the first segment ready, then start the threads. OSError when the disk refuses."""
         self._allocator.prepare()
         self._flusher.start()
         self._allocator.start()
+        self._checkpointer.start()
 
     def stop(self) -> bool:
-        """End both threads and flush what is left. After the last appender is gone; twice is harmless.
+        """End the threads and flush what is left. After the last appender is gone; twice is harmless.
 
         True when everything that was appended is on the disk.
         """
         self._allocator.stop()
         self._flusher.stop()
+        self._checkpointer.stop()
         self._descriptors.close()
         words = self._page.words
         return self._page.state is PageState.OK and words[FLUSHED_POSITION] == words[WRITE_POSITION]
