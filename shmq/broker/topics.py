@@ -215,6 +215,8 @@ class TopicRegistry:
         length = max(len(maxima), len(known))
         both = zip(maxima + [0] * (length - len(maxima)), known + [0] * (length - len(known)), strict=True)
         self._deleted[topic] = [max(pair) for pair in both]
+        if not any(self._deleted[topic]):
+            del self._deleted[topic]  # it never had a message: nothing to go on from
         self._write()  # unchanged content is not written again
 
     def _save(self) -> None:
