@@ -12,6 +12,7 @@ Main thread of the supervisor only.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from shmq.shm.doorbell import Doorbell
 from shmq.shm.page_layout import INDEXED_POSITION, LAST_STORE_TIME, SLOT_COUNT, WRITE_POSITION
 from shmq.shm.worker_slots import SlotTable
 from shmq.store.names import StoreLayout
+from shmq.store.recovery import is_empty, open_or_recover
 from shmq.store.run_marks import Identity, mark_stopped
 from shmq.supervisor.children import Child
 from shmq.supervisor.crash_repair import StuckHolderDetector, needs_repair, repair, tidy_dead_slot
@@ -76,7 +78,10 @@ class SharedState:
         try:
             if kept is not None:
                 _repair_kept(layout, name, kept, bells)
-            recover_in_child(root, settings, adopt=adopt, log_dir=log_dir, interrupts=signals.fileno())
+            if is_empty(root, settings):
+                open_or_recover(root, settings, adopt, owner_pid=os.getpid())
+            else:
+                recover_in_child(root, settings, adopt=adopt, log_dir=log_dir, interrupts=signals.fileno())
             page = ControlPage.attach(name)
             return cls(layout, name, page, bells)
         finally:
