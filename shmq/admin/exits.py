@@ -16,6 +16,8 @@ from shmq.base.errors import (
     TopicNotExist,
     Unavailable,
 )
+from shmq.client import errors as client_errors
+from shmq.client.errors import ClientError
 from shmq.protocol.codes import ResponseCode
 
 
@@ -51,6 +53,15 @@ BY_RESPONSE: dict[int, ExitCode] = {
 }
 """What a broker's or name server's answer means for a script."""
 
+BY_CLIENT_CODE: dict[int, ExitCode] = {
+    client_errors.CONNECT_BROKER_EXCEPTION: ExitCode.UNAVAILABLE,
+    client_errors.ACCESS_BROKER_TIMEOUT: ExitCode.TIMEOUT,
+    client_errors.BROKER_NOT_EXIST: ExitCode.NOT_FOUND,
+    client_errors.NO_NAME_SERVER: ExitCode.UNAVAILABLE,
+    client_errors.NOT_FOUND_TOPIC: ExitCode.NOT_FOUND,
+}
+"""What the client's own codes mean for a script; it also reports a broker's last answer by its code."""
+
 BY_ERROR: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (KeyboardInterrupt, ExitCode.INTERRUPTED),
     (TimeoutError, ExitCode.TIMEOUT),
@@ -73,6 +84,8 @@ BY_ERROR: tuple[tuple[type[BaseException], ExitCode], ...] = (
 
 def exit_code_of(error: BaseException) -> ExitCode:
     """The exit code for an error that ended a command."""
-    if isinstance(error, BrokerError) and error.code in BY_RESPONSE:
-        return BY_RESPONSE[error.code]
+    if isinstance(error, BrokerError | ClientError):
+        by_code = (BY_CLIENT_CODE | BY_RESPONSE).get(error.code)
+        if by_code is not None:
+            return by_code
     return next((code for kind, code in BY_ERROR if isinstance(error, kind)), ExitCode.INTERNAL)
