@@ -1,20 +1,24 @@
 """A page, a store and real worker processes without a supervisor, and a coordinator of a hundred lines.
 
-For tests of the worker alone. The stand-in coordinator knows topics, groups and nothing of membership rules: tests set
-what it answers. Everything lives in one temporary folder; `close` takes all of it away.
+For tests of the worker alone. The stand-in coordinator knows topics, groups and nothing of membership rules:
+tests set what it answers. Everything lives in one temporary folder; `close` takes all of it away.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pickle
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +37,8 @@ from shmq.protocol.bodies.heartbeat import subscription_json
 from shmq.protocol.codes import ResponseCode
 from shmq.protocol.command import Command, decode_frame, encode_command
 from shmq.protocol.frame import FrameDecoder
+from shmq.protocol.headers.pull import PullMessageHeader
+from shmq.protocol.headers.send import SendMessageV2Header
 from shmq.protocol.internal import (
     ClientHeader,
     ForwardAnswerHeader,
@@ -56,8 +62,7 @@ from shmq.store.flusher import Flusher
 from shmq.store.names import StoreLayout
 from shmq.store.segment_allocator import SegmentAllocator
 from shmq.store.segment_descriptors import SegmentDescriptors
-
-from .waiting import wait_until
+from tests.helpers.waiting import wait_until
 
 CHILD = "import pickle, sys; from shmq.worker.main import run; run(pickle.load(sys.stdin.buffer))"
 
@@ -80,7 +85,7 @@ class StandInCoordinator:
         self.topics: dict[str, TopicConfig] = {}
         self.groups: dict[str, GroupState] = {}
         self.events: list[tuple[int, Any]] = []
-        self.forward_answers: dict[int, Command] = {}
+        self.answers: list[int] = []
         self.auto_create = True
         self.answer_forwards = True
         self._writer = DirectoryWriter(page)
@@ -125,7 +130,7 @@ class StandInCoordinator:
         self._listening.close()
         self._path.unlink(missing_ok=True)
 
-    # -- what it knows -----------------------------------------------------------------------------------------
+    # -- what it knows -------------------------------------------------------------------------------------
 
     def add_topic(self, name: str, queues: int = 4, perm: int = 6) -> TopicConfig:
         config = TopicConfig(name, queues, queues, perm)
@@ -136,13 +141,12 @@ class StandInCoordinator:
     def add_group(
         self, name: str, subscriptions: dict[str, str] | None = None, members: int = 1
     ) -> GroupState:
+        wanted = subscriptions or {}
         state = GroupState(
             SubscriptionGroupConfig(name).to_json(),
-            members=members if subscriptions else 0,
-            message_model="CLUSTERING" if subscriptions else None,
-            subscriptions={
-                t: subscription_json(build_subscription(t, e, 1)) for t, e in (subscriptions or {}).items()
-            },
+            members=members if wanted else 0,
+            message_model="CLUSTERING" if wanted else None,
+            subscriptions={t: subscription_json(build_subscription(t, e, 1)) for t, e in wanted.items()},
         )
         self.groups[name] = state
         return state
@@ -162,13 +166,15 @@ class StandInCoordinator:
             for link in self._links:
                 link.send(Command.request(code, header, body, oneway=oneway))
 
+        answered = len(self.answers) + (0 if oneway else len(self._links))
         self._loop.call_soon_threadsafe(tell)
+        wait_until(lambda: len(self.answers) >= answered, 5, "workers acknowledge the change")
 
-    # -- serving -----------------------------------------------------------------------------------------------
+    # -- serving -------------------------------------------------------------------------------------------
 
     def _on_command(self, link: Connection, command: Command) -> None:
         if command.is_response:
-            self.events.append((-1, command.code))
+            self.answers.append(command.code)
             return
         answer = self._answer(command)
         if answer is not None and not command.is_oneway:
@@ -365,3 +371,57 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def running_rig(settings: BrokerSettings = SMALL, workers: int = 1, topics: int = 1) -> Iterator[WorkerRig]:
+    """A started rig with topics `T0`, `T1` ... of four queues; checks that the workers end well."""
+    folder = Path(tempfile.mkdtemp(prefix="shmq-rig-"))
+    rig = WorkerRig(folder, settings, workers)
+    try:
+        for n in range(topics):
+            rig.coordinator.add_topic(f"T{n}", 4)
+        yield rig.start()
+    finally:
+        codes = rig.close()
+        shutil.rmtree(folder)
+    assert codes == [0] * len(codes)
+
+
+def send_request(
+    topic: str = "T0",
+    body: bytes = b"hello",
+    *,
+    queue_id: int = 0,
+    properties: str = "UNIQ_KEY\x01K1\x02WAIT\x01true\x02",
+    code: int = 310,
+    serialization: int = 2,
+    **changes: Any,
+) -> Command:
+    """A send as a client makes it; `changes` replace header fields."""
+    header = SendMessageV2Header("PG", topic, "TBW102", 4, queue_id, 0, 1_700_000_000_000, 0, properties)
+    for name, value in changes.items():
+        setattr(header, name, value)
+    return Command.request(code, header, body, serialization=serialization)
+
+
+def pull_request(
+    topic: str = "T0",
+    queue_offset: int = 0,
+    *,
+    group: str = "CG",
+    queue_id: int = 0,
+    count: int = 32,
+    sys_flag: int = 4,
+    suspend_ms: int = 0,
+    expression: str | None = "*",
+    serialization: int = 0,
+    **changes: Any,
+) -> Command:
+    """A pull with its own subscription; JSON by default: RocketMQ's limits hold for it."""
+    header = PullMessageHeader(
+        group, topic, queue_id, queue_offset, count, sys_flag, -1, suspend_ms, 0, expression
+    )
+    for name, value in changes.items():
+        setattr(header, name, value)
+    return Command.request(11, header, serialization=serialization)
