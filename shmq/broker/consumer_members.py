@@ -58,8 +58,9 @@ class ConsumerMembers:
         return self._members.get(key)
 
     def find(self, client_id: str) -> Client | None:
-        """The member of that client id."""
-        return next((client for client in self._members.values() if client.client_id == client_id), None)
+        """The member of that client id; of several connections the latest, as an older one may be dead."""
+        found = (client for client in reversed(self._members.values()) if client.client_id == client_id)
+        return next(found, None)
 
     def beat(
         self, client: Client, consumption: Consumption, wanted: Iterable[SubscriptionData], now_ms: int

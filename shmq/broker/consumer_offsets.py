@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from shmq.base.clock import SYSTEM_CLOCK, Clock
 from shmq.broker.config_file import ConfigFile
 from shmq.model.data_version import DataVersion
+from shmq.shm import page_layout as at
+from shmq.shm.control_page import ControlPage
 from shmq.shm.directory import DirectoryView, DirectoryWriter
 from shmq.shm.offset_slots import NO_OFFSET, OffsetSlots
 
@@ -29,21 +31,17 @@ class ConsumerOffsets:
     """All consumer offsets of this broker."""
 
     def __init__(
-        self,
-        file: ConfigFile,
-        directory: DirectoryView,
-        writer: DirectoryWriter,
-        slots: OffsetSlots,
-        clock: Clock = SYSTEM_CLOCK,
+        self, file: ConfigFile, page: ControlPage, directory: DirectoryView, clock: Clock = SYSTEM_CLOCK
     ) -> None:
-        """Use the page behind `directory`; nothing is read from the file but its version."""
+        """Use the slots of `page`; nothing is read from the file but its version."""
         self._file = file
+        self._page = page
         self._directory = directory
-        self._writer = writer
-        self._slots = slots
+        self._writer = DirectoryWriter(page)
+        self._slots = OffsetSlots(page)
         self._clock = clock
         self._version = DataVersion.from_json(file.load().get("dataVersion"))
-        self._exported: dict[str, dict[int, int]] | None = None
+        self._exported: list[int] | None = None
 
     # -- slots --
 
@@ -121,13 +119,31 @@ class ConsumerOffsets:
 
     def export(self) -> bool:
         """Write consumerOffset.json if any offset moved since the last time; True when it was written."""
-        table = {f"{topic}@{group}": self.committed(group, topic) for group, topic in self.pairs()}
-        if table == self._exported:
+        self._directory.catch_up()
+        words = self._all_words()
+        if words == self._exported:
             return False
+        table: dict[str, dict[int, int]] = {}
+        for group, topic in self._directory.offset_groups():
+            slots = self._directory.offset_slots(group, topic)
+            offsets = {
+                queue_id: words[slot * at.OFFSET_WORDS + at.OFFSET_COMMITTED]
+                for queue_id, slot in enumerate(slots)
+                if slot is not None
+            }
+            stored = {queue_id: offset for queue_id, offset in offsets.items() if offset != NO_OFFSET}
+            if stored:
+                table[f"{topic}@{group}"] = stored
         self._version = self._version.next(self._clock.now_ms())
         self._file.save(self._to_json(table))
-        self._exported = table
+        self._exported = words
         return True
+
+    def _all_words(self) -> list[int]:
+        """All used slots in one copy: comparing and reading them word by word would stop the loop."""
+        first = self._page.offset_slots_start
+        used = self._page.words[at.OFFSET_SLOTS_USED] * at.OFFSET_WORDS
+        return self._page.words[first : first + used].tolist()
 
     def _to_json(self, table: dict[str, dict[int, int]]) -> dict[str, Any]:
         topics: dict[str, list[str]] = {}

@@ -85,9 +85,14 @@ class Announcer:
         header = TopicChangedHeader(topic, True)
         await self._links.tell_all(InternalCode.TOPIC_CHANGED, header, None, LIMIT_S)
 
-    async def group_changed(self, group: str) -> None:
-        """Tell workers the present state of a group, or that it is gone."""
-        self._epoch.bump()
+    async def group_changed(self, group: str, *, members_only: bool = False) -> None:
+        """Tell workers the present state of a group, or that it is gone.
+
+        A change of members or of their subscriptions alone is nothing direct readers have to ask about: it
+        comes with every rebalance.
+        """
+        if not members_only:
+            self._epoch.bump()
         if not self._settling.settled:
             return
         state = self._states.state(group)

@@ -49,9 +49,8 @@ from shmq.shm.append_lock import AppendLock
 from shmq.shm.boot import ChildBoot
 from shmq.shm.control_page import ControlPage
 from shmq.shm.counters import SlotCounters
-from shmq.shm.directory import DirectoryView, DirectoryWriter
+from shmq.shm.directory import DirectoryView
 from shmq.shm.doorbell import Doorbell
-from shmq.shm.offset_slots import OffsetSlots
 from shmq.shm.supervisor_watch import SupervisorWatch
 from shmq.shm.worker_slots import FIRST_WORKER_SLOT, WORKERS_MAX, SlotTable, process_start_time
 from shmq.store.message_store import MessageStore
@@ -95,15 +94,11 @@ class Coordinator:
         self.queues = Queues(self.page, directory, self.lock, self.store.layout, self.store.queues.drop)
         self.topics = TopicRegistry(ConfigFile(config / "topics.json"), self.queues, settings)
         self.groups = GroupRegistry(ConfigFile(config / "subscriptionGroup.json"), settings)
-        self.offsets = ConsumerOffsets(
-            ConfigFile(config / "consumerOffset.json"),
-            directory,
-            DirectoryWriter(self.page),
-            OffsetSlots(self.page),
-        )
+        self.offsets = ConsumerOffsets(ConfigFile(config / "consumerOffset.json"), self.page, directory)
         self.clients = ClientTable()
         self.locks = QueueLocks()
         self.resets = OffsetResets()
+        self.duty = DutyCycle(self.loop, self.clock)
         self.stats = BrokerStats(settings.broker_cluster_name, self.clock.now_ms())
         self.states = GroupStates(self.topics, self.groups, self.clients, self.resets)
 
@@ -119,6 +114,7 @@ class Coordinator:
             broker_addr,
             str(broker_socket(self.boot.runtime_dir, settings.broker_name)),
             self.counters.add,
+            lambda: self.duty.hurry("registration"),
         )
         announcer = Announcer(
             self.links,
@@ -169,7 +165,6 @@ class Coordinator:
                 self.settings,
                 self.counters.add,
             )
-        self.duty = DutyCycle(self.loop, self.clock)
         self.duty.add("registration", self.registration)
         self.duty.add("offsets", OffsetExport(self.offsets, self.settings), SECOND_MS)
         self.duty.add("statistics", StatsSampling(self.stats, self.clock))

@@ -78,11 +78,11 @@ class Forwarding:
         finally:
             self._under_way -= 1
 
-    def clients_left(self, groups: Iterable[str]) -> None:
-        """Clients disconnected or expired: tell the rest of these consumer groups, and the workers."""
+    def members_changed(self, groups: Iterable[str]) -> None:
+        """Clients left these consumer groups, or came back to them: tell the members and the workers."""
         for group in groups:
             self._ctx.announce.members_changed(group)
-            self.later(self._ctx.announce.group_changed(group))
+            self.later(self._ctx.announce.group_changed(group, members_only=True))
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something nobody waits for; its errors are logged."""

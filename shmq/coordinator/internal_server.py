@@ -89,7 +89,7 @@ class InternalServer:
         link: WorkerLink | None = connection.state
         if link is not None and self._links.remove(link):
             log.event(_logger, logging.INFO, "worker_left", slot=link.slot, pid=link.pid)
-            self._forwarding.clients_left(self._ctx.clients.worker_lost(link.slot))
+            self._forwarding.members_changed(self._ctx.clients.worker_lost(link.slot))
             self._calls.worker_lost(link.slot)
 
     def _start(
@@ -120,7 +120,7 @@ class InternalServer:
         link = WorkerLink(connection, header.slot, header.pid)
         connection.state = link
         if self._links.get(header.slot) is not None:
-            self._forwarding.clients_left(self._ctx.clients.worker_lost(header.slot))
+            self._forwarding.members_changed(self._ctx.clients.worker_lost(header.slot))
             self._calls.worker_lost(header.slot)
         self._links.add(link)
         log.event(_logger, logging.INFO, "worker_joined", slot=header.slot, pid=header.pid)
@@ -134,7 +134,7 @@ class InternalServer:
     def _client_closed(self, link: WorkerLink, command: Command) -> None:
         key = ClientKey(link.slot, command.read_header(internal.ClientHeader).conn_id)
         self._calls.closed(key)
-        self._forwarding.clients_left(self._ctx.clients.closed(key))
+        self._forwarding.members_changed(self._ctx.clients.closed(key))
 
     def _client_response(self, link: WorkerLink, command: Command) -> None:
         key = ClientKey(link.slot, command.read_header(internal.ClientHeader).conn_id)
@@ -157,11 +157,13 @@ class InternalServer:
             restore_locks(self._ctx.locks, content)
         elif header.key == CLIENT_NOTE:
             key = ClientKey(link.slot, header.conn_id)
-            restore_client(self._ctx.clients, key, content, self._ctx.clock.now_ms())
+            link.restored |= restore_client(self._ctx.clients, key, content, self._ctx.clock.now_ms())
 
     def _replay_done(self, link: WorkerLink, command: Command) -> None:
         del command
         link.replayed = True
+        if self._settling.settled:  # it had been waited for in vain, or its link only broke
+            self._forwarding.members_changed(sorted(link.restored))
 
     async def _forward(self, link: WorkerLink, command: Command) -> Command:
         return await self._forwarding.forward(link, command)

@@ -7,6 +7,7 @@ Coordinator's loop only.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from shmq.base.errors import RemoteFault, Unavailable
 from shmq.net.connection import Connection
@@ -20,9 +21,10 @@ _LIMITS = ConnectionLimits(idle_s=float("inf"))
 class NamesrvChannel:
     """The way to one name server."""
 
-    def __init__(self, address: str) -> None:
-        """Name the server; nothing is opened yet."""
+    def __init__(self, address: str, on_lost: Callable[[], None]) -> None:
+        """Name the server; nothing is opened yet. `on_lost` is called when its connection ends."""
         self.address = address
+        self._on_lost = on_lost
         self.registered = False
         """Whether the server has taken a full registration over the present connection."""
         self._connection: Connection | None = None
@@ -74,7 +76,9 @@ class NamesrvChannel:
     def _on_close(self, connection: Connection) -> None:
         if connection is self._connection:
             self._connection = None
-            self.registered = False
+            if self.registered:
+                self.registered = False
+                self._on_lost()
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(RemoteFault(f"name server {self.address} closed the connection"))

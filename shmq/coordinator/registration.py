@@ -46,15 +46,20 @@ class Registration:
         broker_addr: str,
         unix_socket: str,
         count: Callable[[str, int], None],
+        on_lost: Callable[[], None],
     ) -> None:
-        """`settings.namesrvAddr` lists the servers: `host:port` or `unix:/path`, separated by `;`."""
+        """`settings.namesrvAddr` lists the servers: `host:port` or `unix:/path`, separated by `;`.
+
+        `on_lost` is called when a server that knew this broker is gone: it forgets the broker, so `step`
+        should run.
+        """
         self._settings = settings
         self._topics = topics
         self._broker_addr = broker_addr
         self._unix_socket = unix_socket
         self._count = count
         addresses = dict.fromkeys(filter(None, map(str.strip, settings.now.namesrv_addr.split(";"))))
-        self._channels = [NamesrvChannel(address) for address in addresses]
+        self._channels = [NamesrvChannel(address, on_lost) for address in addresses]
         self._failing: set[str] = set()
         self._round: asyncio.Task[None] | None = None
         self._rounds = 0

@@ -61,7 +61,7 @@ class ClientExpiry:
         changed = self._clients.expire(wall_ms, self._settings.now.channel_expired_timeout)
         if changed:
             log.event(_logger, logging.WARNING, "clients_expired", groups=sorted(changed))
-            self._forwarding.clients_left(changed)
+            self._forwarding.members_changed(changed)
         self._locks.expire(wall_ms)
         return now_ms + EXPIRY_LOOK_MS
 

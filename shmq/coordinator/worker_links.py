@@ -20,13 +20,18 @@ _logger = log.get(__name__)
 
 
 class WorkerLink:
-    """One worker's connection. `replayed` is true once it has told all that it held before."""
+    """One worker's connection.
+
+    `replayed` is true once it has told all that it held before, `restored` names the consumer groups that
+    came with it.
+    """
 
     def __init__(self, connection: Connection, slot: int, pid: int) -> None:
         """Bind the worker in `slot` to its connection."""
         self.slot = slot
         self.pid = pid
         self.replayed = False
+        self.restored: set[str] = set()
         self._connection = connection
         self._waiting: dict[int, asyncio.Future[Command]] = {}
 

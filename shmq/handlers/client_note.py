@@ -54,8 +54,9 @@ def _identity(client: Client) -> dict[str, Any]:
     return {"client": client.client_id, "language": client.language, "version": client.version}
 
 
-def restore_client(clients: ClientTable, key: ClientKey, content: bytes, now_ms: int) -> None:
-    """Register again what a note says; its heartbeat counts from now."""
+def restore_client(clients: ClientTable, key: ClientKey, content: bytes, now_ms: int) -> set[str]:
+    """Register again what a note says, as if its heartbeat came now; returns the consumer groups."""
+    groups = set()
     for row in orjson.loads(content):
         client = Client(key, row["client"], row["language"], row["version"], clients.peer_of(key))
         if "how" not in row:
@@ -67,3 +68,5 @@ def restore_client(clients: ClientTable, key: ClientKey, content: bytes, now_ms:
         )
         wanted = [subscription_of(members) for members in row["subscriptions"]]
         clients.beat_consumer(client, row["group"], consumption, wanted, now_ms)
+        groups.add(row["group"])
+    return groups

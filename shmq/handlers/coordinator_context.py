@@ -60,8 +60,8 @@ class Announcements(Protocol):
     async def topic_deleted(self, topic: str) -> None:
         """Tell workers that a topic is gone (operators delete it at name servers themselves)."""
 
-    async def group_changed(self, group: str) -> None:
-        """Tell workers the present state of a group, or that it is gone."""
+    async def group_changed(self, group: str, *, members_only: bool = False) -> None:
+        """Tell workers the state of a group, or that it is gone; its settings changed, or only members."""
 
     def members_changed(self, group: str) -> None:
         """Push 40 to every member of a group, if its settings and its message model want it."""

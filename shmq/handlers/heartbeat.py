@@ -64,7 +64,7 @@ def _beat_consumer(
     changed = ctx.clients.beat_consumer(client, data.group_name, consumption, data.subscriptions, now_ms)
     members = ctx.clients.consumer_group(data.group_name)
     if made or changed or (members is not None and members.subscriptions != before):
-        announcements.append(ctx.announce.group_changed(data.group_name))
+        announcements.append(ctx.announce.group_changed(data.group_name, members_only=not made))
     if changed:
         ctx.announce.members_changed(data.group_name)
     return announcements
@@ -81,7 +81,7 @@ async def unregister(
     call.keep(CLIENT_NOTE, client_note(ctx.clients, call.key))
     if left and header.consumer_group is not None:
         ctx.announce.members_changed(header.consumer_group)
-        await ctx.announce.group_changed(header.consumer_group)
+        await ctx.announce.group_changed(header.consumer_group, members_only=True)
     return command.response(ResponseCode.SUCCESS, ext={})
 
 
