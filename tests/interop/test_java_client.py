@@ -24,7 +24,7 @@ def lines(request: pytest.FixtureRequest, shmq_broker: Broker, java_home: Path) 
     return java.run_probe(
         request.param,
         "roundtrip",
-        shmq_broker.namesrv_addr,
+        shmq_broker.namesrv_tcp_addr,
         topic,
         f"G{topic}",
         str(COUNT),

@@ -41,7 +41,7 @@ def body_files() -> Iterator[None]:
 
 
 def _run(mqadmin: java.AdminShell, broker: Broker, *command: str) -> str:
-    output = mqadmin.run(command[0], "-n", broker.namesrv_addr, *command[1:])
+    output = mqadmin.run(command[0], "-n", broker.namesrv_tcp_addr, *command[1:])
     assert "Exception" not in output, output
     return output
 
@@ -75,7 +75,7 @@ def test_topic_route_shows_the_queues(
 def test_update_topic_makes_a_topic(
     mqadmin: java.AdminShell, shmq_broker: Broker, receipt: SendResult
 ) -> None:
-    address = f"127.0.0.1:{shmq_broker.tcp_port}"
+    address = shmq_broker.tcp_addr
     output = _run(mqadmin, shmq_broker, "updateTopic", "-b", address, "-t", "MadeByMqadmin", "-r", "3")
     assert f"create topic to {address} success." in output
     output = _run(mqadmin, shmq_broker, "topicRoute", "-t", "MadeByMqadmin")

@@ -7,13 +7,15 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import limits, machine, workloads
-from bench.result import Result
-from private_broker import PrivateBroker
 from rich.console import Console
 from rich.table import Table
 
+from bench import limits, machine, workloads
+from bench.result import Result
+from shmq.embedded import Broker
+
 SEGMENT_BYTES = 256 << 20
+QUEUE_FILE_BYTES = 6_000_000
 PULL_TOPIC = "BenchBatch"
 
 
@@ -56,20 +58,18 @@ def _run(options: argparse.Namespace) -> Iterator[Result]:
         yield workloads.start_up(options.workers)
     if wanted == {"start"}:
         return
-    broker = PrivateBroker(
-        "bench",
-        options.workers,
+    with Broker(
+        brokerName="bench",
+        brokerWorkers=options.workers,
         flushDiskType=options.flush,
         mappedFileSizeCommitLog=SEGMENT_BYTES,
-    )
-    try:
+        mappedFileSizeConsumeQueue=QUEUE_FILE_BYTES,
+    ) as broker:
         for name, workload in ROWS.items():
             if name in wanted and workload is not None:
                 result = workload(broker.namesrv_addr, options)
                 _compare(name, result, echo, copy)
                 yield result
-    finally:
-        broker.stop()
 
 
 def _pull(direct: bool) -> Callable[[str, argparse.Namespace], Result]:

@@ -11,11 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from shmq.client.admin_client import AdminClient
+
 from bench.limits import BODY_BYTES
 from bench.result import Result
-from private_broker import PrivateBroker
 from shmq import Message, Producer, PullConsumer
-from shmq.client.admin_client import AdminClient
+from shmq.embedded import Broker
 from shmq.model.message_queue import MessageQueue
 
 PRODUCER_GROUP = "BenchProducer"
@@ -160,11 +161,8 @@ def start_up(workers: int, rounds: int = 3) -> Result:
     result = Result("start to first acknowledged send, empty store")
     for _ in range(rounds):
         started = time.perf_counter_ns()
-        broker = PrivateBroker("bench-start", workers)
-        try:
+        with Broker(brokerName="bench-start", brokerWorkers=workers) as broker:
             with Producer(PRODUCER_GROUP, namesrv_addr=broker.namesrv_addr) as producer:
                 producer.send(Message("BenchStart", BODY))
-            result.latency.record(time.perf_counter_ns() - started)
-        finally:
-            broker.stop()
+                result.latency.record(time.perf_counter_ns() - started)
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import sys
 import tempfile
 import uuid
@@ -10,13 +11,14 @@ from pathlib import Path
 
 from shmq.client.admin_client import AdminClient
 
-from private_broker import PrivateBroker
 from quickstart import corpus, verify
 from quickstart.children import Child, news
 from quickstart.job import TOPIC, Job
 from quickstart.progress import Bars, Figures, console, show_table
+from shmq.embedded import Broker
 
 CONSUMERS = 2
+SEGMENT_BYTES = 64 << 20
 QUEUES = 8
 DEFAULT_LIMIT = 200_000
 SILENCE_MAX = 60
@@ -33,12 +35,10 @@ def main() -> int:
     total = sum(count for _, count in chosen)
     files = [path for path, _ in chosen]
     print(f"{len(files):,} files, {total:,} lines", flush=True)
-    broker = None if options.namesrv else PrivateBroker("quickstart", options.workers)
+    broker = None if options.namesrv else _start_broker(options.workers)
     passed = False
     try:
-        if broker:
-            print(broker.listens, flush=True)
-        namesrv_addr = options.namesrv or broker.namesrv_addr
+        namesrv_addr = options.namesrv or broker.namesrv_tcp_addr
         _make_topic(namesrv_addr)
         run = uuid.uuid4().hex[:12]
         job = Job(
@@ -54,8 +54,9 @@ def main() -> int:
     finally:
         if broker and options.keep:
             _next_commands(broker)
+            atexit.unregister(broker.close)
         elif broker:
-            broker.stop()
+            broker.close()
     return 0 if passed else 1
 
 
@@ -84,6 +85,19 @@ def _arguments() -> argparse.Namespace:
         help="consumers read the store's files themselves where the broker grants it (default: yes)",
     )
     return parser.parse_args()
+
+
+def _start_broker(workers: int) -> Broker:
+    """A broker of our own, on a store of its own."""
+    broker = Broker(
+        brokerName="quickstart", brokerWorkers=workers, mappedFileSizeCommitLog=SEGMENT_BYTES
+    ).start()
+    print(
+        f"broker {broker.broker_name} listens at {broker.unix_socket} and {broker.tcp_addr}, "
+        f"its name server at {broker.namesrv_tcp_addr}; store {broker.store_root}",
+        flush=True,
+    )
+    return broker
 
 
 def _make_topic(namesrv_addr: str) -> None:
@@ -130,19 +144,20 @@ def _run(job: Path, spools: list[Path], total: int) -> Figures:
     return figures
 
 
-def _next_commands(broker: PrivateBroker) -> None:
-    admin = Path(sys.executable).with_name("shmq-admin")
+def _next_commands(broker: Broker) -> None:
+    admin = f"{Path(sys.executable).with_name('shmq-admin')} -n {broker.namesrv_tcp_addr}"
     console.print(
         f"""
-The broker goes on running (pid {broker.process.pid}, store {broker.store}). Try:
-  {admin} clusterList -n {broker.namesrv_addr}
-  {admin} topicStatus -t {TOPIC} -n {broker.namesrv_addr}
-  {admin} consumerProgress -n {broker.namesrv_addr}
-  {admin} sendMessage -t {TOPIC} -p 'hello' -k greeting -n {broker.namesrv_addr}
-  {admin} queryMsgByKey -t {TOPIC} -k greeting -n {broker.namesrv_addr}
-  {admin} storeCheck {broker.store}
+The broker goes on running (pid {broker.pid}). Try:
+  {admin} clusterList
+  {admin} topicStatus -t {TOPIC}
+  {admin} consumerProgress
+  {admin} sendMessage -t {TOPIC} -p hello -k greeting
+  {admin} queryMsgByKey -t {TOPIC} -k greeting
+  {admin} storeCheck {broker.store_root}
   {admin} ps
-Stop it with: kill {broker.process.pid}   and remove it with: rm -r {broker.folder}""",
+  {sys.executable} -m shmq.examples.producer
+Stop it with: kill {broker.pid}   and remove it with: rm -r {broker.store_root.parent}""",
         soft_wrap=True,
     )
 
