@@ -47,7 +47,7 @@ HOLD_MS_MAX = 600_000
 PULL_COUNT_MAX = 4_096
 """Messages one pull of shmq's own clients may get."""
 
-PULL_BYTES_MAX = 4 * 1024 * 1024
+PULL_BYTES_MAX = 1024 * 1024
 """Bytes one pull of shmq's own clients may get, a single larger message apart."""
 
 QUERY_BYTES_MAX = 8 * 1024 * 1024

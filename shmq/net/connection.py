@@ -7,9 +7,10 @@ Writing: every reply is handed to the transport at once as buffers (head, then t
 uvloop's transports collect the writes of one loop turn and pass them to the kernel in one ``writev``, so
 that many replies cost one system call and message bodies are not copied in user space.
 
-Back-pressure: a peer that does not read is no longer read from (``pause_writing`` of asyncio), and closed
-when what waits for it passes ``ConnectionLimits.write_bytes_max``. A frame that cannot be decoded closes
-this connection only, with a counted and logged reason.
+Back-pressure: a peer that does not take its replies is no longer read from (``pause_writing`` of asyncio),
+what it had sent waits undecoded, and it is closed when what was under way to it passes
+``ConnectionLimits.write_bytes_max``. A frame that cannot be decoded closes this connection only, with a
+counted and logged reason.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "__weakref__",
+        "_backlog",
         "_count",
         "_decoder",
         "_limits",
@@ -100,6 +102,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._write_paused = False
+        self._backlog: list[memoryview] = []
+        """Whole frames received that wait until the peer takes its replies; at most one read's worth."""
 
     # -- called by the event loop --------------------------------------------------------------------------
 
@@ -128,19 +132,36 @@ class Connection(asyncio.Protocol):
         self.last_active_s = self._loop.time()
         self._count("bytes_in", len(data))
         try:
-            for frame in self._decoder.feed(data):
-                self.last_frame = frame
-                self._on_command(self, decode_frame(frame))
-                if self.close_reason is not None:
-                    return
+            frames = self._decoder.feed(data)
         except RemoteFault as fault:
-            self._count("frames_bad", 1)
-            self.abort(f"bad frame: {fault}", level=logging.WARNING)
-        except (
-            Exception
-        ) as error:  # the edge: a defect in a handler must cost one connection, not the process
+            self._bad_frame(fault)
+        else:
+            self._guard(frames)
+
+    def _guard(self, frames: list[memoryview]) -> None:
+        """Serve frames at the edge of the loop: a defect in a handler costs this connection only."""
+        try:
+            self._serve(frames)
+        except RemoteFault as fault:
+            self._bad_frame(fault)
+        except Exception as error:
             log.event(_logger, logging.ERROR, "command_failed", exc_info=True, peer=self.peer.text)
             self.abort(f"internal error: {error!r}", level=logging.ERROR)
+
+    def _bad_frame(self, fault: RemoteFault) -> None:
+        self._count("frames_bad", 1)
+        self.abort(f"bad frame: {fault}", level=logging.WARNING)
+
+    def _serve(self, frames: list[memoryview]) -> None:
+        """Pass the commands of frames on, in order; stop where the peer stops taking replies."""
+        for place, frame in enumerate(frames):
+            if self._write_paused:
+                self._backlog += frames[place:]
+                return
+            self.last_frame = frame
+            self._on_command(self, decode_frame(frame))
+            if self.close_reason is not None:
+                return
 
     def pause_writing(self) -> None:
         """The peer does not read: stop reading from it."""
@@ -150,12 +171,20 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """The peer caught up: read from it again."""
+        """The peer caught up: serve what it had sent, then read from it again."""
         self._write_paused = False
         assert self._loop is not None
         self.last_active_s = self._loop.time()
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._loop.call_soon(self._catch_up)
+
+    def _catch_up(self) -> None:
+        """Serve the backlog; when that fills the peer's buffers again, the next resume goes on."""
+        backlog, self._backlog = self._backlog, []
+        if backlog and self.close_reason is None:
+            self._guard(backlog)
+        transport = self._transport
+        if transport is not None and not self._write_paused and not transport.is_closing():
+            transport.resume_reading()
 
     def eof_received(self) -> bool:
         """Close when the peer half-closes: RocketMQ's clients never do so with a reply outstanding."""

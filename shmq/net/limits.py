@@ -19,5 +19,5 @@ class ConnectionLimits:
     frame_bytes_max: int = FRAME_BYTES_MAX
     write_pause_bytes: int = 1024 * 1024
     write_resume_bytes: int = 256 * 1024
-    write_bytes_max: int = 64 * 1024 * 1024
+    write_bytes_max: int = 256 * 1024 * 1024
     idle_s: float = 120.0
