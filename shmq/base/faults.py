@@ -80,12 +80,6 @@ def declare(points: Mapping[str, str]) -> None:
             raise Bug(f"fault point {name} is declared twice")
 
 
-def reach(name: str) -> None:
-    """Pass the fault point `name`. Any process, any thread; about 40 ns when nothing is armed."""
-    if _armed:
-        _pass(name)
-
-
 def _pass(name: str) -> None:
     """Count this passing and fire if it is the armed one."""
     if name not in KNOWN:
@@ -107,3 +101,11 @@ def _claim_firing(name: str) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+reach: Callable[[str], object] = _pass if _armed else len
+"""Pass the fault point `name`. Any process, any thread.
+
+When nothing is armed it is a C function without effect: 15 ns in each of the dozen windows of a claim, where
+a Python function would cost 50.
+"""
