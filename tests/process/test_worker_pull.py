@@ -234,13 +234,13 @@ def test_without_long_polling_an_idle_pull_is_answered_after_the_short_polling_t
 
 
 def test_under_sync_flush_a_held_pull_is_answered_after_the_flush() -> None:
-    with running_rig(replace(SMALL, flush_disk_type=FlushDiskType.SYNC_FLUSH), workers=2) as rig:
-        with rig.client() as consumer, rig.client() as producer:
-            for n in range(50):
-                consumer.send(pull_request("T0", n, sys_flag=SUSPEND, suspend_ms=15000))
-                producer.send(send_request("T0"))
-                assert [m.queue_offset for m in messages(consumer.receive())] == [n]
-                assert producer.receive().code == 0
+    settings = replace(SMALL, flush_disk_type=FlushDiskType.SYNC_FLUSH)
+    with running_rig(settings, workers=2) as rig, rig.client() as consumer, rig.client() as producer:
+        for n in range(50):
+            consumer.send(pull_request("T0", n, sys_flag=SUSPEND, suspend_ms=15000))
+            producer.send(send_request("T0"))
+            assert [m.queue_offset for m in messages(consumer.receive())] == [n]
+            assert producer.receive().code == 0
 
 
 def test_a_pull_commits_the_offset_it_carries(rig: WorkerRig, client: Client, other: Client) -> None:
