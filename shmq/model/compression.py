@@ -71,8 +71,10 @@ def _lz4(body: Body, limit: int) -> bytes:
 
 
 def _zstd(body: Body, limit: int) -> bytes:
-    with _codec("zstandard").ZstdDecompressor().stream_reader(bytes(body)) as reader:
-        return bytes(reader.read(limit + 1))
+    codec = _codec("zstandard")
+    if codec.frame_content_size(body) > limit:
+        raise MessageIllegal(f"decompressed body is longer than {limit} bytes")
+    return bytes(codec.ZstdDecompressor().decompress(body, max_output_size=limit))
 
 
 _DECOMPRESSORS: dict[int, Callable[[Body, int], bytes]] = {
