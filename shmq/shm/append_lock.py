@@ -36,12 +36,19 @@ from typing import NoReturn
 
 import posix_ipc
 
-from shmq.base import faults
 from shmq.base.errors import Unavailable
-from shmq.shm import page_layout as at
+from shmq.base.faults import declare, reach
 from shmq.shm.boot import ChildExit
 from shmq.shm.control_page import ControlPage
 from shmq.shm.counters import SlotCounters
+from shmq.shm.page_layout import (
+    JOURNAL_STATE,
+    QUIESCE,
+    SLOT_CLAIM_SEQ,
+    SLOT_PHASE,
+    SLOT_WORDS,
+    WORKER_SLOTS,
+)
 from shmq.shm.word import fence
 from shmq.shm.worker_slots import Phase
 
@@ -52,7 +59,7 @@ YIELDS = 8
 SLEEP_MIN_S = 50e-6
 SLEEP_MAX_S = 1e-3
 
-faults.declare(
+declare(
     {
         "append.before_acquire": "nothing stored yet",
         "append.wanting": "phase WANTING, quiesce not looked at",
@@ -105,34 +112,34 @@ class AppendLock:
         self._semaphore = open_semaphore(semaphore_name)
         self._try = self._semaphore.acquire
         self._words = page.words
-        first = at.WORKER_SLOTS + slot * at.SLOT_WORDS
-        self._phase = first + at.SLOT_PHASE
-        self._seq = first + at.SLOT_CLAIM_SEQ
+        first = WORKER_SLOTS + slot * SLOT_WORDS
+        self._phase = first + SLOT_PHASE
+        self._seq = first + SLOT_CLAIM_SEQ
         self._supervisor_gone = supervisor_gone
         self._counters = SlotCounters(page, slot)
 
     def acquire(self) -> None:
         """Wait for the lock. Ends the process when the supervisor is gone while it waits."""
-        faults.reach("append.before_acquire")
+        reach("append.before_acquire")
         while not self._enter():
             self._wait_for_repair()
-        faults.reach("append.semaphore_taken")
+        reach("append.semaphore_taken")
         words = self._words
         words[self._phase] = _HOLDING
-        faults.reach("append.holding")
+        reach("append.holding")
         words[self._seq] += 1
-        if words[at.JOURNAL_STATE] != _JOURNAL_EMPTY:
+        if words[JOURNAL_STATE] != _JOURNAL_EMPTY:
             die("the append journal is not EMPTY though the semaphore was free")
-        faults.reach("append.acquired")
+        reach("append.acquired")
 
     def _enter(self) -> bool:
         """Steps 1 to 3: True with the semaphore; False, and IDLE, because the world must stand still."""
         words = self._words
         words[self._phase] = _WANTING
         fence()
-        faults.reach("append.wanting")
+        reach("append.wanting")
         turn = 0
-        while not words[at.QUIESCE]:
+        while not words[QUIESCE]:
             try:
                 self._try(0)
                 return True
@@ -154,7 +161,7 @@ class AppendLock:
     def _wait_for_repair(self) -> None:
         """Stand still, IDLE, until repair is over. Some milliseconds: not worth a ring of its own."""
         self._counters.add("lock_quiesced")
-        while self._words[at.QUIESCE]:
+        while self._words[QUIESCE]:
             self._leave_if_orphaned()
             time.sleep(SLEEP_MAX_S)
 
@@ -167,16 +174,16 @@ class AppendLock:
     def release(self, ring: Callable[[], None] | None = None) -> None:
         """Give the lock back; `ring` wakes who waits for what was published. It must not fail."""
         words = self._words
-        if words[at.JOURNAL_STATE] != _JOURNAL_EMPTY:
+        if words[JOURNAL_STATE] != _JOURNAL_EMPTY:
             die("the append lock is given back with a claim under way")
-        faults.reach("append.before_release")
+        reach("append.before_release")
         self._semaphore.release()
-        faults.reach("append.released")
+        reach("append.released")
         if ring is not None:
             ring()
-        faults.reach("append.rung")
+        reach("append.rung")
         words[self._phase] = _IDLE
-        faults.reach("append.idle")
+        reach("append.idle")
 
     def __enter__(self) -> None:
         """Acquire."""
