@@ -36,6 +36,8 @@ APPENDERS_LOCK = "appenders.lock"
 """File in the store folder: whoever may append holds LOCK_SH on it, whoever repairs a kept page LOCK_EX."""
 
 _PR_SET_PDEATHSIG = 1
+
+faults.declare({"child.before_go": "imported and booted, waiting for its slot; nothing shared was touched"})
 _logger = log.get("shmq.child")
 
 

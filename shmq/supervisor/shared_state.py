@@ -27,7 +27,7 @@ from shmq.model.settings import BrokerSettings
 from shmq.shm.append_lock import create_semaphore, open_semaphore, semaphore_name, unlink_semaphore
 from shmq.shm.control_page import ControlPage
 from shmq.shm.doorbell import Doorbell
-from shmq.shm.page_layout import INDEXED_POSITION, LAST_STORE_TIME, SLOT_COUNT, WRITE_POSITION
+from shmq.shm.page_layout import SLOT_COUNT
 from shmq.shm.worker_slots import SlotTable
 from shmq.store.names import StoreLayout
 from shmq.store.recovery import is_empty, open_or_recover
@@ -128,16 +128,7 @@ class SharedState:
         """
         self._semaphore.close()
         if clean:
-            words = self.page.words
-            mark_stopped(
-                self.layout,
-                Identity(
-                    page_id=self.page.page_id,
-                    write_position=words[WRITE_POSITION],
-                    indexed_position=words[INDEXED_POSITION],
-                    last_store_time=words[LAST_STORE_TIME],
-                ),
-            )
+            mark_stopped(self.layout, Identity.of_stop(self.layout, self.page))
             self.page.retire()
             ControlPage.unlink(self.page_name)
             unlink_semaphore(self.semaphore_name)

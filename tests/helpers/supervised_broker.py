@@ -1,0 +1,245 @@
+"""A real broker for one test: `shmq-broker` as its own process, private folders, free ports, raw frames."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from shmq.protocol.codes import RequestCode
+from shmq.protocol.command import Command, Serialization, decode_frame, encode_command
+from shmq.protocol.frame import FrameDecoder
+from tests.helpers.waiting import wait_until
+
+SMALL = {
+    "brokerName": "broker-t",
+    "brokerWorkers": "2",
+    "listenPort": "0",
+    "namesrvPort": "0",
+    "mappedFileSizeCommitLog": str(4 << 20),
+    "mappedFileSizeConsumeQueue": "20000",
+    "maxHashSlotNum": "1000",
+    "maxIndexNum": "4000",
+    "queueSlots": "4096",
+    "offsetSlots": "4096",
+}
+"""Settings that keep a test's broker small."""
+
+
+class SupervisedBroker:
+    """One started broker; `places` is what its ready line says."""
+
+    def __init__(
+        self, folder: Path, *arguments: str, environment: Mapping[str, str] | None = None, **settings: str
+    ) -> None:
+        self.folder = folder
+        private = {
+            "runtimeDir": str(folder / "run"),
+            "storePathRootDir": str(folder / "store"),
+            "logDir": str(folder / "log"),
+        }
+        self.settings = {**SMALL, **private, **settings}
+        self.arguments = [*arguments, *(f"{key}={value}" for key, value in self.settings.items())]
+        self.environment = {**os.environ, **(environment or {})}
+        self.places: dict[str, str] = {}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    # -- life ----------------------------------------------------------------------------------------------
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start the process without waiting for anything."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "shmq.supervisor.main", *self.arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment,
+        )
+        return self.process
+
+    def start(self, limit_s: float = 30) -> SupervisedBroker:
+        """Start and wait for the ready line; fail with what the broker said instead."""
+        process = self.launch()
+        assert process.stdout is not None
+        line = _read_line(process, limit_s)
+        if not line.startswith("shmq-broker ready "):
+            process.kill()
+            _, errors = process.communicate()
+            raise AssertionError(
+                f"no ready line but {line!r}; stderr: {errors.decode()}; {self.log_text()[-3000:]}"
+            )
+        words = line.removeprefix("shmq-broker ready ").split()
+        self.places = {key: unquote(value) for key, _, value in (word.partition("=") for word in words)}
+        return self
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's pid."""
+        assert self.process is not None
+        return self.process.pid
+
+    def stop(self, limit_s: float = 10) -> int:
+        """SIGTERM and wait; returns the exit status. Twice is harmless."""
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"not stopped in {limit_s} s: {self.log_text()[-3000:]}") from None
+        return self.process.returncode
+
+    def kill(self) -> None:
+        """SIGKILL the supervisor, and wait until its children have left too."""
+        children = list(self.children().values())
+        assert self.process is not None
+        self.process.kill()
+        self.process.communicate()
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 10, "children left")
+
+    # -- looking -------------------------------------------------------------------------------------------
+
+    def children(self) -> dict[str, int]:
+        """Process title -> pid of the living coordinator and workers."""
+        found = {}
+        for pid in descendants(self.pid):
+            title = process_title(pid)
+            if title.startswith("shmq: ") and not title.startswith("shmq: supervisor"):
+                found[title] = pid
+        return found
+
+    def log_text(self) -> str:
+        """Everything the broker logged so far."""
+        path = self.folder / "log" / "broker.log"
+        return path.read_text() if path.exists() else ""
+
+    def connect(self, tcp: bool = False) -> RawClient:
+        """A client of the Unix or TCP front."""
+        if tcp:
+            host, _, port = self.places["tcp"].rpartition(":")
+            return RawClient(socket.create_connection((host, int(port)), timeout=10))
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(10)
+        client.connect(self.places["unix"])
+        return RawClient(client)
+
+    def name_server(self) -> RawClient:
+        """A client of the name server the broker registers with."""
+        host, _, port = self.places["namesrv"].split(";")[0].rpartition(":")
+        return RawClient(socket.create_connection((host, int(port)), timeout=10))
+
+
+class RawClient:
+    """One connection that speaks frames; JSON headers."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._decoder = FrameDecoder()
+        self._opaque = 0
+
+    def __enter__(self) -> RawClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+    def ask(self, code: int, ext: Mapping[str, Any] | None = None, body: bytes | None = None) -> Command:
+        """Send a request and return its answer."""
+        self._opaque += 1
+        texts = {key: str(value) for key, value in (ext or {}).items()}
+        request = Command(code, opaque=self._opaque, ext=texts, body=body, serialization=Serialization.JSON)
+        self.sock.sendall(b"".join(encode_command(request)))
+        while True:
+            data = self.sock.recv(1 << 16)
+            if not data:
+                raise ConnectionError("the broker closed the connection")
+            for frame in self._decoder.feed(data):
+                answer = decode_frame(bytes(frame))
+                if answer.opaque == self._opaque and answer.is_response:
+                    return answer
+
+    def send(self, topic: str, body: bytes, queue_id: int = 0) -> Command:
+        """SEND_MESSAGE to a topic that may be created."""
+        return self.ask(
+            RequestCode.SEND_MESSAGE,
+            {
+                "producerGroup": "tests",
+                "topic": topic,
+                "defaultTopic": "TBW102",
+                "defaultTopicQueueNums": 4,
+                "queueId": queue_id,
+                "sysFlag": 0,
+                "bornTimestamp": int(time.time() * 1000),
+                "flag": 0,
+                "properties": "",
+            },
+            body,
+        )
+
+    def max_offset(self, topic: str, queue_id: int = 0) -> int:
+        """GET_MAX_OFFSET."""
+        answer = self.ask(RequestCode.GET_MAX_OFFSET, {"topic": topic, "queueId": queue_id})
+        assert answer.code == 0 and answer.ext is not None, answer
+        return int(answer.ext["offset"])
+
+
+@contextlib.contextmanager
+def running_broker(folder: Path, *arguments: str, **settings: str) -> Iterator[SupervisedBroker]:
+    """A started broker that is stopped at the end, whatever happens."""
+    broker = SupervisedBroker(folder, *arguments, **settings)
+    try:
+        yield broker.start()
+    finally:
+        with contextlib.suppress(AssertionError):
+            broker.stop()
+
+
+def descendants(pid: int) -> list[int]:
+    """The living processes below `pid`."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        for task in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                children = [int(word) for word in task.read_text().split()]
+                found += children
+                waiting += children
+    return found
+
+
+def process_title(pid: int) -> str:
+    """The command line of a process, as `ps` shows it; empty when it is gone or a zombie."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def shared_objects() -> set[str]:
+    """Names in /dev/shm that belong to shmq."""
+    return {path.name for path in Path("/dev/shm").iterdir() if "shmq-" in path.name}
+
+
+def _read_line(process: subprocess.Popen[bytes], limit_s: float) -> str:
+    """The first line of stdout; whatever came when the process ends or the time is over."""
+    assert process.stdout is not None
+    descriptor = process.stdout.fileno()
+    deadline = time.monotonic() + limit_s
+    data = b""
+    while b"\n" not in data and (left := deadline - time.monotonic()) > 0:
+        if select.select([descriptor], [], [], left)[0]:
+            piece = os.read(descriptor, 4096)
+            if not piece:
+                break
+            data += piece
+    return data.decode().rstrip("\n")

@@ -1,0 +1,251 @@
+"""Processes of a broker die at any moment: it goes on, nothing acknowledged is lost, nobody is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shmq.base.runtime_dir import page_name
+from tests.helpers.supervised_broker import (
+    RawClient,
+    SupervisedBroker,
+    descendants,
+    running_broker,
+    shared_objects,
+)
+from tests.helpers.waiting import wait_until
+
+WORKER = "shmq: worker 0 broker-t"
+COORDINATOR = "shmq: coordinator broker-t"
+
+
+def send_until_acknowledged(broker: SupervisedBroker, topic: str, body: bytes, limit_s: float = 15) -> None:
+    """Send as a patient client does: connect and send again until there is an acknowledgement."""
+
+    def sent() -> bool:
+        try:
+            with broker.connect() as client:
+                client.sock.settimeout(5)
+                return client.send(topic, body).code == 0
+        except OSError:
+            return False
+
+    wait_until(sent, limit_s, f"{body!r} acknowledged")
+
+
+def max_offset(broker: SupervisedBroker, topic: str) -> int:
+    """The queue's end, asked as patiently."""
+    answers: list[int] = []
+
+    def asked() -> bool:
+        try:
+            with broker.connect() as client:
+                answers.append(client.max_offset(topic))
+                return True
+        except OSError:
+            return False
+
+    wait_until(asked, 15, "max offset answered")
+    return answers[-1]
+
+
+def fired(folder: Path) -> Callable[[], bool]:
+    """True once an armed fault point fired."""
+    return lambda: bool(list((folder / "faults").iterdir()))
+
+
+def with_fault(folder: Path, fault: str, **settings: str) -> SupervisedBroker:
+    """A broker in which one process dies or stops at a fault point, once."""
+    (folder / "faults").mkdir(parents=True)
+    environment = {"SHMQ_FAULTS": fault, "SHMQ_FAULTS_DIR": str(folder / "faults")}
+    return SupervisedBroker(folder, environment=environment, **settings)
+
+
+def test_a_killed_worker_is_started_again_and_nothing_is_lost(tmp_path: Path) -> None:
+    with running_broker(tmp_path) as broker:
+        send_until_acknowledged(broker, "t", b"before")
+        first = broker.children()[WORKER]
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: broker.children().get(WORKER, first) != first, 10, "another worker 0")
+        send_until_acknowledged(broker, "t", b"after")
+        assert max_offset(broker, "t") == 2
+        assert "killed by SIGKILL" in broker.log_text()
+        assert broker.stop() == 0
+
+
+def test_a_killed_coordinator_is_started_again_and_new_topics_work_after_it(tmp_path: Path) -> None:
+    with running_broker(tmp_path) as broker:
+        send_until_acknowledged(broker, "known", b"1")
+        first = broker.children()[COORDINATOR]
+        os.kill(first, signal.SIGKILL)
+        send_until_acknowledged(broker, "known", b"2")
+        wait_until(lambda: broker.children().get(COORDINATOR, first) != first, 10, "another coordinator")
+        send_until_acknowledged(broker, "new", b"1")
+        assert (max_offset(broker, "known"), max_offset(broker, "new")) == (2, 1)
+        assert broker.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "append.semaphore_taken",
+        "append.holding",
+        "journal.prepared",
+        "append.units_written",
+        "journal.committed",
+        "journal.maxima_stored",
+        "append.before_release",
+        "append.released",
+    ],
+)
+def test_a_worker_dying_inside_an_append_is_repaired_and_the_others_go_on(tmp_path: Path, point: str) -> None:
+    broker = with_fault(tmp_path, f"{point}=kill@3").start()
+    try:
+        acknowledged = 0
+        for n in range(8):
+            send_until_acknowledged(broker, "t", b"%d" % n)
+            acknowledged += 1
+        wait_until(fired(tmp_path), 5, "the fault fired")
+        assert "shared_state_repaired" in broker.log_text()
+        # A claim committed before the death counts although nobody was told: the client sent it again.
+        assert max_offset(broker, "t") in (acknowledged, acknowledged + 1)
+        assert broker.stop() == 0
+        broker.environment.pop("SHMQ_FAULTS")
+        broker.start()
+        assert max_offset(broker, "t") in (acknowledged, acknowledged + 1)
+    finally:
+        assert broker.stop() == 0
+
+
+def test_a_stopped_holder_is_found_and_killed_within_seconds(tmp_path: Path) -> None:
+    broker = with_fault(tmp_path, "append.acquired=stop@2", brokerWorkers="2").start()
+    try:
+        send_until_acknowledged(broker, "t", b"0")
+        began = time.monotonic()
+        for n in range(4):
+            send_until_acknowledged(broker, "t", b"%d" % n, limit_s=20)
+        assert fired(tmp_path)()
+        assert time.monotonic() - began < 12
+        log = broker.log_text()
+        assert "appender_stuck" in log and "holder_killed" in log
+    finally:
+        assert broker.stop() == 0
+
+
+@pytest.mark.parametrize("point", ["repair.quiesced", "repair.units_zeroed", "repair.semaphore_drained"])
+def test_a_supervisor_dying_inside_a_repair_is_repaired_by_its_successor(tmp_path: Path, point: str) -> None:
+    (tmp_path / "faults").mkdir()
+    environment = {
+        "SHMQ_FAULTS": f"append.half_filled=kill@3,{point}=kill",
+        "SHMQ_FAULTS_DIR": str(tmp_path / "faults"),
+    }
+    broker = SupervisedBroker(tmp_path, environment=environment).start()
+    children = list(broker.children().values())
+    assert broker.process is not None
+    acknowledged = 0
+    with broker.connect() as client:
+        try:
+            for n in range(5):
+                acknowledged += client.send("t", b"%d" % n).code == 0
+        except OSError:
+            pass
+    broker.process.wait(10)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 10, "children left")
+    broker.start()
+    try:
+        assert max_offset(broker, "t") == acknowledged
+        send_until_acknowledged(broker, "t", b"more")
+        assert max_offset(broker, "t") == acknowledged + 1
+    finally:
+        assert broker.stop() == 0
+
+
+def test_children_of_a_killed_supervisor_leave_and_the_restart_continues(tmp_path: Path) -> None:
+    broker = SupervisedBroker(tmp_path).start()
+    for n in range(20):
+        send_until_acknowledged(broker, "t", b"%d" % n)
+    below = descendants(broker.pid)
+    broker.kill()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), 10, "everybody left")
+    assert (Path(broker.places["store"]) / "abort").exists()
+    broker.start()
+    try:
+        assert "mode=RecoveryMode.FAST" in broker.log_text()
+        assert max_offset(broker, "t") == 20
+        send_until_acknowledged(broker, "t", b"more")
+        assert max_offset(broker, "t") == 21
+    finally:
+        assert broker.stop() == 0
+    name = page_name(Path(broker.places["store"])).lstrip("/")
+    assert not [one for one in shared_objects() if name in one]
+
+
+def test_a_stopped_child_of_a_killed_supervisor_is_killed_by_the_next(tmp_path: Path) -> None:
+    broker = SupervisedBroker(tmp_path).start()
+    send_until_acknowledged(broker, "t", b"1")
+    stopped = broker.children()[WORKER]
+    os.kill(stopped, signal.SIGSTOP)
+    assert broker.process is not None
+    broker.process.kill()
+    broker.process.communicate()
+    broker.start()
+    try:
+        wait_until(lambda: not Path(f"/proc/{stopped}").exists(), 5, "the stopped one is gone")
+        assert max_offset(broker, "t") == 1
+    finally:
+        assert broker.stop() == 0
+
+
+def test_a_page_lost_with_the_processes_is_made_again_from_the_log(tmp_path: Path) -> None:
+    broker = SupervisedBroker(tmp_path).start()
+    for n in range(20):
+        send_until_acknowledged(broker, "t", b"%d" % n)
+    name = page_name(Path(broker.places["store"])).lstrip("/")
+    broker.kill()
+    for one in shared_objects():
+        if name in one:
+            (Path("/dev/shm") / one).unlink()
+    broker.start()
+    try:
+        assert "mode=RecoveryMode.FULL" in broker.log_text()
+        assert max_offset(broker, "t") == 20
+    finally:
+        assert broker.stop() == 0
+
+
+def test_a_child_that_cannot_boot_is_not_started_in_a_circle(tmp_path: Path) -> None:
+    broker = SupervisedBroker(tmp_path, environment={"SHMQ_FAULTS": "child.before_go=exit"})
+    process = broker.launch()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "before it served" in errors.decode()
+    name = page_name(tmp_path / "store").lstrip("/")
+    assert not [one for one in shared_objects() if name in one]
+
+
+def test_connections_of_the_other_worker_survive_a_death(tmp_path: Path) -> None:
+    with running_broker(tmp_path) as broker:
+        clients = [broker.connect() for _ in range(16)]
+        for client in clients:
+            client.ask(34, {}, b"{}")  # any answer shows which worker took it over
+        os.kill(broker.children()[WORKER], signal.SIGKILL)
+        wait_until(lambda: "child_died" in broker.log_text(), 5)
+        alive = sum(answers(client) for client in clients)
+        assert 6 <= alive <= 10
+        for client in clients:
+            client.sock.close()
+        assert broker.stop() == 0
+
+
+def answers(client: RawClient) -> bool:
+    """Whether a connection still works."""
+    try:
+        client.ask(34, {}, b"{}")
+    except OSError:
+        return False
+    return True
