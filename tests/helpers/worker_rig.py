@@ -86,6 +86,7 @@ class StandInCoordinator:
         self.groups: dict[str, GroupState] = {}
         self.events: list[tuple[int, Any]] = []
         self.answers: list[int] = []
+        self.keep: dict[int, ForwardAnswerHeader] = {}
         self.auto_create = True
         self.answer_forwards = True
         self._writer = DirectoryWriter(page)
@@ -117,6 +118,17 @@ class StandInCoordinator:
 
     def break_links(self) -> None:
         self._loop.call_soon_threadsafe(lambda: [link.abort("test") for link in list(self._links)])
+
+    def pause(self) -> None:
+        """Be away: no new links, the old ones broken."""
+        self._loop.call_soon_threadsafe(self._loop.remove_reader, self._listening)
+        self._path.rename(self._path.with_suffix(".away"))
+        self.break_links()
+
+    def resume(self) -> None:
+        """Be there again."""
+        self._path.with_suffix(".away").rename(self._path)
+        self._loop.call_soon_threadsafe(serve, self._loop, self._listening, self._make)
 
     def stop(self) -> None:
         def end() -> None:
@@ -217,9 +229,12 @@ class StandInCoordinator:
                     return None
                 reply = client.response(ok, f"forwarded {client.code}")
                 body = None if client.is_oneway else list(encode_command(reply))
-                return command.response(ok, header=ForwardAnswerHeader(), body=body)
+                return command.response(
+                    ok, header=self.keep.get(client.code, ForwardAnswerHeader()), body=body
+                )
             case _:
-                self.events.append((command.code, command.fields))
+                content = command.fields if command.fields is not None else command.body_bytes()
+                self.events.append((command.code, content))
                 return command.response(ok)
 
 
