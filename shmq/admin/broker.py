@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from shmq.admin import session
-from shmq.admin.output import Report
+from shmq.admin.output import Item, Report
 from shmq.admin.targets import ask_each, brokers_of
 
 KEY_WIDTH = 32
@@ -21,7 +21,9 @@ def broker_status(
     with session.current.admin() as admin:
         targets = [broker_addr] if broker_addr else brokers_of(admin, cluster)
         answers, failures = ask_each(targets, admin.broker_runtime_info)
-    items = [{"brokerAddr": addr, "table": dict(sorted(table.items()))} for addr, table in answers]
+    items: list[Item] = [
+        {"brokerAddr": addr, "table": dict(sorted(table.items()))} for addr, table in answers
+    ]
     prefixed = broker_addr is None and len(targets) > 1
     lines = [
         f"{item['brokerAddr'] + ' ' if prefixed else ''}{key:<{KEY_WIDTH}}: {value}"

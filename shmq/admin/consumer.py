@@ -51,7 +51,7 @@ def _one_group(admin: AdminClient, group: str, topic: str | None, show_client: b
         admin.consumer_connections(group)
         raise QueryNotFound(f"group {group} has consumed nothing{f' of topic {topic}' if topic else ''} yet")
     owners = _owners(admin, group) if show_client else {}
-    items = [
+    items: list[Item] = [
         {
             "topic": queue.topic,
             "brokerName": queue.broker_name,
@@ -95,10 +95,10 @@ def _owners(admin: AdminClient, group: str) -> dict[MessageQueue, str]:
     owners: dict[MessageQueue, str] = {}
     for connection in connections:
         try:
-            info = admin.consumer_running_info(group, connection.client_id)
+            queues = admin.client_queues(group, connection.client_id)
         except (ShmqError, OSError):
             continue  # an old or hung client: its queues show N/A
-        owners |= dict.fromkeys(info.mq_table, connection.client_id.partition("@")[0])
+        owners |= dict.fromkeys(queues, connection.client_id.partition("@")[0])
     return owners
 
 

@@ -31,7 +31,7 @@ def common(
     no_headers: Annotated[
         bool, typer.Option("--no-headers", help="tables without their header line")
     ] = False,
-    timeout: Annotated[float, typer.Option("--timeout", help="seconds for each request")] = 5.0,
+    timeout: Annotated[float, typer.Option("--timeout", help="seconds for each request")] = session.TIMEOUT_S,
     yes: Annotated[bool, typer.Option("--yes", help="ask no questions")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="errors with their stack trace")] = False,
 ) -> None:
@@ -40,7 +40,7 @@ def common(
     now.namesrv = namesrv or now.namesrv
     now.as_json |= as_json
     now.headers &= not no_headers
-    now.timeout_s = timeout if timeout != session.Session.timeout_s else now.timeout_s
+    now.timeout_s = timeout if timeout != session.TIMEOUT_S else now.timeout_s
     now.yes |= yes
     now.verbose |= verbose
 

@@ -170,6 +170,7 @@ def _track(admin: AdminClient, group: str, message: MessageExt) -> str:
             if offsets.consumer_offset <= message.queue_offset:
                 return "NOT_CONSUME_YET"
             subscription = members.subscriptions.get(message.topic)
-            wanted = subscription is None or subscription.sub_string == SUBSCRIBE_ALL
-            return "CONSUMED" if wanted or message.tags in subscription.tags_set else "CONSUMED_BUT_FILTERED"
+            if subscription is None or subscription.sub_string == SUBSCRIBE_ALL:
+                return "CONSUMED"
+            return "CONSUMED" if message.tags in subscription.tags_set else "CONSUMED_BUT_FILTERED"
     return "UNKNOWN"

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from shmq.client.admin_client import AdminClient
 
 
+TIMEOUT_S = 5.0
+"""How long each request may take; mqadmin's limit."""
+
+
 @dataclass(slots=True)
 class Session:
     """What the common options of this run say; filled while the command line is parsed."""
@@ -17,7 +21,7 @@ class Session:
     namesrv: str | None = None
     as_json: bool = False
     headers: bool = True
-    timeout_s: float = 5.0
+    timeout_s: float = TIMEOUT_S
     yes: bool = False
     verbose: bool = False
     grouped: bool = False

@@ -11,8 +11,12 @@ from shmq.admin import session
 from shmq.admin.options import truth
 from shmq.admin.output import Column, Report, local_time, rfc3339
 from shmq.admin.targets import ask_each, masters
+from shmq.client.admin_client import AdminClient
 from shmq.model.names import DLQ_PREFIX, RETRY_PREFIX
 from shmq.model.topic_config import SYS_FLAG_UNIT, SYS_FLAG_UNIT_SUB, TopicConfig, perm_text
+
+ORDER_NAMESPACE = "ORDER_TOPIC_CONFIG"
+"""Name server namespace of ordered topics: value `broker-a:4;broker-b:4`."""
 
 Topic = Annotated[str, typer.Option("-t", "--topic", help="topic")]
 
@@ -160,7 +164,7 @@ def update_topic(
         targets = masters(admin, broker_addr, cluster)
         done, failures = ask_each(targets, lambda addr: admin.create_topic(addr, config))
         if config.order and done:
-            admin.put_order_conf(topic, broker_addr, write_queues)
+            _write_order_conf(admin, topic, broker_addr, write_queues)
     lines = [f"create topic to {addr} success." for addr, _ in done]
     if done:
         lines.append(
@@ -170,6 +174,26 @@ def update_topic(
         )
     items = [{"brokerAddr": addr, **config.to_json()} for addr, _ in done]
     return Report("TopicUpdate", items, lines=lines, errors=failures)
+
+
+def _write_order_conf(admin: AdminClient, topic: str, broker_addr: str | None, queues: int) -> None:
+    """Tell the name servers how many queues an ordered topic has on each broker, dead or alive.
+
+    One broker (`-b`) is merged into the value, a cluster replaces it.
+    """
+    groups = admin.cluster_info().broker_addr_table.values()
+    names = [
+        group.broker_name
+        for group in groups
+        if broker_addr is None or broker_addr in group.broker_addrs.values()
+    ]
+    parts: dict[str, str] = {}
+    if broker_addr:
+        known = admin.get_kv_config(ORDER_NAMESPACE, topic) or ""
+        parts = dict(part.split(":", 1) for part in known.split(";") if ":" in part)
+    parts |= {name: str(queues) for name in names}
+    value = ";".join(f"{name}:{count}" for name, count in sorted(parts.items()))
+    admin.put_kv_config(ORDER_NAMESPACE, topic, value)
 
 
 def delete_topic(
