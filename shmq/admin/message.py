@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Iterator
 from typing import Annotated
@@ -10,8 +9,9 @@ from typing import Annotated
 import typer
 
 from shmq.admin import session
+from shmq.admin.message_item import message_item
 from shmq.admin.options import moment_ms
-from shmq.admin.output import Column, Item, Report, Stream, rfc3339
+from shmq.admin.output import Column, Item, Report, Stream
 from shmq.base.errors import TopicNotExist
 from shmq.client.producer import Producer
 from shmq.client.pull import PullStatus
@@ -145,35 +145,6 @@ def _messages(
             if message.queue_offset >= stop or (end_ms is not None and message.store_timestamp > end_ms):
                 return
             yield message
-
-
-def message_item(message: MessageExt) -> Item:
-    """A message as a JSON object; a body that is no UTF-8 text is given in base64."""
-    body = bytes(message.body)
-    try:
-        shown = {"bodyText": body.decode()}
-    except UnicodeDecodeError:
-        shown = {"bodyBase64": base64.b64encode(body).decode()}
-    return {
-        "msgId": message.msg_id,
-        "offsetMsgId": message.offset_msg_id,
-        "topic": message.topic,
-        "tags": message.tags,
-        "keys": message.keys,
-        "queueId": message.queue_id,
-        "queueOffset": message.queue_offset,
-        "commitLogOffset": message.physical_offset,
-        "reconsumeTimes": message.reconsume_times,
-        "bornTimestamp": rfc3339(message.born_timestamp),
-        "bornTimestampMs": message.born_timestamp,
-        "storeTimestamp": rfc3339(message.store_timestamp),
-        "storeTimestampMs": message.store_timestamp,
-        "bornHost": message.born_host,
-        "storeHost": message.store_host,
-        "sysFlag": message.sys_flag,
-        "properties": dict(message.properties),
-        **shown,
-    }
 
 
 def _text(message: MessageExt) -> str:

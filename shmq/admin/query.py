@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from shmq.admin import session
-from shmq.admin.message import message_item
+from shmq.admin.message_item import message_item
 from shmq.admin.output import Column, Item, Report, local_time
 from shmq.base.errors import ConsumerNotOnline, InvalidParameter, QueryNotFound, ShmqError
 from shmq.client.admin_client import AdminClient

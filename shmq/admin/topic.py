@@ -130,7 +130,7 @@ def topic_status(
         Column("#Max Offset", "maxOffset", 20),
         Column("  #Last Updated", "lastUpdatedMs", 0, lambda ms: "  " + local_time(ms)),
     )
-    return Report("TopicStatus", items, columns, ["", f"Topic Put TPS: {stats.topic_put_tps}"])
+    return Report("TopicStatus", items, columns, ["", f"Topic Put TPS: {stats.topic_put_tps:.2f}"])
 
 
 def update_topic(
