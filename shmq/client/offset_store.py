@@ -57,8 +57,11 @@ class OffsetStore(Protocol):
     def read(self, queue: MessageQueue, mode: ReadMode) -> int:
         """Return the offset, `NO_OFFSET` when none is stored; errors of the broker are raised."""
 
-    def persist(self, queues: Collection[MessageQueue]) -> None:
-        """Store the offsets of these queues; a failure is logged and tried again next time."""
+    def persist(self, queues: Collection[MessageQueue], *, wait: bool = False) -> None:
+        """Store the offsets of these queues; a failure is logged and tried again next time.
+
+        With `wait` they are stored when this returns: whoever takes the queue next must see them.
+        """
 
     def remove(self, queue: MessageQueue) -> None:
         """Forget a queue that is no longer owned."""
@@ -73,9 +76,9 @@ class RemoteOffsetStore:
     def __init__(
         self,
         fetch: Callable[[MessageQueue], int],
-        commit: Callable[[MessageQueue, int, ReadCount], None],
+        commit: Callable[[MessageQueue, int, ReadCount, bool], None],
     ) -> None:
-        """`fetch` asks a broker (NO_OFFSET when it has none); `commit` tells it."""
+        """`fetch` asks a broker (NO_OFFSET when it has none); `commit` tells it, oneway or not."""
         self._fetch = fetch
         self._commit = commit
         self._lock = threading.Lock()
@@ -102,18 +105,19 @@ class RemoteOffsetStore:
             self.update(queue, offset, increase_only=False)
         return offset
 
-    def persist(self, queues: Collection[MessageQueue]) -> None:
-        """Commit each queue's offset, oneway."""
+    def persist(self, queues: Collection[MessageQueue], *, wait: bool = False) -> None:
+        """Commit each queue's offset, oneway unless `wait`."""
         for queue in queues:
             with self._lock:
                 offset = self._offsets.get(queue)
                 count = self._counts.pop(queue, ReadCount())
-            if offset is None:
+            if offset is None and not count.messages:
                 continue
             try:
-                self._commit(queue, offset, count)
+                # A negative offset stores nothing; the count is wanted all the same.
+                self._commit(queue, NO_OFFSET if offset is None else offset, count, not wait)
             except ShmqError as error:
-                _LOG.warning("committing offset %d of %s failed: %s", offset, queue, error)
+                _LOG.warning("committing offset %s of %s failed: %s", offset, queue, error)
                 self.count_read(queue, *count)
 
     def remove(self, queue: MessageQueue) -> None:
@@ -166,7 +170,7 @@ class LocalOffsetStore:
         """Return the offset; the file's content was loaded at start, so all modes agree."""
         return self._offsets.get(queue, NO_OFFSET)
 
-    def persist(self, queues: Collection[MessageQueue]) -> None:
+    def persist(self, queues: Collection[MessageQueue], *, wait: bool = False) -> None:
         """Write the whole file; the old one becomes the backup."""
         with self._lock:
             if not self._offsets:

@@ -82,7 +82,7 @@ class OutgoingBatch:
         """Return log-ready records back to back, and their sizes."""
         topic = self.topic.encode()
         if len(self.messages) >= NUMPY_FROM:
-            from shmq.model.record_batch import encode_batch
+            from shmq.model.batch_encoder import encode_batch
 
             return encode_batch(
                 topic=topic,

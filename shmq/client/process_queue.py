@@ -26,8 +26,8 @@ class Queued(Protocol):
         """Index in the queue."""
 
     @property
-    def stored_body_size(self) -> int:
-        """Bytes of the body as stored."""
+    def store_size(self) -> int:
+        """Bytes of the whole record."""
 
 
 M = TypeVar("M", bound=Queued)
@@ -73,7 +73,7 @@ class ProcessQueue(Generic[M]):
             for message in messages:
                 offset = message.queue_offset
                 if offset not in held:
-                    self.message_bytes += message.stored_body_size
+                    self.message_bytes += message.store_size
                 held[offset] = message
             if messages:
                 self.max_offset_seen = max(self.max_offset_seen, messages[-1].queue_offset)
@@ -86,7 +86,7 @@ class ProcessQueue(Generic[M]):
                 return -1
             for message in messages:
                 if self._messages.pop(message.queue_offset, None) is not None:
-                    self.message_bytes -= message.stored_body_size
+                    self.message_bytes -= message.store_size
             return next(iter(self._messages)) if self._messages else self.max_offset_seen + 1
 
     def head(self, count: int) -> list[M]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from enum import Enum
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,6 +29,7 @@ from shmq.client.queue_selection import MessageQueueSelector
 from shmq.client.send_hooks import CheckForbiddenHook, SendHooks, SendMessageHook
 from shmq.client.send_path import SendPath
 from shmq.client.send_result import SendResult
+from shmq.client.service_state import ServiceState
 from shmq.client.stored_batch import BatchedFuture
 from shmq.model.message import Message
 from shmq.model.message_queue import MessageQueue
@@ -39,15 +39,6 @@ ASYNC_COUNT_MAX = 65_536
 """Unanswered async sends of one producer, without backpressure mode."""
 DRAIN_LIMIT_S = 10.0
 """How long `shutdown` waits for answers of async sends."""
-
-
-class ServiceState(Enum):
-    """Life of a client object; each state is entered once, but for a start that failed."""
-
-    CREATE_JUST = "CREATE_JUST"
-    RUNNING = "RUNNING"
-    SHUTDOWN_ALREADY = "SHUTDOWN_ALREADY"
-    START_FAILED = "START_FAILED"
 
 
 class Producer:

@@ -1,0 +1,231 @@
+"""ConsumerBase: what push and pull consumers share: life, subscriptions, offsets, rebalance, first
+offsets."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from shmq.client.consumer_config import ConsumerConfig, check_consumer_group
+from shmq.client.errors import ClientStateError
+from shmq.client.instance import ClientInstance
+from shmq.client.links import BrokerLink
+from shmq.client.offset_store import NO_OFFSET, LocalOffsetStore, OffsetStore, ReadMode, RemoteOffsetStore
+from shmq.client.rebalancer import Owned, Rebalancer
+from shmq.client.service_state import ServiceState
+from shmq.client.subscriptions import Subscriptions
+from shmq.model.consumer_group import ConsumeFromWhere, ConsumeType, MessageModel
+from shmq.model.message_queue import MessageQueue
+from shmq.model.names import is_retry_topic
+from shmq.protocol.bodies.heartbeat import ConsumerData
+from shmq.protocol.command import Command
+
+
+class ConsumerBase:
+    """A consumer of one group. Subclasses say how they pull."""
+
+    CONSUME_TYPE = ConsumeType.CONSUME_ACTIVELY
+    PULLS_ITSELF = False
+
+    def __init__(self, group: str, config: ConsumerConfig) -> None:
+        """Start nothing yet."""
+        self.consumer_group = group
+        self._config = config
+        self._state = ServiceState.CREATE_JUST
+        self._state_lock = threading.Lock()
+        self._subscriptions = Subscriptions()
+        self._instance: ClientInstance
+        self._offsets: OffsetStore
+        self._rebalancer: Rebalancer
+
+    # Life
+
+    @property
+    def state(self) -> ServiceState:
+        """Return where in its life this consumer is."""
+        return self._state
+
+    @property
+    def client_id(self) -> str:
+        """Return the id the group's members know this one by."""
+        return self._instance.client_id
+
+    def start(self) -> None:
+        """Check everything, join the client instance and the group, begin to balance."""
+        with self._state_lock:
+            if self._state is not ServiceState.CREATE_JUST:
+                raise ClientStateError(
+                    f"this consumer is {self._state.value}: a consumer is started once; make a new one"
+                )
+            self._state = ServiceState.START_FAILED
+            check_consumer_group(self.consumer_group)
+            self._check_settings()
+            broadcasting = self._config.message_model is MessageModel.BROADCASTING
+            self._instance = ClientInstance.acquire(
+                self._config, self._config.client_id(fixed_name=broadcasting)
+            )
+            try:
+                self._offsets = self._make_offset_store()
+                self._offsets.load()
+                self._rebalancer = Rebalancer(
+                    self._instance,
+                    self.consumer_group,
+                    self._config,
+                    self._subscriptions,
+                    self,
+                    pulls_itself=self.PULLS_ITSELF,
+                )
+                self._begin()
+                self._instance.add_consumer(self.consumer_group, self)
+            except BaseException:
+                self._instance.release()
+                raise
+            self._state = ServiceState.RUNNING
+        self._instance.routes.refresh_all(sorted(self._subscriptions.topics))
+        self._instance.heartbeat_all()
+        self._instance.rebalance_now()
+
+    def _check_settings(self) -> None:
+        """Refuse settings that cannot work. Subclasses."""
+
+    def _begin(self) -> None:
+        """Start what pulls. Subclasses."""
+
+    def _end(self) -> None:
+        """Stop what pulls and what consumes. Subclasses."""
+
+    def _make_offset_store(self) -> OffsetStore:
+        group, calls = self.consumer_group, self._instance.calls
+        if self._config.message_model is MessageModel.BROADCASTING:
+            return LocalOffsetStore(self._instance.client_id, group)
+        return RemoteOffsetStore(
+            lambda queue: calls.consumer_offset(group, queue),
+            lambda queue, offset, count, oneway: calls.commit_offset(
+                group, queue, offset, count, oneway=oneway
+            ),
+        )
+
+    def shutdown(self) -> None:
+        """Stop consuming, commit offsets, leave the group. Again is harmless."""
+        with self._state_lock:
+            if self._state is not ServiceState.RUNNING:
+                return
+            self._state = ServiceState.SHUTDOWN_ALREADY
+        self._end()
+        self._offsets.persist(list(self._rebalancer.owned), wait=True)
+        self._instance.remove_consumer(self.consumer_group)
+        self._instance.release()
+        for held in self._rebalancer.owned.values():
+            held.dropped = True
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Shut down."""
+        self.shutdown()
+
+    def after_fork(self) -> None:
+        """In a forked child: be stopped; the queues are the parent's. Called by the instance."""
+        self._state_lock = threading.Lock()
+        self._state = ServiceState.SHUTDOWN_ALREADY
+
+    def _check_running(self) -> None:
+        if self._state is not ServiceState.RUNNING:
+            raise ClientStateError(
+                f"this consumer is {self._state.value}, not RUNNING: start it (or use a with block); a "
+                "forked child "
+                "makes a consumer of its own"
+            )
+
+    # What the instance asks
+
+    def heartbeat_data(self) -> ConsumerData:
+        """Return what brokers are told about this consumer."""
+        return ConsumerData(
+            self.consumer_group,
+            self.CONSUME_TYPE,
+            self._config.message_model,
+            self._config.consume_from_where,
+            self._subscriptions.all,
+        )
+
+    def subscribed_topics(self) -> set[str]:
+        """Return the topics this consumer reads."""
+        return self._subscriptions.topics
+
+    def rebalance(self) -> bool:
+        """Take and give queues; on the rebalance thread."""
+        if self._state is not ServiceState.RUNNING:
+            return True
+        return self._rebalancer.run()
+
+    def persist_offsets(self) -> None:
+        """Commit the offsets of the owned queues."""
+        self._offsets.persist(list(self._rebalancer.owned))
+
+    def handle_request(self, link: BrokerLink, command: Command) -> Command | None:
+        """Serve a request the broker pushed; nothing but rebalance notices is known here."""
+        return None
+
+    # What the rebalancer asks
+
+    def queue_dropped(self, queue: MessageQueue, held: Owned) -> None:
+        """Commit the offset of a queue that is given away, and forget it."""
+        self._offsets.persist([queue], wait=True)
+        self._offsets.remove(queue)
+
+    def queue_taken(self, queue: MessageQueue, held: Owned, offset: int) -> None:
+        """Begin with a queue. Subclasses."""
+
+    def queues_changed(self, topic: str, everyones: Sequence[MessageQueue], mine: set[MessageQueue]) -> None:
+        """The share of a topic has changed. Subclasses."""
+
+    def first_offset(self, queue: MessageQueue) -> int:
+        """Return where to begin: the stored offset, else by consume-from-where."""
+        stored = self._offsets.read(queue, ReadMode.STORE)
+        if stored != NO_OFFSET:
+            return stored
+        calls, retry = self._instance.calls, is_retry_topic(queue.topic)
+        match self._config.consume_from_where:
+            case ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET:
+                return 0 if retry else calls.max_offset(queue)
+            case ConsumeFromWhere.CONSUME_FROM_TIMESTAMP if not retry:
+                return calls.search_offset(queue, self._config.consume_timestamp_ms())
+            case ConsumeFromWhere.CONSUME_FROM_TIMESTAMP:
+                return calls.max_offset(queue)
+            case _:
+                return 0
+
+    # Queries
+
+    def fetch_subscribe_message_queues(self, topic: str) -> list[MessageQueue]:
+        """Return all readable queues of a topic."""
+        self._check_running()
+        return self._instance.routes.subscribe_queues(topic)
+
+    def max_offset(self, queue: MessageQueue) -> int:
+        """Return the next offset to be written."""
+        self._check_running()
+        return self._instance.calls.max_offset(queue)
+
+    def min_offset(self, queue: MessageQueue) -> int:
+        """Return the oldest offset that can be read."""
+        self._check_running()
+        return self._instance.calls.min_offset(queue)
+
+    def search_offset(self, queue: MessageQueue, timestamp_ms: int) -> int:
+        """Return the first offset stored at or after a time (ms)."""
+        self._check_running()
+        return self._instance.calls.search_offset(queue, timestamp_ms)
+
+    def earliest_msg_store_time(self, queue: MessageQueue) -> int:
+        """Return when the queue's oldest message was stored (ms), -1 for an empty queue."""
+        self._check_running()
+        return self._instance.calls.earliest_store_time(queue)

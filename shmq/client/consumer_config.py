@@ -1,0 +1,115 @@
+"""Settings of the consumers, RocketMQ's names in Python's spelling, with its defaults and accepted ranges."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from shmq.base.errors import InvalidParameter
+from shmq.client.config import ClientConfig
+from shmq.client.pull import PULL_BATCH_BYTES, PULL_TIMEOUT_WHEN_SUSPEND_MS, SUSPEND_PULL_MS, SUSPEND_PUSH_MS
+from shmq.model.allocation import Strategy, averagely
+from shmq.model.consumer_group import ConsumeFromWhere, MessageModel
+from shmq.model.names import RESERVED_GROUPS, check_group
+
+MIB = 1 << 20
+
+
+@dataclass(slots=True)
+class ConsumerConfig(ClientConfig):
+    """What all consumers share."""
+
+    message_model: MessageModel = MessageModel.CLUSTERING
+    consume_from_where: ConsumeFromWhere = ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET
+    consume_timestamp: str | None = None
+    """yyyyMMddHHmmss, for CONSUME_FROM_TIMESTAMP; None: half an hour ago."""
+    allocate_message_queue_strategy: Strategy = averagely
+    direct_pull: bool = True
+    """Read a local broker's store through its own maps where the broker grants it."""
+    max_reconsume_times: int = -1
+
+    def consume_timestamp_ms(self) -> int:
+        """Return the moment `consume_timestamp` names, in ms."""
+        if self.consume_timestamp is None:
+            return int(time.time() * 1000) - 30 * 60 * 1000
+        try:
+            return int(time.mktime(time.strptime(self.consume_timestamp, "%Y%m%d%H%M%S")) * 1000)
+        except ValueError:
+            raise InvalidParameter(
+                f"consume_timestamp {self.consume_timestamp!r} is no time: write yyyyMMddHHmmss"
+            ) from None
+
+
+@dataclass(slots=True)
+class PushConsumerConfig(ConsumerConfig):
+    """Settings of a push consumer."""
+
+    consume_thread_min: int = 20
+    consume_thread_max: int = 20
+    consume_message_batch_max_size: int = 1
+    pull_batch_size: int = 32
+    pull_batch_size_in_bytes: int = PULL_BATCH_BYTES
+    pull_interval_ms: int = 0
+    pull_threshold_for_queue: int = 1000
+    pull_threshold_size_for_queue_mib: int = 100
+    pull_threshold_for_topic: int = -1
+    pull_threshold_size_for_topic_mib: int = -1
+    consume_concurrently_max_span: int = 2000
+    consume_timeout_min: int = 15
+    await_termination_millis_when_shutdown: int = 0
+    post_subscription_when_pull: bool = False
+    broker_suspend_max_time_ms: int = SUSPEND_PUSH_MS
+
+    def check(self) -> None:
+        """Refuse values out of their range; InvalidParameter names setting, value and range."""
+        for name, low, high in PUSH_RANGES:
+            value = getattr(self, name)
+            if not low <= value <= high and not (value == -1 and name in UNLIMITED):
+                raise InvalidParameter(f"{name} is {value}; allowed is {low}..{high}")
+        if self.consume_thread_min > self.consume_thread_max:
+            raise InvalidParameter(
+                f"consume_thread_min {self.consume_thread_min} is over consume_thread_max "
+                f"{self.consume_thread_max}"
+            )
+
+
+PUSH_RANGES = (
+    ("consume_thread_min", 1, 1000),
+    ("consume_thread_max", 1, 1000),
+    ("consume_message_batch_max_size", 1, 1024),
+    ("pull_batch_size", 1, 1024),
+    ("pull_interval_ms", 0, 65535),
+    ("pull_threshold_for_queue", 1, 65535),
+    ("pull_threshold_size_for_queue_mib", 1, 1024),
+    ("pull_threshold_for_topic", 1, 6553500),
+    ("pull_threshold_size_for_topic_mib", 1, 102400),
+    ("consume_concurrently_max_span", 1, 65535),
+)
+UNLIMITED = frozenset({"pull_threshold_for_topic", "pull_threshold_size_for_topic_mib"})
+"""Settings for which -1 means: no limit of its own."""
+
+
+@dataclass(slots=True)
+class PullConsumerConfig(ConsumerConfig):
+    """Settings of a pull consumer."""
+
+    broker_suspend_max_time_ms: int = SUSPEND_PULL_MS
+    consumer_timeout_when_suspend_ms: int = PULL_TIMEOUT_WHEN_SUSPEND_MS
+    consumer_pull_timeout_ms: int = 10_000
+    pull_batch_size_in_bytes: int = 4 * MIB
+
+    def check(self) -> None:
+        """Refuse a client wait that is shorter than the broker's hold."""
+        if self.consumer_timeout_when_suspend_ms < self.broker_suspend_max_time_ms:
+            raise InvalidParameter(
+                f"consumer_timeout_when_suspend_ms {self.consumer_timeout_when_suspend_ms} is below "
+                f"broker_suspend_max_time_ms {self.broker_suspend_max_time_ms}: no held pull could be "
+                "answered"
+            )
+
+
+def check_consumer_group(group: str) -> None:
+    """Refuse a group name no consumer may have."""
+    check_group(group)
+    if group in RESERVED_GROUPS:
+        raise InvalidParameter(f"group name {group!r} is reserved: choose another")

@@ -1,0 +1,231 @@
+"""PullService: the pull loop of a push consumer, one pull under way per owned queue.
+
+Each pull is a small state machine step: flow control, direct read, else a held pull through the socket, whose
+answer continues it. Steps run on the pull thread (`TaskLoop`) or, for answers, on the connection's reader
+thread; a queue has one step at a time, so its state needs no lock. RocketMQ's waits:
+
+    stopped or paused, or an error       1000 ms (configurable)     broker says FLOW_CONTROL     20 ms
+    too many messages, bytes or span in hand   50 ms, or sooner when half of them are consumed
+    FOUND, filtered out, nothing new     at once (FOUND: after pull_interval_ms)
+    OFFSET_ILLEGAL                       take the broker's offset, give the queue up, rebalance at once
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shmq.base import log
+from shmq.base.clock import monotonic_ms
+from shmq.base.errors import BrokerError, ShmqError
+from shmq.client.consumer_config import MIB, PushConsumerConfig
+from shmq.client.direct_readers import DirectReaders
+from shmq.client.instance import ClientInstance
+from shmq.client.offset_store import OffsetStore, ReadMode
+from shmq.client.process_queue import ProcessQueue
+from shmq.client.pull import PULL_TIMEOUT_WHEN_SUSPEND_MS, PullRequest, PullResult, PullStatus
+from shmq.client.pulled_message import PulledMessage
+from shmq.client.subscriptions import Subscriptions
+from shmq.client.task_loop import TaskLoop
+from shmq.model.consumer_group import MessageModel
+from shmq.model.message_queue import MessageQueue
+from shmq.model.route import MASTER_ID
+from shmq.protocol.codes import ResponseCode
+from shmq.protocol.command import Command
+
+FLOW_CONTROL_WAIT_S = 0.05
+BROKER_FLOW_CONTROL_WAIT_S = 0.02
+PAUSED_WAIT_S = 1.0
+
+_LOG = log.get(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class PullState:
+    """Where the pulling of one owned queue stands."""
+
+    queue: MessageQueue
+    held: ProcessQueue[PulledMessage]
+    offset: int
+    broker_id: int = MASTER_ID
+    controlled: bool = False
+    """Waiting because too much is in hand."""
+
+
+class PullService:
+    """Pulls for every owned queue and hands found messages on."""
+
+    def __init__(
+        self,
+        group: str,
+        config: PushConsumerConfig,
+        instance: ClientInstance,
+        subscriptions: Subscriptions,
+        offsets: OffsetStore,
+        *,
+        found: Callable[[list[PulledMessage], ProcessQueue[PulledMessage], MessageQueue], None],
+        offset_illegal: Callable[[MessageQueue, int], None],
+    ) -> None:
+        """`found` consumes messages already put into the process queue; `offset_illegal` gives a queue up."""
+        self._group = group
+        self._config = config
+        self._instance = instance
+        self._subscriptions = subscriptions
+        self._offsets = offsets
+        self._found = found
+        self._offset_illegal = offset_illegal
+        self._states: dict[MessageQueue, PullState] = {}
+        self.readers = DirectReaders(group, config, instance.routes)
+        self.loop = TaskLoop(f"shmq-pull-{group}")
+        self.paused = False
+        self._stopping = False
+
+    def start(self) -> None:
+        """Start the pull thread."""
+        self.loop.start()
+
+    def stop(self) -> None:
+        """Pull no more; answers still under way are dropped."""
+        self._stopping = True
+        self.loop.stop(3.0)
+        self.readers.close()
+
+    def take(self, queue: MessageQueue, held: ProcessQueue[PulledMessage], offset: int) -> None:
+        """Begin to pull a queue."""
+        state = self._states[queue] = PullState(queue, held, offset)
+        self._soon(state, 0)
+
+    def forget(self, queue: MessageQueue) -> None:
+        """A queue was given away: its state ends with the next step."""
+        self._states.pop(queue, None)
+
+    def drained(self, queue: MessageQueue) -> None:
+        """Listeners have consumed half of what held the pull back: go on before the 50 ms are over."""
+        state = self._states.get(queue)
+        if state is not None and state.controlled:
+            state.controlled = False
+            self._soon(state, 0)
+
+    def _soon(self, state: PullState, delay_s: float) -> None:
+        self.loop.later(delay_s, lambda: self._step(state))
+
+    def _step(self, state: PullState) -> None:
+        """Do one pull, or find out why not now."""
+        if state.held.dropped or self._stopping:
+            return
+        state.held.last_pull_ms = monotonic_ms()
+        if self.paused:
+            self._soon(state, PAUSED_WAIT_S)
+            return
+        if self._too_much(state):
+            state.controlled = True
+            self.loop.later(FLOW_CONTROL_WAIT_S, lambda: self._controlled_step(state))
+            return
+        try:
+            self._pull(state)
+        except ShmqError as error:
+            self._failed(state, error)
+
+    def _controlled_step(self, state: PullState) -> None:
+        """The 50 ms of flow control are over, unless draining was quicker."""
+        if state.controlled:
+            state.controlled = False
+            self._step(state)
+
+    def _too_much(self, state: PullState) -> bool:
+        """Tell whether the queue has as much in hand as it may."""
+        config, held = self._config, state.held
+        count_max, mib_max = config.pull_threshold_for_queue, config.pull_threshold_size_for_queue_mib
+        owned = max(1, len(self._states))
+        if config.pull_threshold_for_topic != -1:
+            count_max = max(1, config.pull_threshold_for_topic // owned)
+        if config.pull_threshold_size_for_topic_mib != -1:
+            mib_max = max(1, config.pull_threshold_size_for_topic_mib // owned)
+        return (
+            held.message_count > count_max
+            or held.message_bytes // MIB > mib_max
+            or held.span > config.consume_concurrently_max_span
+        )
+
+    def _pull(self, state: PullState) -> None:
+        """Read directly when that is granted and there is something; else ask the broker to hold the pull."""
+        queue, config = state.queue, self._config
+        subscription = self._subscriptions.get(queue.topic)
+        if subscription is None:
+            self._soon(state, PAUSED_WAIT_S)
+            return
+        link = self._instance.routes.reading_link(queue.broker_name, state.broker_id)
+        link.duplex()  # announces us when the connection is new: a pull before the heartbeat is refused
+        reader = self.readers.of(link)
+        epoch = None
+        if reader is not None:
+            size = config.pull_batch_size_in_bytes
+            result = reader.pull(queue, state.offset, config.pull_batch_size, size, subscription)
+            if result is not None and result.status is not PullStatus.NO_NEW_MSG:
+                self._offsets.count_read(
+                    queue, len(result.messages), sum(m.store_size for m in result.messages)
+                )
+                self._ended(state, result)
+                return
+            epoch = reader.policy_epoch()
+        commit = 0
+        if config.message_model is MessageModel.CLUSTERING and link.broker_id == MASTER_ID:
+            commit = max(0, self._offsets.read(queue, ReadMode.MEMORY))
+        request = PullRequest(
+            self._group,
+            queue,
+            state.offset,
+            config.pull_batch_size,
+            subscription,
+            post_subscription=config.post_subscription_when_pull,
+            suspend_ms=config.broker_suspend_max_time_ms,
+            commit_offset=commit,
+            max_bytes=config.pull_batch_size_in_bytes,
+        )
+
+        def answered(response: Command | None, error: Exception | None) -> None:
+            if state.held.dropped or self._stopping:
+                return
+            try:
+                if response is None:
+                    raise error or BrokerError(ResponseCode.SYSTEM_ERROR, "no answer")
+                result = request.result(response)
+            except ShmqError as failure:
+                if reader is not None:
+                    reader.note_socket_pull(queue, None, accepted=False)
+                self._failed(state, failure)
+                return
+            if reader is not None:
+                reader.note_socket_pull(queue, epoch, accepted=result.status is not PullStatus.OFFSET_ILLEGAL)
+            state.broker_id = result.suggested_broker_id
+            self._ended(state, result)
+
+        link.send_async(request.command(), PULL_TIMEOUT_WHEN_SUSPEND_MS / 1000, answered)
+
+    def _ended(self, state: PullState, result: PullResult) -> None:
+        """Go on from a pull's result."""
+        if result.status is PullStatus.OFFSET_ILLEGAL:
+            state.held.dropped = True
+            log.event(
+                _LOG, logging.WARNING, "offset_illegal", queue=state.queue, asked=state.offset, now=result
+            )
+            self.loop.later(0, lambda: self._offset_illegal(state.queue, result.next_begin_offset))
+            return
+        state.offset = result.next_begin_offset
+        delay_s = 0.0
+        if result.messages:
+            state.held.put(result.messages)
+            self._found(result.messages, state.held, state.queue)
+            delay_s = self._config.pull_interval_ms / 1000
+        elif not state.held.message_count:
+            self._offsets.update(state.queue, result.next_begin_offset)
+        self._soon(state, delay_s)
+
+    def _failed(self, state: PullState, error: Exception) -> None:
+        """Try again later; how much later depends on who said no."""
+        if isinstance(error, BrokerError) and error.code == ResponseCode.FLOW_CONTROL:
+            self._soon(state, BROKER_FLOW_CONTROL_WAIT_S)
+            return
+        log.event(_LOG, logging.WARNING, "pull_failed", queue=state.queue, reason=error)
+        self._soon(state, self._config.pull_time_delay_millis_when_exception / 1000)

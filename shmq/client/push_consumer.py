@@ -1,0 +1,210 @@
+"""PushConsumer: calls a listener with the messages of its share of the subscribed topics' queues.
+
+    def consume(messages, context):
+        ...
+        return ConsumeConcurrentlyStatus.CONSUME_SUCCESS
+
+    consumer = PushConsumer("my-group", consume_from_where=ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET)
+    consumer.subscribe("orders", "TagA || TagB")
+    consumer.register_message_listener(consume)
+    with consumer:
+        ...
+
+RocketMQ's DefaultMQPushConsumer in Python's spelling, with a concurrent listener. "Push" is a held pull: the
+broker answers when something arrives. From a local broker messages are read through the consumer's own maps
+(`direct_pull=False` switches that off); nothing else differs. Threads: pull, rebalance, duties, one reader
+per broker, listeners as needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from shmq.base.errors import ClientFault
+from shmq.client.consume_service import ConcurrentListener, ConsumeService
+from shmq.client.consumer_base import ConsumerBase
+from shmq.client.consumer_config import PushConsumerConfig
+from shmq.client.links import BrokerLink
+from shmq.client.offset_store import ReadMode
+from shmq.client.producer_config import configured
+from shmq.client.pull_service import PullService
+from shmq.client.pulled_message import PulledMessage
+from shmq.client.push_requests import PushRequests
+from shmq.client.rebalancer import Owned
+from shmq.client.service_state import ServiceState
+from shmq.model.consumer_group import ConsumeType, MessageModel
+from shmq.model.message_queue import MessageQueue
+from shmq.model.names import retry_topic
+from shmq.protocol.command import Command
+
+
+class PushConsumer(ConsumerBase):
+    """One member of a consumer group."""
+
+    CONSUME_TYPE = ConsumeType.CONSUME_PASSIVELY
+    PULLS_ITSELF = True
+
+    def __init__(
+        self, consumer_group: str, config: PushConsumerConfig | None = None, **settings: Any
+    ) -> None:
+        """`settings` are fields of PushConsumerConfig, such as `consume_thread_max=4`."""
+        self.config = configured(PushConsumerConfig, config, settings)
+        super().__init__(consumer_group, self.config)
+        self._listener: ConcurrentListener | None = None
+        self._consuming: ConsumeService
+        self._pulling: PullService
+        self._requests: PushRequests
+        self._taken: list[tuple[MessageQueue, Owned, int]] = []
+
+    # Before and while running
+
+    def subscribe(self, topic: str, expression: str | None = "*") -> None:
+        """Subscribe to a topic; `expression` is `*` or `TagA || TagB`. While running, takes effect at
+        once."""
+        self._subscriptions.put(topic, expression)
+        if self._state is ServiceState.RUNNING:
+            self._instance.routes.refresh_all([topic])
+            self._instance.heartbeat_all()
+            self._instance.rebalance_now()
+
+    def unsubscribe(self, topic: str) -> None:
+        """Read a topic no longer; its queues are released at the next rebalance, which comes at once."""
+        self._subscriptions.remove(topic)
+        if self._state is ServiceState.RUNNING:
+            self._instance.rebalance_now()
+
+    def register_message_listener(self, listener: ConcurrentListener) -> None:
+        """Set what is called with messages; before `start`."""
+        if self._state is not ServiceState.CREATE_JUST:
+            raise ClientFault("register the listener before the consumer is started")
+        self._listener = listener
+
+    def suspend(self) -> None:
+        """Pull nothing more and keep the queues; cached messages are still consumed."""
+        self._check_running()
+        self._pulling.paused = True
+
+    def resume(self) -> None:
+        """Pull again, within a second."""
+        self._check_running()
+        self._pulling.paused = False
+        self._instance.rebalance_now()
+
+    @property
+    def suspended(self) -> bool:
+        """Tell whether `suspend` holds."""
+        return self._state is ServiceState.RUNNING and self._pulling.paused
+
+    @property
+    def assigned_queues(self) -> list[MessageQueue]:
+        """Return the queues this member owns now."""
+        return sorted(self._rebalancer.owned) if self._state is ServiceState.RUNNING else []
+
+    def send_message_back(self, message: PulledMessage, delay_level: int = 0) -> None:
+        """Give one message back, to be delivered again later."""
+        self._check_running()
+        limit = self.config.max_reconsume_times
+        self._instance.calls.send_back(
+            self.consumer_group, message, delay_level, 16 if limit < 0 else limit, message.topic
+        )
+
+    # Life
+
+    def _check_settings(self) -> None:
+        self.config.check()
+        if self._listener is None:
+            raise ClientFault("a push consumer needs a listener: register_message_listener before start")
+
+    def _begin(self) -> None:
+        assert self._listener is not None
+        config = self.config
+        if config.message_model is MessageModel.CLUSTERING:
+            self._subscriptions.put_if_absent(retry_topic(self.consumer_group), "*")
+        self._pulling = PullService(
+            self.consumer_group,
+            config,
+            self._instance,
+            self._subscriptions,
+            self._offsets,
+            found=lambda messages, held, queue: self._consuming.submit(messages, held, queue),
+            offset_illegal=self._give_up_queue,
+        )
+        self._consuming = ConsumeService(
+            self.consumer_group,
+            config,
+            self._listener,
+            self._instance.calls,
+            self._offsets,
+            later=self._pulling.loop.later,
+            drained=self._pulling.drained,
+        )
+        self._requests = PushRequests(self)
+        period_s = config.consume_timeout_min * 60.0
+        self._instance.periodic.add("clean expired messages", self._clean_expired, period_s, period_s)
+        self._pulling.start()
+
+    def _end(self) -> None:
+        self._pulling.stop()
+        self._consuming.stop(self.config.await_termination_millis_when_shutdown / 1000)
+
+    def _clean_expired(self) -> None:
+        if self._state is ServiceState.RUNNING:
+            for queue, held in self._rebalancer.owned.items():
+                self._consuming.clean_expired(held, queue)
+
+    # What the rebalancer asks
+
+    def rebalance(self) -> bool:
+        """Take and give queues, unless suspended; on the rebalance thread."""
+        return True if self.suspended else super().rebalance()
+
+    def queue_taken(self, queue: MessageQueue, held: Owned, offset: int) -> None:
+        """Remember it until the brokers know the new version of the subscription (`queues_changed`)."""
+        self._taken.append((queue, held, offset))
+
+    def queue_dropped(self, queue: MessageQueue, held: Owned) -> None:
+        """Commit and forget it; its pull ends by itself."""
+        self._pulling.forget(queue)
+        super().queue_dropped(queue, held)
+
+    def queues_changed(self, topic: str, everyones: Sequence[MessageQueue], mine: set[MessageQueue]) -> None:
+        """Tell the brokers, then begin to pull what was taken: the other order would be refused."""
+        self._subscriptions.renew_version(topic)
+        self._instance.heartbeat_all()
+        taken, self._taken = self._taken, []
+        for queue, held, offset in taken:
+            self._pulling.take(queue, held, offset)
+
+    def _give_up_queue(self, queue: MessageQueue, offset: int) -> None:
+        """The broker says that our offset is impossible: store its own, and take the queue anew."""
+        self._offsets.update(queue, offset, increase_only=False)
+        self._offsets.persist([queue], wait=True)
+        self._instance.rebalance_now()
+
+    # What brokers ask
+
+    def known_offsets(self, topic: str) -> dict[MessageQueue, int]:
+        """Return the offsets of the owned queues of a topic, as far as this member knows them."""
+        owned = [queue for queue in self._rebalancer.owned if queue.topic == topic]
+        return {queue: self._offsets.read(queue, ReadMode.MEMORY) for queue in owned}
+
+    def reset_offsets(self, topic: str, offsets: dict[MessageQueue, int]) -> None:
+        """Give the queues up and take them again at these offsets; what is in hand is forgotten."""
+        owned = self._rebalancer.owned
+        wanted = {
+            queue: offset for queue, offset in offsets.items() if queue.topic == topic and queue in owned
+        }
+
+        def reset() -> None:
+            for queue, offset in wanted.items():
+                self._give_up_queue(queue, offset)
+
+        for queue in wanted:
+            owned[queue].dropped = True
+            owned[queue].clear()
+        self._pulling.loop.later(0, reset)
+
+    def handle_request(self, link: BrokerLink, command: Command) -> Command | None:
+        """Serve a request the broker pushed for this group."""
+        return self._requests.handle(command)

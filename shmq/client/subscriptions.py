@@ -1,0 +1,61 @@
+"""Subscriptions: what one consumer reads, by topic. Guarded by its own lock; any thread."""
+
+from __future__ import annotations
+
+import threading
+
+from shmq.base.clock import now_ms
+from shmq.model.names import check_topic
+from shmq.model.subscription import SubscriptionData, build_subscription
+
+
+class Subscriptions:
+    """The topics of one consumer and the expression of each."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._lock = threading.Lock()
+        self._by_topic: dict[str, SubscriptionData] = {}
+
+    def put(self, topic: str, expression: str | None) -> SubscriptionData:
+        """Subscribe, replacing what was there; SubscriptionParseFailed for an expression that names no
+        tag."""
+        check_topic(topic)
+        subscription = build_subscription(topic, expression, now_ms())
+        with self._lock:
+            self._by_topic[topic] = subscription
+        return subscription
+
+    def put_if_absent(self, topic: str, expression: str | None) -> bool:
+        """Subscribe unless there is a subscription already; True when it was new."""
+        if topic in self._by_topic:
+            return False
+        self.put(topic, expression)
+        return True
+
+    def remove(self, topic: str) -> None:
+        """Unsubscribe; its queues are given back at the next rebalance."""
+        with self._lock:
+            self._by_topic.pop(topic, None)
+
+    def get(self, topic: str) -> SubscriptionData | None:
+        """Return one topic's subscription."""
+        return self._by_topic.get(topic)
+
+    def renew_version(self, topic: str) -> None:
+        """Give a topic a newer version, after its queues changed: brokers take the newest as the group's."""
+        with self._lock:
+            held = self._by_topic.get(topic)
+            if held is not None:
+                held.sub_version = max(now_ms(), held.sub_version + 1)
+
+    @property
+    def topics(self) -> set[str]:
+        """Return the topics."""
+        return set(self._by_topic)
+
+    @property
+    def all(self) -> list[SubscriptionData]:
+        """Return every subscription."""
+        with self._lock:
+            return list(self._by_topic.values())
