@@ -25,6 +25,7 @@ from typing import Any, cast
 from shmq.base import log
 from shmq.base.errors import RemoteFault
 from shmq.net.limits import ConnectionLimits
+from shmq.net.log_rate import LogRate
 from shmq.net.peer import UNKNOWN_PEER, Peer, peer_of
 from shmq.protocol.command import Command, decode_frame, encode_command
 from shmq.protocol.frame import FrameDecoder
@@ -36,6 +37,7 @@ OnOpen = Callable[["Connection"], None]
 Count = Callable[[str, int], None]
 
 _logger = log.get(__name__)
+_faults = LogRate(_logger)
 _ids = itertools.count(1)
 
 
@@ -241,5 +243,5 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self.close_reason is not None:
             return
         self.close_reason = reason
-        log.event(_logger, level, "connection_aborted", peer=self.peer.text, reason=reason)
+        _faults.event(level, "connection_aborted", peer=self.peer.text, reason=reason)
         self._transport.abort()
