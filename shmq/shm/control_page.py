@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import secrets
 from enum import IntEnum
 from pathlib import Path
 
@@ -91,7 +90,7 @@ class ControlPage:
             shared.close_fd()
         words = map_words(mapped)
         words[at.LAYOUT_VERSION] = at.LAYOUT_VERSION_NOW
-        words[at.PAGE_ID] = secrets.randbits(62) + 1
+        words[at.PAGE_ID] = int.from_bytes(os.urandom(7)) + 1
         words[at.KERNEL_BOOT_ID] = kernel_boot_id()
         words[at.STORE_IDENTITY] = store_identity
         words[at.PAGE_BYTES] = size

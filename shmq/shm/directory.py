@@ -194,7 +194,11 @@ class DirectoryView:
 
     def topics(self) -> list[str]:
         """Return the names of all topics with a living queue."""
-        return [topic for topic in self._topics if self.queues(topic)]
+        return [
+            topic
+            for topic, refs in self._topics.items()
+            if any(self.queue(topic, queue_id) for queue_id in range(len(refs)))
+        ]
 
     def offset_slot(self, group: str, topic: str, queue_id: int) -> int | None:
         """Return the offset slot of the group for that queue, or None when it has none yet."""

@@ -60,4 +60,4 @@ def clear_slot(page: ControlPage, slot: int) -> None:
     step = at.QUEUE_WORDS * at.WORD_BYTES
     raw[first : first + used * step : step] = bytes(
         used
-    )  # a strided copy, byte by byte: 65,536 queues in 0.3 ms
+    )  # a strided copy, byte by byte: 65,536 queues in 1 ms

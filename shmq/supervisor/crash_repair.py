@@ -23,7 +23,7 @@ import posix_ipc
 from shmq.base import faults, log
 from shmq.base.clock import SYSTEM_CLOCK, Clock
 from shmq.shm import page_layout as at
-from shmq.shm.append_journal import AppendJournal, JournalState
+from shmq.shm.append_journal import AppendJournal, Claim, JournalState
 from shmq.shm.control_page import ControlPage
 from shmq.shm.counters import SlotCounters
 from shmq.shm.doorbell import Doorbell
@@ -73,8 +73,7 @@ class RepairReport(NamedTuple):
     """What a repair found and did."""
 
     journal: JournalState
-    claim_start: int
-    claim_end: int
+    claim: Claim | None
     killed_slots: list[int]
     stood_still_ms: int
 
@@ -121,20 +120,7 @@ def repair(
         pause(PAUSE_S)
     faults.reach("repair.still")
 
-    journal = AppendJournal(page)
-    state = journal.state
-    claim = journal.read_claim()
-    if state == JournalState.PREPARED:
-        zero_log(claim.start, claim.end)
-        faults.reach("repair.log_zeroed")
-        for slot, _, old_max, new_max in claim.entries:
-            zero_units(slot, old_max, new_max)
-        faults.reach("repair.units_zeroed")
-        journal.clear()
-    elif state == JournalState.COMMITTED:
-        journal.apply_again()
-        faults.reach("repair.applied")
-        journal.clear()
+    state, claim = _settle_journal(AppendJournal(page), zero_log, zero_units)
     faults.reach("repair.journal_emptied")
 
     for slot in APPENDER_SLOTS:
@@ -147,9 +133,30 @@ def repair(
     words[at.QUIESCE] = 0
     faults.reach("repair.resumed")
     ring_all(bells)
-    report = RepairReport(state, claim.start, claim.end, still.killed, clock.monotonic_ms() - started_ms)
+    report = RepairReport(state, claim, still.killed, clock.monotonic_ms() - started_ms)
     _count_and_log(page, report)
     return report
+
+
+def _settle_journal(
+    journal: AppendJournal, zero_log: Callable[[int, int], None], zero_units: Callable[[int, int, int], None]
+) -> tuple[JournalState, Claim | None]:
+    """Undo or carry out what a dead holder began; return how far it had got, and what it was."""
+    state = journal.state
+    if state == JournalState.EMPTY:
+        return state, None
+    claim = journal.read_claim()
+    if state == JournalState.PREPARED:
+        zero_log(claim.start, claim.end)
+        faults.reach("repair.log_zeroed")
+        for slot, _, old_max, new_max in claim.entries:
+            zero_units(slot, old_max, new_max)
+        faults.reach("repair.units_zeroed")
+    else:
+        journal.apply_again()
+        faults.reach("repair.applied")
+    journal.clear()
+    return state, claim
 
 
 def _free(semaphore: posix_ipc.Semaphore) -> None:
@@ -173,8 +180,7 @@ def _count_and_log(page: ControlPage, report: RepairReport) -> None:
         logging.WARNING,
         "shared_state_repaired",
         journal=report.journal.name,
-        claim_start=report.claim_start,
-        claim_end=report.claim_end,
+        claim=report.claim and f"[{report.claim.start},{report.claim.end})",
         killed_slots=report.killed_slots,
         stood_still_ms=report.stood_still_ms,
     )

@@ -34,7 +34,7 @@ from tests.helpers.append_world import QUEUES, World
 from tests.helpers.waiting import wait_until
 
 SLOTS = (2, 3)
-RECORDS = 300
+RECORDS = 120
 APPEND_POINTS = sorted(name for name in faults.KNOWN if name.split(".")[0] in ("append", "journal", "world"))
 REPAIR_POINTS = sorted(name for name in faults.KNOWN if name.startswith("repair."))
 

@@ -104,7 +104,8 @@ def world() -> Iterator[World]:
 def test_a_prepared_claim_is_zeroed_and_its_positions_stay(world: World) -> None:
     AppendJournal(world.page).prepare(0, 300, 99, [(0, 2, 5, 6), (1, 2, 7, 9)])
     report = world.repair(set())
-    assert report[:3] == (JournalState.PREPARED, 0, 300)
+    assert report.journal is JournalState.PREPARED
+    assert report.claim == (0, 300, 99, [(0, 2, 5, 6), (1, 2, 7, 9)], [])
     assert world.calls == [("log", 0, 300), ("units", 0, 5, 6), ("units", 1, 7, 9)]
     assert AppendJournal(world.page).empty()
     assert world.page.words[at.WRITE_POSITION] == 0
