@@ -6,6 +6,7 @@ import argparse
 import atexit
 import sys
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from shmq.embedded import Broker
 CONSUMERS = 2
 SEGMENT_BYTES = 64 << 20
 QUEUES = 8
+REGISTERED_SECONDS = 5
 DEFAULT_LIMIT = 200_000
 SILENCE_MAX = 60
 """Half seconds without any news after which the run is given up."""
@@ -103,6 +105,9 @@ def _start_broker(workers: int) -> Broker:
 def _make_topic(namesrv_addr: str) -> None:
     """Make the topic unless it is there: a run must not depend on the broker's auto-creation."""
     with AdminClient(namesrv_addr=namesrv_addr) as admin:
+        deadline = time.monotonic() + REGISTERED_SECONDS
+        while not admin.cluster_info().broker_addr_table and time.monotonic() < deadline:
+            time.sleep(0.01)  # the broker serves, and is about to register at its name server
         admin.ensure_topic(TOPIC, queues=QUEUES)
 
 
