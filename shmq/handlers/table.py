@@ -12,6 +12,7 @@ from shmq.handlers import (
     admin_client,
     admin_group,
     admin_offset,
+    admin_runtime,
     admin_topic,
     heartbeat,
     offsets,
@@ -37,6 +38,7 @@ _FAMILIES: tuple[Mapping[int, Route], ...] = (
     admin_group.ROUTES,
     admin_offset.ROUTES,
     admin_client.ROUTES,
+    admin_runtime.ROUTES,
 )
 
 
