@@ -16,7 +16,7 @@ import pytest
 from shmq.base import faults
 from shmq.base.runtime_dir import page_name as name_of
 from shmq.shm import page_layout as at
-from shmq.shm.append_journal import JournalState
+from shmq.shm.append_journal import AppendJournal, JournalState
 from shmq.shm.append_lock import create_semaphore, open_semaphore, unlink_semaphore
 from shmq.shm.control_page import ControlPage, PageState
 from shmq.shm.counters import SlotCounters, totals
@@ -269,3 +269,11 @@ def test_an_exception_inside_the_lock_is_a_death(broker: Broker) -> None:
     broker.run()
     broker.check()
     assert broker.reports[0].journal is JournalState.PREPARED
+
+
+def test_whoever_finds_a_claim_under_way_behind_a_free_lock_dies_at_once(broker: Broker) -> None:
+    AppendJournal(broker.page).prepare(0, 40, 1, [(0, 2, 0, 1)])
+    broker.start(SLOTS[0])
+    assert broker.children[SLOTS[0]].wait() == -signal.SIGKILL
+    broker.run()
+    broker.check()
