@@ -1,4 +1,4 @@
-"""A page, a store and a real coordinator process without a supervisor, and workers that are a socket in the test.
+"""A page, a store and a real coordinator process without a supervisor; its workers are sockets in the test.
 
 For tests of the coordinator alone. Everything lives in one temporary folder; `close` takes all of it away.
 """
@@ -122,6 +122,11 @@ class CoordinatorRig:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(10)
 
+    def lose_supervisor(self) -> None:
+        """Close the write end of the supervisor pipe, as the supervisor's death would."""
+        os.close(self._supervisor_write)
+        self._supervisor_write = -1
+
     def occupy(self, index: int = 0) -> None:
         """Let the page say that this test process is worker `index`."""
         slot = self.slots[FIRST_WORKER_SLOT + index]
@@ -129,7 +134,9 @@ class CoordinatorRig:
 
     def worker(self, index: int = 0, *, hello: bool = True) -> FakeWorker:
         """Connect as worker `index`; with `hello` it also says so and ends its replay."""
-        worker = FakeWorker(internal_socket(self.folder, self.settings.broker_name), FIRST_WORKER_SLOT + index)
+        worker = FakeWorker(
+            internal_socket(self.folder, self.settings.broker_name), FIRST_WORKER_SLOT + index
+        )
         self._workers.append(worker)
         if hello:
             worker.hello()
@@ -155,7 +162,8 @@ class CoordinatorRig:
         for bell in self.bells:
             bell.close()
         os.close(self._supervisor_end)
-        os.close(self._supervisor_write)
+        if self._supervisor_write >= 0:
+            os.close(self._supervisor_write)
         self.page.close()
         ControlPage.unlink(self.name)
         unlink_semaphore(self.semaphore)
