@@ -1,0 +1,92 @@
+"""What the broker reads of a send's properties, refuses, and adds."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shmq.base.errors import MessageIllegal, NoPermission
+from shmq.handlers.message_properties import broker_properties, prepare, prepare_element
+from shmq.model.properties import decode_properties
+from shmq.model.subscription import java_hash
+
+ADDED = broker_properties("C1")
+TEXTS = st.text(st.characters(blacklist_characters="\x00\x01\x02", blacklist_categories=("Cs",)), min_size=1)
+
+
+def test_the_brokers_properties_follow_the_senders() -> None:
+    prepared = prepare("TAGS\x01A\x02UNIQ_KEY\x01U\x02", ADDED)
+    assert decode_properties(prepared.stored) == {
+        "TAGS": "A",
+        "UNIQ_KEY": "U",
+        "MSG_REGION": "DefaultRegion",
+        "TRACE_ON": "true",
+        "CLUSTER": "C1",
+    }
+    assert (prepared.tags_code, prepared.unique_key, prepared.waits) == (java_hash("A"), "U", True)
+
+
+def test_a_missing_final_separator_is_added() -> None:
+    assert prepare("UNIQ_KEY\x01U", ADDED).stored.startswith(b"UNIQ_KEY\x01U\x02MSG_REGION")
+    assert prepare_element(b"UNIQ_KEY\x01U").stored == b"UNIQ_KEY\x01U\x02"
+
+
+def test_the_last_of_two_equal_names_counts() -> None:
+    assert prepare("TAGS\x01A\x02TAGS\x01B\x02UNIQ_KEY\x01U\x02", ADDED).tags_code == java_hash("B")
+
+
+@pytest.mark.parametrize(
+    ("text", "waits"), [("WAIT\x01false\x02", False), ("WAIT\x01true\x02", True), ("", True)]
+)
+def test_only_wait_false_does_not_wait(text: str, waits: bool) -> None:
+    assert prepare(text, ADDED).waits is waits
+    assert prepare_element(text.encode()).waits is waits
+
+
+def test_what_a_received_message_carried_is_replaced_not_repeated() -> None:
+    first = prepare("UNIQ_KEY\x01U\x02", ADDED).stored.decode()
+    again = prepare(first + "POP_CK\x01ck\x02", broker_properties("C2"))
+    assert again.stored.count(b"CLUSTER\x01") == 1
+    assert decode_properties(again.stored)["CLUSTER"] == "C2"
+    assert b"POP_CK" not in again.stored
+
+
+@pytest.mark.parametrize(
+    "name", ["DELAY", "TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS", "TIMER_DEL_UNIQKEY"]
+)
+def test_delays_are_refused_rather_than_ignored(name: str) -> None:
+    with pytest.raises(MessageIllegal, match=name):
+        prepare(f"{name}\x013\x02", ADDED)
+    with pytest.raises(MessageIllegal, match=name):
+        prepare_element(f"{name}\x013\x02".encode())
+
+
+def test_a_half_message_is_refused_and_its_denial_is_not() -> None:
+    with pytest.raises(NoPermission):
+        prepare("TRAN_MSG\x01true\x02", ADDED)
+    prepare("TRAN_MSG\x01false\x02", ADDED)
+
+
+def test_the_limit_counts_what_is_stored() -> None:
+    key = "UNIQ_KEY\x01U\x02"
+    room = 32767 - len(ADDED) - len(key) - len("k\x01\x02")
+    assert len(prepare(key + "k\x01" + "v" * room + "\x02", ADDED).stored) == 32767
+    with pytest.raises(MessageIllegal, match="32767"):
+        prepare(key + "k\x01" + "v" * (room + 1) + "\x02", ADDED)
+
+
+def test_a_nul_is_refused_because_recovery_takes_it_for_unwritten_space() -> None:
+    with pytest.raises(MessageIllegal, match="NUL"):
+        prepare("k\x01a\0\x02", ADDED)
+
+
+@given(st.dictionaries(TEXTS, TEXTS, max_size=6))
+def test_ordinary_properties_are_stored_as_they_came(properties: dict[str, str]) -> None:
+    names = {"DELAY", "TRAN_MSG", "POP_CK", "CLUSTER", "MSG_REGION", "TRACE_ON"}
+    text = "".join(
+        f"{n}\x01{v}\x02" for n, v in properties.items() if n not in names and not n.startswith("TIMER_")
+    )
+    stored = decode_properties(prepare(text, ADDED).stored)
+    for name, value in decode_properties(text).items():
+        assert stored[name] == value

@@ -1,0 +1,193 @@
+"""Append turns and pending acks with a scripted store: who is answered when, and with what."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from shmq.base.errors import QueueGone, ServiceNotAvailable, ShmqError, SystemBusy
+from shmq.broker import limits
+from shmq.protocol.codes import ResponseCode
+from shmq.shm.queue_table import QueueRef
+from shmq.store.append_request import AppendOutcome, AppendRequest
+from shmq.worker.append_turn import AppendTurn
+from shmq.worker.pending_acks import PendingAcks
+
+
+class Loop:
+    """The one method of a loop that a turn uses."""
+
+    def __init__(self) -> None:
+        self.soon: list[Any] = []
+
+    def call_soon(self, callback: Any) -> None:
+        self.soon.append(callback)
+
+    def turn(self) -> None:
+        due, self.soon = self.soon, []
+        for callback in due:
+            callback()
+
+
+class Store:
+    """Appends everything, unless told otherwise; the log grows by 100 a request."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.room: int | None = None
+        self.error: ShmqError | None = None
+        self.position = 0
+
+    def append(self, requests: list[AppendRequest]) -> list[AppendOutcome | None]:
+        self.calls.append(len(requests))
+        if self.error is not None:
+            raise self.error
+        outcomes: list[AppendOutcome | None] = []
+        for n, _ in enumerate(requests):
+            if self.room is not None and n >= self.room:
+                outcomes.append(None)
+                continue
+            self.position += 100
+            outcomes.append(AppendOutcome(physical_offset=self.position - 100, end=self.position))
+        return outcomes
+
+
+class Reply:
+    def __init__(self, waits: bool = True) -> None:
+        self.waits = waits
+        self.codes: list[int] = []
+        self.errors: list[ShmqError] = []
+
+    def settle(self, outcome: AppendOutcome, code: int) -> None:
+        self.codes.append(code)
+
+    def refuse(self, error: ShmqError) -> None:
+        self.errors.append(error)
+
+
+class Bench:
+    """One turn with everything around it under the test's control."""
+
+    def __init__(self, sync_flush: bool = False) -> None:
+        self.loop, self.store = Loop(), Store()
+        self.now_ms = 0
+        self.flushed = 0
+        self.parked: list[bool] = []
+        self.acks = PendingAcks(lambda: self.flushed, 5000, self.parked.append, lambda name, n: None)
+        self.turn = AppendTurn(
+            self.loop,  # type: ignore[arg-type]
+            self.store,
+            self.acks,
+            lambda: self.now_ms,
+            sync_flush=sync_flush,
+            wake_by=lambda deadline_ms: None,
+            count=lambda name, n: None,
+            took=lambda ms: None,
+        )
+
+    def add(self, count: int = 1, waits: bool = True) -> list[Reply]:
+        replies = [Reply(waits) for _ in range(count)]
+        for reply in replies:
+            self.turn.add(AppendRequest(QueueRef("T", 0, 0, 2), bytearray(100), (100,), (0,)), reply)
+        return replies
+
+
+def test_all_sends_of_a_turn_are_one_append_and_are_answered_in_order() -> None:
+    bench = Bench()
+    replies = bench.add(5)
+    assert bench.store.calls == []
+    bench.loop.turn()
+    assert bench.store.calls == [5]
+    assert [r.codes for r in replies] == [[0]] * 5
+
+
+def test_what_found_no_segment_is_kept_in_order_and_tried_again_at_the_bell() -> None:
+    bench = Bench()
+    bench.store.room = 2
+    first = bench.add(4)
+    bench.loop.turn()
+    assert [r.codes for r in first] == [[0], [0], [], []]
+    later = bench.add(1)
+    assert bench.loop.soon == [], "new sends queue behind the kept ones"
+    bench.store.room = None
+    assert bench.turn.step(10) is None
+    assert [r.codes for r in first + later] == [[0]] * 5
+    assert bench.store.calls == [4, 3]
+
+
+def test_what_waits_too_long_for_a_segment_is_refused_and_was_not_stored() -> None:
+    bench = Bench()
+    bench.store.room = 0
+    (reply,) = bench.add()
+    bench.loop.turn()
+    assert bench.turn.step(limits.APPEND_WAITING_MS_MAX - 1) == limits.APPEND_WAITING_MS_MAX
+    assert bench.turn.step(limits.APPEND_WAITING_MS_MAX) is None
+    assert isinstance(reply.errors[0], SystemBusy) and reply.codes == []
+    bench.store.room = None
+    (again,) = bench.add()
+    bench.loop.turn()
+    assert again.codes == [0]
+
+
+def test_waiting_sends_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "APPEND_WAITING_BYTES_MAX", 350)
+    bench = Bench()
+    bench.store.room = 0
+    bench.add(1)
+    bench.loop.turn()
+    bench.add(2)
+    with pytest.raises(SystemBusy):
+        bench.add(1)
+
+
+def test_a_failed_send_fails_alone_and_a_failed_append_fails_all() -> None:
+    bench = Bench()
+    bench.store.append = lambda requests: [AppendOutcome(error=QueueGone([1])), AppendOutcome(end=1)]  # type: ignore[method-assign,assignment]
+    gone, stored = bench.add(2)
+    bench.loop.turn()
+    assert isinstance(gone.errors[0], QueueGone) and stored.codes == [0]
+    bench = Bench()
+    bench.store.error = ServiceNotAvailable("flush failed")
+    replies = bench.add(3)
+    bench.loop.turn()
+    assert all(isinstance(r.errors[0], ServiceNotAvailable) for r in replies)
+
+
+def test_sync_flush_answers_when_the_flushed_position_covers_the_message() -> None:
+    bench = Bench(sync_flush=True)
+    first, second = bench.add(2)
+    (careless,) = bench.add(1, waits=False)
+    bench.loop.turn()
+    assert careless.codes == [0] and first.codes == []
+    assert bench.parked == [True]
+    bench.flushed = 100
+    assert bench.acks.step(1) == 5000
+    assert first.codes == [0] and second.codes == []
+    bench.flushed = 300
+    assert bench.acks.step(2) is None
+    assert second.codes == [0] and bench.parked == [True, False]
+
+
+def test_a_disk_that_is_too_slow_answers_flush_disk_timeout() -> None:
+    bench = Bench(sync_flush=True)
+    (reply,) = bench.add()
+    bench.loop.turn()
+    assert bench.acks.step(4999) == 5000
+    assert bench.acks.step(5000) is None
+    assert reply.codes == [ResponseCode.FLUSH_DISK_TIMEOUT]
+    assert bench.parked[-1] is False
+
+
+def test_a_real_loop_runs_one_turn_for_many_adds() -> None:
+    async def scenario() -> list[int]:
+        bench = Bench()
+        bench.turn._loop = asyncio.get_running_loop()
+        bench.add(10)
+        await asyncio.sleep(0)
+        bench.add(3)
+        await asyncio.sleep(0)
+        return bench.store.calls
+
+    assert asyncio.run(scenario()) == [10, 3]

@@ -1,0 +1,170 @@
+"""Held pulls: the park protocol, wakes, deadlines and bounds, with a page of plain dictionaries."""
+
+from __future__ import annotations
+
+import pytest
+
+from shmq.broker import limits
+from shmq.broker.pull_holds import PullHolds, Wake
+from shmq.shm.queue_table import QueueRef
+
+Q0, Q1 = QueueRef("T", 0, 10, 2), QueueRef("T", 1, 11, 2)
+
+
+class Parking:
+    """Ring words and queue maxima of a page that is not there."""
+
+    def __init__(self) -> None:
+        self.parked: set[int] = set()
+        self.maxima: dict[int, int] = {}
+        self.flush = False
+
+    def park(self, queue: QueueRef) -> None:
+        self.parked.add(queue.slot)
+
+    def unpark(self, queue: QueueRef) -> None:
+        self.parked.remove(queue.slot)
+
+    def max_offset(self, queue: QueueRef) -> int:
+        return self.maxima.get(queue.slot, 0)
+
+    def await_flush(self, wanted: bool) -> None:
+        self.flush = wanted
+
+
+class Hold:
+    """A held pull whose outcome the test decides: each wake takes the next of `outcomes`."""
+
+    topic, group = "T", "G"
+
+    def __init__(self, queue: QueueRef = Q0, offset: int = 0, *outcomes: int | None) -> None:
+        self.queue = queue
+        self.scan_offset = offset
+        self.outcomes = list(outcomes)
+        self.woken: list[Wake] = []
+
+    def wake(self, why: Wake, now_ms: int) -> int | None:
+        self.woken.append(why)
+        return self.outcomes.pop(0) if self.outcomes else None
+
+
+@pytest.fixture
+def parking() -> Parking:
+    return Parking()
+
+
+@pytest.fixture
+def holds(parking: Parking) -> PullHolds:
+    return PullHolds(parking, lambda name, n: None)
+
+
+def test_the_first_hold_of_a_queue_parks_and_the_last_one_unparks(holds: PullHolds, parking: Parking) -> None:
+    for _ in range(2):
+        assert holds.park(Hold(), 1, 1000, 0)
+    assert parking.parked == {10} and len(holds) == 2
+    parking.maxima[10] = 1
+    holds.step(5)
+    assert parking.parked == set() and len(holds) == 0
+
+
+def test_a_hold_is_not_looked_at_before_its_queue_has_moved_past_it(
+    holds: PullHolds, parking: Parking
+) -> None:
+    hold = Hold(Q0, 7)
+    holds.park(hold, 1, 1000, 0)
+    parking.maxima[10] = 7
+    holds.step(1)
+    assert hold.woken == []
+    parking.maxima[10] = 8
+    holds.step(2)
+    assert hold.woken == [Wake.NEW_MESSAGES]
+
+
+def test_messages_that_came_between_the_read_and_the_parking_are_seen(
+    holds: PullHolds, parking: Parking
+) -> None:
+    parking.maxima[10] = 1
+    hold = Hold()
+    assert holds.park(hold, 1, 1000, 0)
+    assert hold.woken == [Wake.NEW_MESSAGES] and len(holds) == 0
+
+
+def test_the_deadline_answers_and_ends_the_hold(holds: PullHolds) -> None:
+    hold = Hold()
+    holds.park(hold, 1, 1000, 0)
+    assert holds.step(999) == 1000
+    assert holds.step(1000) is None
+    assert hold.woken == [Wake.TIMED_OUT] and len(holds) == 0
+
+
+def test_a_hold_that_stays_may_bring_its_deadline_forward(holds: PullHolds, parking: Parking) -> None:
+    hold = Hold(Q0, 0, 500, 500)
+    holds.park(hold, 1, 1000, 0)
+    parking.maxima[10] = 1
+    assert holds.step(1) == 500
+    parking.maxima[10] = 0
+    assert holds.step(500) is None
+    assert hold.woken[-1] is Wake.TIMED_OUT
+
+
+def test_messages_that_are_not_visible_yet_are_waited_for_at_the_flush(
+    holds: PullHolds, parking: Parking
+) -> None:
+    hold = Hold(Q0, 0, 10_000, 10_000, 10_000)
+    holds.park(hold, 1, 1000, 0)
+    assert not parking.flush
+    parking.maxima[10] = 1
+    holds.step(1)
+    assert parking.flush and len(holds) == 1
+    assert len(hold.woken) >= 2, "it looks again after it parked for the flush"
+    hold.outcomes.clear()
+    holds.step(2)
+    assert not parking.flush and len(holds) == 0
+
+
+def test_a_closed_connection_takes_only_its_own_holds_along(holds: PullHolds, parking: Parking) -> None:
+    gone, stays = Hold(Q0), Hold(Q1)
+    holds.park(gone, 1, 1000, 0)
+    holds.park(stays, 2, 1000, 0)
+    holds.drop_owner(1)
+    assert parking.parked == {11}
+    holds.step(1000)
+    assert gone.woken == [] and stays.woken == [Wake.TIMED_OUT]
+
+
+def test_a_bound_refuses_more_holds_of_one_connection(
+    holds: PullHolds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "HOLDS_PER_CONNECTION_MAX", 2)
+    assert holds.park(Hold(), 1, 1000, 0) and holds.park(Hold(), 1, 1000, 0)
+    assert not holds.park(Hold(), 1, 1000, 0)
+    assert holds.park(Hold(), 2, 1000, 0)
+    monkeypatch.setattr(limits, "HOLDS_MAX", 3)
+    assert not holds.park(Hold(), 3, 1000, 0)
+
+
+def test_changed_rules_are_applied_to_the_holds_they_concern(holds: PullHolds) -> None:
+    first, second = Hold(Q0, 0, 5000), Hold(Q1)
+    second.topic = "OTHER"
+    holds.park(first, 1, 9000, 0)
+    holds.park(second, 1, 9000, 0)
+    holds.look_again(lambda hold: hold.topic == "T", 1)
+    assert first.woken == [Wake.RULES_CHANGED] and second.woken == []
+
+
+def test_draining_answers_everything(holds: PullHolds, parking: Parking) -> None:
+    parked = [Hold(Q0), Hold(Q1), Hold(Q1)]
+    for hold in parked:
+        holds.park(hold, 1, 1000, 0)
+    holds.release_all(1)
+    assert [hold.woken for hold in parked] == [[Wake.TIMED_OUT]] * 3
+    assert len(holds) == 0 and parking.parked == set()
+
+
+def test_ten_thousand_answered_holds_leave_nothing_in_the_heap(holds: PullHolds, parking: Parking) -> None:
+    for n in range(10_000):
+        parking.maxima[10] = n
+        holds.park(Hold(Q0, n), 1, 1000 + n, 0)
+        parking.maxima[10] = n + 1
+        holds.step(0)
+    assert len(holds._deadlines) < 200
