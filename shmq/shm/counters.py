@@ -98,10 +98,6 @@ class SlotCounters:
         """Add to the counter `name`; KeyError for a name that is not in the table."""
         self._words[self._first + _PLACES[name]] += count
 
-    def word(self, name: str) -> int:
-        """Return the page word of a counter, for a caller that adds to it in a hot loop."""
-        return self._first + _PLACES[name]
-
     def values(self) -> dict[str, int]:
         """Return this slot's own counts."""
         return {name: self._words[self._first + place] for name, place in _PLACES.items()}

@@ -32,11 +32,3 @@ def fence() -> None:
     """
     _fence_lock.acquire()
     _fence_lock.release()
-
-
-def advance(words: memoryview, index: int, value: int) -> None:
-    """Store a position that never goes back. Called by the word's one writer; an equal value is fine."""
-    before = words[index]
-    if value < before:
-        raise Bug(f"page word {index} would go back from {before} to {value}")
-    words[index] = value

@@ -143,12 +143,6 @@ class SlotTable:
         """Return the slots that belong to a process."""
         return [slot for slot in self._slots if slot.pid]
 
-    def least_loaded_worker(self) -> WorkerSlot | None:
-        """Return the serving worker with the fewest connections; None when none serves."""
-        workers = self._slots[FIRST_WORKER_SLOT:ALLOCATOR_SLOT]
-        serving = [slot for slot in workers if slot.state == SlotState.SERVING]
-        return min(serving, key=lambda slot: slot.connections, default=None)
-
 
 def process_start_time(pid: int) -> int:
     """Return the start time of a process in clock ticks since boot; ProcessLookupError when it is gone."""

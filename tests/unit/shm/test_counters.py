@@ -17,12 +17,6 @@ def test_totals_sum_over_all_slots(page: ControlPage) -> None:
     assert last.values()["sends"] == 4
 
 
-def test_a_hot_loop_may_add_to_the_word_itself(page: ControlPage) -> None:
-    counters = SlotCounters(page, 3)
-    page.words[counters.word("send_bytes")] += 1000
-    assert totals(page)["send_bytes"] == 1000
-
-
 def test_an_unknown_counter_is_refused(page: ControlPage) -> None:
     with pytest.raises(KeyError):
         SlotCounters(page, 0).add("nonsense")

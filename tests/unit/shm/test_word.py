@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from shmq.base.errors import Bug
-from shmq.shm.word import advance, fence, map_words
+from shmq.shm.word import fence, map_words
 
 
 def test_words_are_eight_bytes_in_native_order() -> None:
@@ -17,15 +17,6 @@ def test_words_are_eight_bytes_in_native_order() -> None:
 def test_a_length_that_is_no_whole_number_of_words_is_refused() -> None:
     with pytest.raises(Bug):
         map_words(bytearray(12))
-
-
-def test_advance_never_goes_back() -> None:
-    words = map_words(bytearray(8))
-    advance(words, 0, 5)
-    advance(words, 0, 5)
-    with pytest.raises(Bug, match="from 5 to 4"):
-        advance(words, 0, 4)
-    assert words[0] == 5
 
 
 def test_fence_can_be_repeated() -> None:

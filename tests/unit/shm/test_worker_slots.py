@@ -11,7 +11,6 @@ from shmq.base.errors import Bug
 from shmq.shm import page_layout as at
 from shmq.shm.control_page import ControlPage
 from shmq.shm.worker_slots import (
-    FIRST_WORKER_SLOT,
     Phase,
     SlotState,
     SlotTable,
@@ -46,17 +45,6 @@ def test_slots_do_not_share_words(page: ControlPage) -> None:
     assert [slots[n].connections for n in range(at.SLOT_COUNT)] == list(range(at.SLOT_COUNT))
     with pytest.raises(Bug):
         WorkerSlot(page, at.SLOT_COUNT)
-
-
-def test_the_next_connection_goes_to_the_serving_worker_with_the_fewest(page: ControlPage) -> None:
-    slots = SlotTable(page)
-    assert slots.least_loaded_worker() is None
-    for number, connections in ((2, 7), (3, 5), (4, 5), (5, 0)):
-        slots[number].state = SlotState.SERVING
-        slots[number].connections = connections
-    slots[5].state = SlotState.DRAINING
-    found = slots.least_loaded_worker()
-    assert found is not None and found.number == FIRST_WORKER_SLOT + 1
 
 
 def test_process_facts_come_from_the_kernel() -> None:
