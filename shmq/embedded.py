@@ -118,7 +118,8 @@ class Broker:
         return self
 
     def _spawn(self, folder: Path) -> None:
-        """Run the supervisor; ports taken by the first start are kept for later ones, so clients find it again."""
+        """Run the supervisor; ports taken by the first start are kept for later ones, so clients find it
+        again."""
         settings = {
             "storePathRootDir": self._given_store or folder / "store",
             "runtimeDir": folder / "run",
@@ -142,7 +143,9 @@ class Broker:
         line = self._ready_line()
         if not line.startswith("shmq-broker ready"):
             said = output.read_text(errors="replace").strip()
-            raise Unavailable(f"the embedded broker did not start: {said or line or 'it ended without a word'}")
+            raise Unavailable(
+                f"the embedded broker did not start: {said or line or 'it ended without a word'}"
+            )
         self._facts = dict(word.split("=", 1) for word in line.split() if "=" in word)
 
     def _ready_line(self) -> str:

@@ -1,39 +1,50 @@
-"""AdminClient: what operators' tools ask name servers and brokers, one blocking call per question.
+"""AdminClient: what operators ask and change, as typed methods; the command line and the console call these.
 
-    with AdminClient() as admin:
-        admin.create_topic("127.0.0.1:10911", TopicConfig("orders", 8, 8))
-
-Starts no thread and joins no group, so a command-line tool pays for nothing but its questions. Brokers are
-named by their TCP address, as everywhere in RocketMQ's administration. Errors: BrokerError (also an instance
-of the error the broker raised, such as TopicNotExist) and RemotingError. Any thread.
+Requests to a broker take its TCP address as routes name it (`host:port`); a method about a topic or a group
+asks every broker that serves it and merges the answers. Reading one message, by id or by key, always goes to
+brokers' masters. Blocking, any thread; nothing stays connected after `close`. Errors are the broker's
+(BrokerError, which is also TopicNotExist, ConsumerNotOnline ... by its code) or the connection's
+(RemotingError).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, TypeVar
 
-from shmq.client.addresses import Address, parse_address
-from shmq.client.channel import Channel, ChannelPool, view_of
+from shmq.base.errors import BrokerError, InvalidParameter, QueryNotFound, TopicNotExist
+from shmq.client.admin_links import AdminLinks
+from shmq.client.channel import view_of
 from shmq.client.config import ClientConfig
-from shmq.client.errors import BROKER_NOT_EXIST, ClientError
-from shmq.client.name_servers import NameServers
+from shmq.client.pull import PullRequest, PullStatus
+from shmq.client.running_info import decode_owned_queues
 from shmq.model.host import host_text
 from shmq.model.message_ext import MessageExt, decode_messages
 from shmq.model.message_id import parse_offset_message_id
 from shmq.model.message_queue import MessageQueue
-from shmq.model.names import AUTO_CREATE_TOPIC, TOOLS_CONSUMER_GROUP
+from shmq.model.names import AUTO_CREATE_TOPIC, TOOLS_CONSUMER_GROUP, retry_topic
+from shmq.model.properties import UNIQ_KEY
 from shmq.model.route import TopicRoute
+from shmq.model.subscription import build_subscription
 from shmq.model.topic_config import TopicConfig
-from shmq.protocol.bodies.dialect import loads, queue_of
-from shmq.protocol.bodies.groups import ConsumerConnections, decode_consumer_connections, decode_group_list
+from shmq.protocol.bodies.groups import (
+    ConsumerConnections,
+    decode_consumer_connections,
+    decode_group_list,
+)
 from shmq.protocol.bodies.offsets import ConsumeStats, decode_consume_stats
 from shmq.protocol.bodies.route import ClusterInfo, decode_cluster_info
-from shmq.protocol.bodies.tables import decode_kv_table
-from shmq.protocol.bodies.topics import TopicStats, decode_topic_list, decode_topic_stats
+from shmq.protocol.bodies.tables import decode_kv_table, decode_properties_text, encode_properties_text
+from shmq.protocol.bodies.topics import TopicStats, decode_topic_config, decode_topic_list, decode_topic_stats
 from shmq.protocol.codes import RequestCode, ResponseCode, error_of
 from shmq.protocol.command import Command
-from shmq.protocol.headers.admin import CreateTopicHeader, GetConsumeStatsHeader, TopicHeader
+from shmq.protocol.headers.admin import (
+    CreateTopicHeader,
+    GetConsumeStatsHeader,
+    GetTopicConfigHeader,
+    TopicHeader,
+)
 from shmq.protocol.headers.client import ConsumerGroupHeader, GetConsumerRunningInfoHeader
 from shmq.protocol.headers.naming import (
     ClusterHeader,
@@ -42,29 +53,34 @@ from shmq.protocol.headers.naming import (
     KVKeyHeader,
     KVValueResponseHeader,
 )
-from shmq.protocol.headers.pull import PullMessageHeader
 from shmq.protocol.headers.query import UNIQUE_KEY_QUERY, QueryMessageHeader, ViewMessageHeader
 
-DEFAULT_TIMEOUT_S = 5.0
-FAR_FUTURE_MS = (1 << 63) - 1
-UNIQUE_KEY_COPIES_MAX = 32
-_FLAG_SUBSCRIPTION = 4
+LAST_MS = (1 << 63) - 1
+UNIQUE_KEY_MAX = 32
+SCAN_COUNT = 32
+
+R = TypeVar("R")
 
 
 class AdminClient:
-    """One tool's way to a cluster."""
+    """One operator's view of a cluster."""
 
     def __init__(
-        self, namesrv_addr: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S, **settings: Any
+        self,
+        namesrv_addr: str | None = None,
+        *,
+        timeout_s: float = 5.0,
+        config: ClientConfig | None = None,
     ) -> None:
-        """`timeout_s` limits each request; `settings` are fields of ClientConfig."""
-        self.config = ClientConfig(namesrv_addr=namesrv_addr, **settings)
+        """Connect when first asked; `namesrv_addr` None searches this host (`addresses`)."""
+        config = config if config is not None else ClientConfig()
+        if namesrv_addr is not None:
+            config.namesrv_addr = namesrv_addr
+        self._links = AdminLinks(config, timeout_s)
         self._timeout_s = timeout_s
-        self._name_servers = NameServers(self.config)
-        self._pools: dict[Address, ChannelPool] = {}
 
     def __enter__(self) -> Self:
-        """Use it in a `with` block; connections are made when needed."""
+        """Nothing to start."""
         return self
 
     def __exit__(
@@ -74,64 +90,69 @@ class AdminClient:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; again is harmless."""
-        self._name_servers.close()
-        for pool in self._pools.values():
-            pool.close()
-        self._pools.clear()
+        """Close all connections."""
+        self._links.close()
 
-    # Name servers
+    # Cluster and brokers
 
     def cluster_info(self) -> ClusterInfo:
-        """Return the brokers of all clusters."""
-        return decode_cluster_info(view_of(self._ask(RequestCode.GET_BROKER_CLUSTER_INFO)))
-
-    def topic_list(self) -> list[str]:
-        """Return every topic a name server knows, system and retry topics included."""
-        return decode_topic_list(view_of(self._ask(RequestCode.GET_ALL_TOPIC_LIST_FROM_NAMESERVER)))
-
-    def topics_of_cluster(self, cluster: str) -> list[str]:
-        """Return the topics of one cluster."""
-        return decode_topic_list(
-            view_of(self._ask(RequestCode.GET_TOPICS_BY_CLUSTER, ClusterHeader(cluster)))
+        """Return all brokers and clusters that a name server knows (106)."""
+        return decode_cluster_info(
+            view_of(self._links.ask_namesrv(Command.request(RequestCode.GET_BROKER_CLUSTER_INFO)))
         )
 
-    def topic_route(self, topic: str) -> TopicRoute:
-        """Return a topic's route; TopicNotExist when no name server knows it."""
-        route = self._name_servers.topic_route(topic)
-        if route is None:
-            raise error_of(ResponseCode.TOPIC_NOT_EXIST, f"no name server knows a route of topic {topic!r}")
-        return route
+    def broker_runtime_info(self, broker_addr: str) -> dict[str, str]:
+        """Return a broker's figures by name (28)."""
+        return decode_kv_table(self._ask(broker_addr, RequestCode.GET_BROKER_RUNTIME_INFO))
 
-    def delete_topic_in_namesrv(self, topic: str, cluster: str | None = None) -> None:
-        """Make every name server forget a topic."""
-        command = Command.request(
-            RequestCode.DELETE_TOPIC_IN_NAMESRV, DeleteTopicInNamesrvHeader(topic, cluster)
-        )
-        for response in self._name_servers.call_each(command, self._timeout_s).values():
-            _checked(response)
+    def broker_config(self, broker_addr: str) -> dict[str, str]:
+        """Return a broker's settings (26)."""
+        return decode_properties_text(self._ask(broker_addr, RequestCode.GET_BROKER_CONFIG))
 
-    def put_kv_config(self, namespace: str, key: str, value: str) -> None:
-        """Store a value at every name server."""
-        command = Command.request(RequestCode.PUT_KV_CONFIG, KVConfigHeader(namespace, key, value))
-        for response in self._name_servers.call_each(command, self._timeout_s).values():
-            _checked(response)
-
-    def get_kv_config(self, namespace: str, key: str) -> str | None:
-        """Return a value the name servers keep, None when there is none."""
-        command = Command.request(RequestCode.GET_KV_CONFIG, KVKeyHeader(namespace, key))
-        response = self._name_servers.call(command, self._timeout_s)
-        if response.code == ResponseCode.QUERY_NOT_FOUND:
-            return None
-        return _checked(response).read_header(KVValueResponseHeader).value
-
-    def _ask(self, code: RequestCode, header: object | None = None) -> Command:
-        return _checked(self._name_servers.call(Command.request(code, header), self._timeout_s))
+    def update_broker_config(self, broker_addr: str, settings: dict[str, str]) -> None:
+        """Change settings of a running broker (25); only keys it allows."""
+        self._ask(broker_addr, RequestCode.UPDATE_BROKER_CONFIG, None, encode_properties_text(settings))
 
     # Topics
 
+    def topic_list(self) -> list[str]:
+        """Return every topic a name server knows (206)."""
+        command = Command.request(RequestCode.GET_ALL_TOPIC_LIST_FROM_NAMESERVER)
+        return decode_topic_list(view_of(self._links.ask_namesrv(command)))
+
+    def topics_of_cluster(self, cluster: str) -> list[str]:
+        """Return the topics of one cluster (224)."""
+        command = Command.request(RequestCode.GET_TOPICS_BY_CLUSTER, ClusterHeader(cluster))
+        return decode_topic_list(view_of(self._links.ask_namesrv(command)))
+
+    def topic_route(self, topic: str) -> TopicRoute:
+        """Return which brokers and queues serve a topic (105); TopicNotExist when none does."""
+        return self._links.route(topic)
+
+    def topic_config(self, broker_addr: str, topic: str) -> TopicConfig:
+        """Return a topic's settings on one broker (351)."""
+        header = GetTopicConfigHeader(topic, True)
+        return decode_topic_config(self._ask(broker_addr, RequestCode.GET_TOPIC_CONFIG, header))
+
+    def topic_stats(self, topic: str) -> TopicStats:
+        """Return the offsets of every queue of a topic (202), of all its brokers."""
+        merged = TopicStats()
+        for found in self._each_master(
+            topic,
+            lambda addr: decode_topic_stats(
+                self._ask(addr, RequestCode.GET_TOPIC_STATS_INFO, TopicHeader(topic))
+            ),
+        ):
+            merged.offset_table |= found.offset_table
+            merged.topic_put_tps += found.topic_put_tps
+        return merged
+
     def create_topic(self, broker_addr: str, config: TopicConfig) -> None:
-        """Create a topic on one broker, or replace its settings."""
+        """Create a topic on one broker, or replace its settings (17). Attribute names keep their `+` or
+        `-`."""
+        attributes = ",".join(
+            name if name.startswith("-") else f"{name}={value}" for name, value in config.attributes.items()
+        )
         header = CreateTopicHeader(
             config.topic_name,
             AUTO_CREATE_TOPIC,
@@ -141,178 +162,167 @@ class AdminClient:
             config.topic_filter_type,
             config.topic_sys_flag,
             config.order,
-            ",".join(f"{name}={value}" if value else name for name, value in config.attributes.items()),
+            attributes,
+            False,
         )
-        self.request(broker_addr, RequestCode.UPDATE_AND_CREATE_TOPIC, header)
+        self._ask(broker_addr, RequestCode.UPDATE_AND_CREATE_TOPIC, header)
 
-    def ensure_topic(self, topic: str, queues: int = 8) -> TopicRoute:
-        """Return the topic's route, making the topic on every master when no name server knows it."""
-        route = self._name_servers.topic_route(topic)
-        if route is None:
-            for group in self.cluster_info().broker_addr_table.values():
-                if group.master_addr:
-                    self.create_topic(group.master_addr, TopicConfig(topic, queues, queues))
-            route = self.topic_route(topic)
-        return route
+    def ensure_topic(self, topic: str, queues: int) -> None:
+        """Create a topic with so many queues on every master, unless a name server knows it already."""
+        try:
+            self.topic_route(topic)
+        except TopicNotExist:
+            for data in self.cluster_info().broker_addr_table.values():
+                if data.master_addr:
+                    self.create_topic(data.master_addr, TopicConfig(topic, queues, queues))
 
     def delete_topic_in_broker(self, broker_addr: str, topic: str) -> None:
-        """Make one broker drop a topic with its messages."""
-        self.request(broker_addr, RequestCode.DELETE_TOPIC_IN_BROKER, TopicHeader(topic))
+        """Delete a topic and its messages from one broker (215)."""
+        self._ask(broker_addr, RequestCode.DELETE_TOPIC_IN_BROKER, TopicHeader(topic))
 
-    def topic_stats(self, topic: str) -> TopicStats:
-        """Return the offsets of all queues of a topic, and its put rate, over all its brokers."""
-        merged = TopicStats()
-        for addr in self._brokers_of(topic):
-            answer = self.request(addr, RequestCode.GET_TOPIC_STATS_INFO, TopicHeader(topic))
-            found = decode_topic_stats(view_of(answer))
-            merged.offset_table |= found.offset_table
-            merged.topic_put_tps += found.topic_put_tps
-        return merged
+    def delete_topic_in_namesrv(self, topic: str, cluster: str | None = None) -> None:
+        """Have every name server forget a topic, of one cluster only when it is named (216)."""
+        header = DeleteTopicInNamesrvHeader(topic, cluster)
+        self._links.tell_namesrvs(Command.request(RequestCode.DELETE_TOPIC_IN_NAMESRV, header))
+
+    def get_kv_config(self, namespace: str, key: str) -> str | None:
+        """Return a value of a name server's KV table (101), None when there is none."""
+        header = KVKeyHeader(namespace, key)
+        try:
+            answer = self._links.ask_namesrv(Command.request(RequestCode.GET_KV_CONFIG, header))
+        except QueryNotFound:
+            return None
+        return answer.read_header(KVValueResponseHeader).value
+
+    def put_kv_config(self, namespace: str, key: str, value: str) -> None:
+        """Set a value in every name server's KV table (100)."""
+        header = KVConfigHeader(namespace, key, value)
+        self._links.tell_namesrvs(Command.request(RequestCode.PUT_KV_CONFIG, header))
 
     # Groups
 
     def groups_of_topic(self, topic: str) -> list[str]:
-        """Return the consumer groups of a topic."""
-        groups: set[str] = set()
-        for addr in self._brokers_of(topic):
-            answer = self.request(addr, RequestCode.QUERY_TOPIC_CONSUME_BY_WHO, TopicHeader(topic))
-            groups.update(decode_group_list(view_of(answer)))
-        return sorted(groups)
+        """Return the consumer groups that read a topic or have (300), of all its brokers."""
+        header = TopicHeader(topic)
+        found = self._each_master(
+            topic,
+            lambda addr: decode_group_list(self._ask(addr, RequestCode.QUERY_TOPIC_CONSUME_BY_WHO, header)),
+        )
+        return sorted({group for groups in found for group in groups})
 
     def consume_stats(self, group: str, topic: str | None = None) -> ConsumeStats:
-        """Return how far a group is on all queues it consumes (of one topic, when given)."""
+        """Return how far a group is in each queue (208), of all brokers that know its retry topic or
+        `topic`."""
+        header = GetConsumeStatsHeader(group, topic)
         merged = ConsumeStats()
-        for addr in self._masters():
-            answer = self.request(addr, RequestCode.GET_CONSUME_STATS, GetConsumeStatsHeader(group, topic))
-            found = decode_consume_stats(view_of(answer))
+        for data in self._brokers_of_group(group, topic):
+            found = decode_consume_stats(self._ask(data, RequestCode.GET_CONSUME_STATS, header))
             merged.offset_table |= found.offset_table
             merged.consume_tps += found.consume_tps
         return merged
 
     def consumer_connections(self, group: str) -> ConsumerConnections:
-        """Return a group's online members; ConsumerNotOnline when there are none on any broker."""
-        failed: Exception | None = None
-        for addr in self._masters():
-            header = ConsumerGroupHeader(group)
-            response = self.call(addr, Command.request(RequestCode.GET_CONSUMER_CONNECTION_LIST, header))
-            if response.code == ResponseCode.SUCCESS:
-                return decode_consumer_connections(view_of(response))
-            failed = error_of(response.code, response.remark)
-        raise failed or error_of(ResponseCode.CONSUMER_NOT_ONLINE, "there is no broker")
+        """Return a group's members as one of its brokers sees them (203); ConsumerNotOnline when nobody
+        is."""
+        last: BrokerError | None = None
+        for addr in self._brokers_of_group(group, None):
+            try:
+                return decode_consumer_connections(
+                    self._ask(addr, RequestCode.GET_CONSUMER_CONNECTION_LIST, ConsumerGroupHeader(group))
+                )
+            except BrokerError as error:
+                last = error
+        raise last or error_of(ResponseCode.CONSUMER_NOT_ONLINE, f"no broker knows a group {group}")
 
     def client_queues(self, group: str, client_id: str) -> list[MessageQueue]:
-        """Return the queues one online member has; the broker asks that client."""
-        header = GetConsumerRunningInfoHeader(group, client_id)
-        failed: Exception | None = None
-        for addr in self._masters():
-            response = self.call(addr, Command.request(RequestCode.GET_CONSUMER_RUNNING_INFO, header))
-            if response.code == ResponseCode.SUCCESS:
-                return [queue_of(key) for key in loads(view_of(response)).get("mqTable") or {}]
-            failed = error_of(response.code, response.remark)
-        raise failed or error_of(ResponseCode.CONSUMER_NOT_ONLINE, "there is no broker")
+        """Return the queues one member owns, by its own word (307, relayed by a broker)."""
+        header = GetConsumerRunningInfoHeader(group, client_id, False)
+        last: BrokerError | None = None
+        for addr in self._brokers_of_group(group, None):
+            try:
+                return decode_owned_queues(self._ask(addr, RequestCode.GET_CONSUMER_RUNNING_INFO, header))
+            except BrokerError as error:
+                last = error
+        raise last or error_of(ResponseCode.CONSUMER_NOT_ONLINE, f"no broker knows a group {group}")
+
+    def _brokers_of_group(self, group: str, topic: str | None) -> list[str]:
+        """Return the masters to ask about a group: those of its retry topic, of `topic`, else all."""
+        for name in (retry_topic(group), topic):
+            if name:
+                try:
+                    return [data.master_addr for data in self._links.masters(name) if data.master_addr]
+                except TopicNotExist:
+                    continue
+        brokers = self.cluster_info().broker_addr_table
+        return [data.master_addr for _, data in sorted(brokers.items()) if data.master_addr]
 
     # Messages
 
-    def view_message(self, message_id: str) -> MessageExt:
-        """Return the message of an offset id, from the broker whose address the id holds.
-
-        InvalidParameter: no offset id; QueryNotFound: that broker has no such message.
-        """
-        host, physical_offset = parse_offset_message_id(message_id)
-        header = ViewMessageHeader(physical_offset)
-        answer = self.request(host_text(host), RequestCode.VIEW_MESSAGE_BY_ID, header)
-        found = decode_messages(view_of(answer))
-        if not found:
-            raise error_of(ResponseCode.QUERY_NOT_FOUND, f"no message has the id {message_id}")
-        return found[0]
+    def view_message(self, offset_msg_id: str) -> MessageExt:
+        """Return the message with an offset id (33), from the broker whose address the id holds."""
+        host, physical_offset = parse_offset_message_id(offset_msg_id)
+        body = self._ask(host_text(host), RequestCode.VIEW_MESSAGE_BY_ID, ViewMessageHeader(physical_offset))
+        return decode_messages(body)[0]
 
     def query_message(
-        self,
-        topic: str,
-        key: str,
-        max_count: int = 64,
-        begin_ms: int = 0,
-        end_ms: int = FAR_FUTURE_MS,
+        self, topic: str, key: str, max_count: int = 64, begin_ms: int = 0, end_ms: int = LAST_MS
     ) -> list[MessageExt]:
-        """Return messages of a topic that carry `key` and were stored in that time, oldest first."""
-        found = self._query(QueryMessageHeader(topic, key, max_count, begin_ms, end_ms), unique=False)
-        return [message for message in found if key in message.key_list]
+        """Return messages that carry a key among their KEYS (12), oldest first, of all the topic's
+        brokers."""
+        found = self._query(topic, key, max_count, begin_ms, end_ms, unique=False)
+        return [message for message in found if key in message.key_list][:max_count]
 
     def query_by_unique_key(self, topic: str, unique_key: str) -> list[MessageExt]:
-        """Return the copies of the message with a producer's id; more than one when a send was repeated."""
-        header = QueryMessageHeader(topic, unique_key, UNIQUE_KEY_COPIES_MAX, 0, FAR_FUTURE_MS)
-        return [message for message in self._query(header, unique=True) if message.msg_id == unique_key]
+        """Return the messages with a producer's unique id (12); more than one after a resend."""
+        found = self._query(topic, unique_key, UNIQUE_KEY_MAX, 0, LAST_MS, unique=True)
+        return [message for message in found if message.properties.get(UNIQ_KEY) == unique_key]
 
-    def _query(self, header: QueryMessageHeader, *, unique: bool) -> list[MessageExt]:
+    def _query(
+        self, topic: str, key: str, max_count: int, begin_ms: int, end_ms: int, *, unique: bool
+    ) -> list[MessageExt]:
+        """Ask the index of every master; hashes may collide, so the caller compares."""
+        header = QueryMessageHeader(topic, key, max_count, begin_ms, end_ms)
         found: list[MessageExt] = []
-        for addr in self._brokers_of(header.topic):
-            ext = {UNIQUE_KEY_QUERY: "true"} if unique else None
-            response = self.call(addr, Command.request(RequestCode.QUERY_MESSAGE, header, ext=ext))
-            if response.code != ResponseCode.QUERY_NOT_FOUND:
-                found += decode_messages(view_of(_checked(response)))
+        for data in self._links.masters(topic):
+            command = Command.request(
+                RequestCode.QUERY_MESSAGE, header, ext={UNIQUE_KEY_QUERY: "true" if unique else "false"}
+            )
+            response = self._links.call_broker(data.broker_addrs[0], command)
+            if response.code == ResponseCode.SUCCESS:
+                found += decode_messages(view_of(response), data.broker_name)
+            elif response.code != ResponseCode.QUERY_NOT_FOUND:
+                raise error_of(response.code, response.remark)
+        found = [message for message in found if message.topic == topic]
         return sorted(found, key=lambda message: message.store_timestamp)
 
     def message_at(self, queue: MessageQueue, queue_offset: int) -> MessageExt | None:
-        """Return the message at one place of a queue, None when there is none."""
-        header = PullMessageHeader(
-            consumer_group=TOOLS_CONSUMER_GROUP,
-            topic=queue.topic,
-            queue_id=queue.queue_id,
-            queue_offset=queue_offset,
-            max_msg_nums=1,
-            sys_flag=_FLAG_SUBSCRIPTION,
-            commit_offset=0,
-            suspend_timeout_millis=0,
-            sub_version=0,
-            subscription="*",
+        """Return the message at an offset of a queue (11), None when the queue holds none there."""
+        if queue_offset < 0:
+            raise InvalidParameter(f"queue offset {queue_offset}: at least 0 is needed")
+        data = self.topic_route(queue.topic).broker(queue.broker_name)
+        if data is None or not data.master_addr:
+            raise TopicNotExist(f"broker {queue.broker_name!r} does not serve topic {queue.topic!r} now")
+        request = PullRequest(
+            TOOLS_CONSUMER_GROUP,
+            queue,
+            queue_offset,
+            1,
+            build_subscription(queue.topic, "*"),
+            post_subscription=True,
         )
-        group = self.topic_route(queue.topic).broker(queue.broker_name)
-        if group is None or group.master_addr is None:
-            raise ClientError(
-                BROKER_NOT_EXIST, f"topic {queue.topic!r} has no queue on a broker {queue.broker_name!r}"
-            )
-        response = self.call(group.master_addr, Command.request(RequestCode.PULL_MESSAGE, header))
-        if response.code != ResponseCode.SUCCESS:
-            if response.code in (ResponseCode.PULL_NOT_FOUND, ResponseCode.PULL_OFFSET_MOVED):
-                return None
-            raise error_of(response.code, response.remark)
-        found = decode_messages(view_of(response), queue.broker_name)
-        return found[0] if found and found[0].queue_offset == queue_offset else None
+        result = request.result(self._links.call_broker(data.master_addr, request.command()))
+        if result.status is not PullStatus.FOUND or result.messages[0].queue_offset != queue_offset:
+            return None
+        return result.messages[0]
 
-    # Brokers
+    # Plumbing
 
-    def broker_runtime_info(self, broker_addr: str) -> dict[str, str]:
-        """Return a broker's figures, all as texts."""
-        return decode_kv_table(view_of(self.request(broker_addr, RequestCode.GET_BROKER_RUNTIME_INFO)))
+    def _ask(
+        self, broker_addr: str, code: RequestCode, header: object | None = None, body: bytes | None = None
+    ) -> memoryview:
+        """Ask one broker and return the answer's body."""
+        return view_of(self._links.ask_broker(broker_addr, Command.request(code, header, body)))
 
-    def request(self, broker_addr: str, code: RequestCode, header: object | None = None) -> Command:
-        """Ask a broker; any answer but SUCCESS is raised as BrokerError."""
-        return _checked(self.call(broker_addr, Command.request(code, header)))
-
-    def call(self, broker_addr: str, command: Command) -> Command:
-        """Ask a broker; returns the response whatever its code."""
-        address = parse_address(broker_addr)
-        pool = self._pools.get(address)
-        if pool is None:
-            config = self.config
-            pool = self._pools[address] = ChannelPool(
-                lambda: Channel(address, config.connect_timeout_ms / 1000, config.broker_user)
-            )
-        return pool.call(command, self._timeout_s)
-
-    def _brokers_of(self, topic: str) -> list[str]:
-        """Return an address of each broker group that has the topic: the master, else the first slave."""
-        groups = sorted(self.topic_route(topic).broker_datas, key=lambda group: group.broker_name)
-        return [group.broker_addrs[min(group.broker_addrs)] for group in groups if group.broker_addrs]
-
-    def _masters(self) -> list[str]:
-        """Return the masters of all clusters: where groups keep their offsets and members."""
-        table = self.cluster_info().broker_addr_table
-        return [group.master_addr for _, group in sorted(table.items()) if group.master_addr]
-
-
-def _checked(response: Command) -> Command:
-    """Return a response that says SUCCESS; raise any other."""
-    if response.code != ResponseCode.SUCCESS:
-        raise error_of(response.code, response.remark)
-    return response
+    def _each_master(self, topic: str, ask: Callable[[str], R]) -> Iterable[R]:
+        """Ask every master of a topic."""
+        return [ask(data.broker_addrs[0]) for data in self._links.masters(topic)]

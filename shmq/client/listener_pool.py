@@ -69,10 +69,10 @@ class ListenerPool(Generic[T]):
             self._stopping = True
             self._tasks.clear()
             self._lock.notify_all()
-            while self._threads:
+            while self._awake:
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._lock.wait(left):
-                    return self._threads == 0
+                    return self._awake == 0
         return True
 
     def _wake_one(self) -> None:
@@ -109,6 +109,8 @@ class ListenerPool(Generic[T]):
         here."""
         with self._lock:
             self._awake -= 1
+            if self._stopping and not self._awake:
+                self._lock.notify_all()
             while not self._stopping:
                 if self._to_wake:
                     self._to_wake -= 1
@@ -118,7 +120,6 @@ class ListenerPool(Generic[T]):
                     return True
                 self._lock.wait()
             self._threads -= 1
-            self._lock.notify_all()
             return False
 
     def _watch(self) -> None:

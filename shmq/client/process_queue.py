@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from shmq.base.clock import monotonic_ms
+from shmq.base.clock import now_ms
 
 PULL_EXPIRED_MS = 120_000
 """A queue without a pull for this long has lost its puller: dropped and taken anew by rebalance."""
@@ -43,8 +43,9 @@ class ProcessQueue(Generic[M]):
         """Set once when the queue is given away: results of its messages no longer count."""
         self.message_bytes = 0
         self.max_offset_seen = -1
-        self.last_pull_ms = monotonic_ms()
-        self.last_consume_ms = monotonic_ms()
+        self.last_pull_ms = now_ms()
+        self.last_consume_ms = 0
+        """Wall time of the last consumption, for operators."""
         # An OrderedDict finds its first key at once; a dict would walk over the deleted ones.
         self._messages: OrderedDict[int, M] = OrderedDict()
 
@@ -64,7 +65,7 @@ class ProcessQueue(Generic[M]):
     @property
     def pull_expired(self) -> bool:
         """Tell whether nobody has pulled for `PULL_EXPIRED_MS`."""
-        return monotonic_ms() - self.last_pull_ms > PULL_EXPIRED_MS
+        return now_ms() - self.last_pull_ms > PULL_EXPIRED_MS
 
     def put(self, messages: Sequence[M]) -> None:
         """Add messages in rising offset order; one that is already here is replaced."""
@@ -81,7 +82,7 @@ class ProcessQueue(Generic[M]):
     def remove(self, messages: Iterable[M]) -> int:
         """Take out consumed messages and return the offset to commit; -1 when nothing was ever here."""
         with self.lock:
-            self.last_consume_ms = monotonic_ms()
+            self.last_consume_ms = now_ms()
             if self.max_offset_seen < 0:
                 return -1
             for message in messages:

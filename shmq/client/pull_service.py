@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shmq.base import log
-from shmq.base.clock import monotonic_ms
+from shmq.base.clock import now_ms
 from shmq.base.errors import BrokerError, ShmqError
 from shmq.client.consumer_config import MIB, PushConsumerConfig
 from shmq.client.direct_readers import DirectReaders
@@ -114,7 +114,7 @@ class PullService:
         """Do one pull, or find out why not now."""
         if state.held.dropped or self._stopping:
             return
-        state.held.last_pull_ms = monotonic_ms()
+        state.held.last_pull_ms = now_ms()
         if self.paused:
             self._soon(state, PAUSED_WAIT_S)
             return

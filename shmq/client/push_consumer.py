@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from shmq.base.clock import now_ms
 from shmq.base.errors import ClientFault
 from shmq.client.consume_service import ConcurrentListener, ConsumeService
 from shmq.client.consumer_base import ConsumerBase
@@ -32,6 +33,7 @@ from shmq.client.pull_service import PullService
 from shmq.client.pulled_message import PulledMessage
 from shmq.client.push_requests import PushRequests
 from shmq.client.rebalancer import Owned
+from shmq.client.running_info import encode_running_info
 from shmq.client.service_state import ServiceState
 from shmq.model.consumer_group import ConsumeType, MessageModel
 from shmq.model.message_queue import MessageQueue
@@ -55,6 +57,7 @@ class PushConsumer(ConsumerBase):
         self._consuming: ConsumeService
         self._pulling: PullService
         self._requests: PushRequests
+        self._started_ms = 0
         self._taken: list[tuple[MessageQueue, Owned, int]] = []
 
     # Before and while running
@@ -140,6 +143,7 @@ class PushConsumer(ConsumerBase):
             drained=self._pulling.drained,
         )
         self._requests = PushRequests(self)
+        self._started_ms = now_ms()
         period_s = config.consume_timeout_min * 60.0
         self._instance.periodic.add("clean expired messages", self._clean_expired, period_s, period_s)
         self._pulling.start()
@@ -188,6 +192,20 @@ class PushConsumer(ConsumerBase):
         """Return the offsets of the owned queues of a topic, as far as this member knows them."""
         owned = [queue for queue in self._rebalancer.owned if queue.topic == topic]
         return {queue: self._offsets.read(queue, ReadMode.MEMORY) for queue in owned}
+
+    def running_info(self) -> bytes:
+        """Return what operators are shown of this member (body of 307)."""
+        properties = {
+            "PROP_CLIENT_VERSION": "V5_3_3",
+            "PROP_CONSUMEORDERLY": "false",
+            "PROP_CONSUMER_START_TIMESTAMP": str(self._started_ms),
+            "PROP_CONSUME_TYPE": self.CONSUME_TYPE.value,
+            "PROP_NAMESERVER_ADDR": ";".join(map(str, self._instance.name_servers.addresses)),
+            "PROP_THREADPOOL_CORE_SIZE": str(self.config.consume_thread_max),
+        }
+        owned = self._rebalancer.owned
+        offsets = {queue: max(0, self._offsets.read(queue, ReadMode.MEMORY)) for queue in owned}
+        return encode_running_info(properties, self._subscriptions.all, owned, offsets)
 
     def reset_offsets(self, topic: str, offsets: dict[MessageQueue, int]) -> None:
         """Give the queues up and take them again at these offsets; what is in hand is forgotten."""

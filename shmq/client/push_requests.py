@@ -1,4 +1,5 @@
-"""PushRequests: what a broker may ask of a running push consumer: reset offsets (220), its offsets (221).
+"""PushRequests: what a broker may ask of a running push consumer: reset offsets (220), its offsets (221),
+what it is doing (307).
 
 Called on a reader thread; a reset runs on the pull thread, because it waits for a broker.
 """
@@ -14,6 +15,7 @@ from shmq.protocol.bodies.offsets import decode_reset_offsets, encode_consumer_s
 from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command
 from shmq.protocol.headers.client import (
+    GetConsumerRunningInfoHeader,
     GetConsumerStatusFromClientHeader,
     ResetConsumerClientOffsetHeader,
 )
@@ -31,6 +33,7 @@ class PushRequests:
         self._handlers: dict[int, Callable[[Command], Command | None]] = {
             RequestCode.RESET_CONSUMER_CLIENT_OFFSET: self._reset,
             RequestCode.GET_CONSUMER_STATUS_FROM_CLIENT: self._status,
+            RequestCode.GET_CONSUMER_RUNNING_INFO: self._running_info,
         }
 
     def handle(self, command: Command) -> Command | None:
@@ -49,3 +52,9 @@ class PushRequests:
             return None
         offsets: dict[MessageQueue, int] = self._consumer.known_offsets(header.topic)
         return command.response(ResponseCode.SUCCESS, None, None, encode_consumer_status(offsets))
+
+    def _running_info(self, command: Command) -> Command | None:
+        header = command.read_header(GetConsumerRunningInfoHeader)
+        if header.consumer_group != self._consumer.consumer_group:
+            return None
+        return command.response(ResponseCode.SUCCESS, None, None, self._consumer.running_info())

@@ -168,7 +168,8 @@ class SendPath:
 
     def _note(self, queue: MessageQueue, started: float, error: ShmqError | None) -> None:
         """Record an attempt for the latency fault tolerance."""
-        if self._config.send_latency_fault_enable and not isinstance(error, ClientFault):
+        ours = isinstance(error, ClientFault) and not isinstance(error, BrokerError)
+        if self._config.send_latency_fault_enable and not ours:
             self.faults.update(
                 queue.broker_name,
                 int((time.monotonic() - started) * 1000),
