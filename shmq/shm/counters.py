@@ -98,6 +98,10 @@ class SlotCounters:
         """Add to the counter `name`; KeyError for a name that is not in the table."""
         self._words[self._first + _PLACES[name]] += count
 
+    def value(self, name: str) -> int:
+        """Return one count of this slot. Any process."""
+        return self._words[self._first + _PLACES[name]]
+
     def values(self) -> dict[str, int]:
         """Return this slot's own counts."""
         return {name: self._words[self._first + place] for name, place in _PLACES.items()}

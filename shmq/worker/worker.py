@@ -138,11 +138,7 @@ class Worker:
     def _acceptor(self, boot: ChildBoot, counters: SlotCounters) -> Acceptor:
         """The fronts and the hand-off between workers."""
         workers = max(1, len(boot.handoff_fds))
-        words = self.page.words
-        taken_over = [
-            SlotCounters(self.page, FIRST_WORKER_SLOT + i).word("connections_taken_over")
-            for i in range(workers)
-        ]
+        others = [SlotCounters(self.page, FIRST_WORKER_SLOT + i) for i in range(workers)]
 
         def connections_of(index: int) -> int | None:
             slot = self.slots[FIRST_WORKER_SLOT + index]
@@ -155,7 +151,12 @@ class Worker:
             self.loop,
             [socket.socket(fileno=fd) for fd in boot.listener_fds],
             Handoff(boot.handoff_fds, boot.handoff_in_fd),
-            Spread(boot.index, workers, connections_of, lambda index: words[taken_over[index]]),
+            Spread(
+                boot.index,
+                workers,
+                connections_of,
+                lambda index: others[index].value("connections_taken_over"),
+            ),
             self.connections,
             own=boot.index,
             connections_max=boot.settings.max_connections,
