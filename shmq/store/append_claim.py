@@ -1,4 +1,5 @@
-"""The append claim: how a turn's sends become records, units and published positions, in one critical section.
+"""The append claim: how a turn's sends become records, units and published positions, in one critical
+section.
 
     before the lock   every request checked; disk blocks and maps of its units and segments made
     AppendLock        plan     where each request goes: pure arithmetic, nothing stored
@@ -9,10 +10,10 @@
                       EMPTY
     after it          ring who is parked on the queues and on the log's end
 
-Run by every process with an appender slot, one thread each. No file is made and no disk waited for inside the lock.
-Nothing may fail inside: an exception there is SIGKILL to oneself, and the supervisor repairs by the journal
-(`supervisor/crash_repair.py`). The fault points below and those of the journal name each window; every one has a test
-that dies in it.
+Run by every process with an appender slot, one thread each. No file is made and no disk waited for inside the
+lock. Nothing may fail inside: an exception there is SIGKILL to oneself, and the supervisor repairs by the
+journal (`supervisor/crash_repair.py`). The fault points below and those of the journal name each window;
+every one has a test that dies in it.
 """
 
 from __future__ import annotations
@@ -112,8 +113,9 @@ class Appender:
     def append(self, requests: Sequence[AppendRequest]) -> list[AppendOutcome | None]:
         """Append in order, in as many claims as it takes. Never waits for a disk.
 
-        None for the requests that found no segment ready: this slot is then parked on SEGMENT_RINGS, call again with
-        them when the bell rings. Requests of one queue are never appended in another order than given.
+        None for the requests that found no segment ready: this slot is then parked on SEGMENT_RINGS, call
+        again with them when the bell rings. Requests of one queue are never appended in another order than
+        given.
         """
         outcomes: list[AppendOutcome | None] = [None] * len(requests)
         waiting = [i for i, request in enumerate(requests) if self._admit(request, i, outcomes)]
@@ -137,7 +139,9 @@ class Appender:
         """Refuse what can never be appended or not now; True when the request may go on."""
         error: ShmqError | None = None
         if self._page.state is not PageState.OK:
-            error = ServiceNotAvailable(f"the store takes no messages: {self._page.state.name}; see the broker's log")
+            error = ServiceNotAvailable(
+                f"the store takes no messages: {self._page.state.name}; see the broker's log"
+            )
         elif not self._table.alive(request.queue):
             error = QueueGone([request.queue.slot])
         elif len(request.data) + BLANK_BYTES_MIN > self._log.segment_bytes:
@@ -200,7 +204,9 @@ class Appender:
         words = self._page.words
         position, ready, step = words[WRITE_POSITION], words[ZEROED_POSITION], self._log.segment_bytes
         start = position - position % step
-        self._segments = {s: self._log.segment(s) for s in range(start, min(ready, position + 2 * size_sum + step), step)}
+        self._segments = {
+            s: self._log.segment(s) for s in range(start, min(ready, position + 2 * size_sum + step), step)
+        }
 
     def _await_segment(
         self, requests: Sequence[AppendRequest], waiting: list[int], outcomes: list[AppendOutcome | None]
@@ -211,7 +217,9 @@ class Appender:
         """
         number = self._page.words[SEGMENT_ERROR]
         if number:
-            error = ServiceNotAvailable(f"no disk space for a CommitLog segment: {os.strerror(number)}; free some, then send again")
+            error = ServiceNotAvailable(
+                f"no disk space for a CommitLog segment: {os.strerror(number)}; free some, then send again"
+            )
             for i in waiting:
                 outcomes[i] = AppendOutcome(error)
         park(self._page, SEGMENT_RINGS, self._slot)
@@ -237,9 +245,13 @@ class Appender:
         except BaseException as error:
             die(f"{type(error).__name__}: {error}")
         if gone:
-            return [AppendOutcome(QueueGone([r.queue.slot])) if r.queue.slot in gone else None for r in requests], False
+            return [
+                AppendOutcome(QueueGone([r.queue.slot])) if r.queue.slot in gone else None for r in requests
+            ], False
         return [
-            AppendOutcome(None, p.queue_offset, p.physical_offset, p.physical_offset + len(p.request.data), store_time)
+            AppendOutcome(
+                None, p.queue_offset, p.physical_offset, p.physical_offset + len(p.request.data), store_time
+            )
             for p in plan.placed
         ], plan.out_of_log
 
@@ -274,7 +286,10 @@ class Appender:
         return plan
 
     def _place(self, plan: _Plan, request: AppendRequest, position: int, segment: MappedFile) -> bool:
-        """Give the request its queue offsets; False when its units have no room or map (somebody was faster)."""
+        """Give the request its queue offsets.
+
+        False when its units have no room or map (somebody was faster).
+        """
         slot = request.queue.slot
         _, old_max, first = plan.maxima.get(slot) or (request.queue, *(self._table.max(slot),) * 2)
         end = first + request.count
@@ -283,7 +298,10 @@ class Appender:
         offset = first
         while offset < end:
             position_in_stream = offset * UNIT_BYTES
-            if (slot, position_in_stream - position_in_stream % self._queues.layout.queue_file_bytes) not in self._unit_files:
+            if (
+                slot,
+                position_in_stream - position_in_stream % self._queues.layout.queue_file_bytes,
+            ) not in self._unit_files:
                 return False
             offset = self._queues.next_file(offset)
         plan.maxima[slot] = (request.queue, old_max, end)
@@ -291,7 +309,10 @@ class Appender:
         return True
 
     def _prepare(self, plan: _Plan, store_time: int) -> list[int]:
-        """Write the journal; return the slots of queues that were deleted meanwhile, when nothing was prepared."""
+        """Write the journal.
+
+        Return the slots of queues that were deleted meanwhile, when nothing was prepared.
+        """
         entries = [(slot, queue.generation, old, new) for slot, (queue, old, new) in plan.maxima.items()]
         try:
             self._journal.prepare(plan.start, plan.end, store_time, entries, [])

@@ -1,4 +1,7 @@
-"""What is appended, and what became of it. Made by send handlers and services, consumed by `append_claim.py`."""
+"""What is appended, and what became of it.
+
+Made by send handlers and services, consumed by `append_claim.py`.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,8 @@ IntArray = npt.NDArray[np.int64]
 class AppendRequest:
     """Encoded, checked, unstamped records for one queue. They are appended together, whole in one segment.
 
-    `data` holds the records back to back, hosts included, and is stamped in place; `sizes` and `tags_codes` have one
-    entry each per record.
+    `data` holds the records back to back, hosts included, and is stamped in place; `sizes` and `tags_codes`
+    have one entry each per record.
     """
 
     queue: QueueRef
@@ -52,7 +55,9 @@ class AppendRequest:
         if count < VECTOR_MIN or self.data[SYS_FLAG_AT + 3] & BORN_HOST_V6:
             position = 0
             for number, size in enumerate(self.sizes):
-                stamp_record(self.data, position, queue_offset + number, physical_offset + position, store_time)
+                stamp_record(
+                    self.data, position, queue_offset + number, physical_offset + position, store_time
+                )
                 position += int(size)
         else:
             sizes = np.asarray(self.sizes, np.int64)
@@ -62,10 +67,11 @@ class AppendRequest:
 
 @dataclass(slots=True)
 class AppendOutcome:
-    """Where the records of one request lie now, or why they lie nowhere (`error`; the other fields are then 0).
+    """Where the records of one request lie now, or why they lie nowhere (`error`; the other fields are then
+    0).
 
-    `queue_offset` and `physical_offset` are the first record's, `end` the log position behind the last record,
-    `store_time` in ms.
+    `queue_offset` and `physical_offset` are the first record's, `end` the log position behind the last
+    record, `store_time` in ms.
     """
 
     error: ShmqError | None = None

@@ -1,4 +1,5 @@
-"""The checkpoint file: up to where everything is known to be on the disk (Apache RocketMQ 5.3, StoreCheckpoint.java).
+"""The checkpoint file: up to where everything is known to be on the disk (Apache RocketMQ 5.3,
+StoreCheckpoint.java).
 
     0   i64  physicMsgTimestamp    store time of the newest CommitLog bytes that are synced
     8   i64  logicsMsgTimestamp    store time up to which the ConsumeQueues are synced
@@ -7,9 +8,10 @@
     32  i64  confirmPhyOffset      here: a record boundary; log and ConsumeQueues below it are synced
     40..4095 zeros                 all big-endian
 
-RocketMQ writes the times before the ConsumeQueue is synced, and reads a whole segment after a crash because times are
-all it has. Here every value is written after the sync it speaks of, by the flusher alone, and confirmPhyOffset tells
-recovery where to begin; RocketMQ does not use that field for decisions. No numpy here: the supervisor imports it.
+RocketMQ writes the times before the ConsumeQueue is synced, and reads a whole segment after a crash because
+times are all it has. Here every value is written after the sync it speaks of, by the flusher alone, and
+confirmPhyOffset tells recovery where to begin; RocketMQ does not use that field for decisions. No numpy here:
+the supervisor imports it.
 """
 
 from __future__ import annotations
@@ -62,7 +64,10 @@ class Checkpoint:
         )
 
     def save(self, path: Path) -> None:
-        """Write and sync. In place: 40 bytes lie in one sector, so a power cut leaves the old or the new values."""
+        """Write and sync. In place.
+
+        40 bytes lie in one sector, so a power cut leaves the old or the new values.
+        """
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             if os.fstat(fd).st_size < FILE_BYTES:

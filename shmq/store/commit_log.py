@@ -1,14 +1,14 @@
 """The CommitLog as one address space: physical offsets to bytes.
 
-Segments of one size follow each other without a gap; a record lies whole in one segment and at least 8 bytes follow it
-there, so a segment always ends with a BLANK (Apache RocketMQ 5.3, CommitLog.java):
+Segments of one size follow each other without a gap; a record lies whole in one segment and at least 8 bytes
+follow it there, so a segment always ends with a BLANK (Apache RocketMQ 5.3, CommitLog.java):
 
     0  i32  bytes from here to the segment's end
     4  i32  CBD43194
     8  ..   zeros
 
-Made by every process that reads or writes records; one object per thread. Writing happens only inside an append claim,
-reading only below a position the caller loaded from the page.
+Made by every process that reads or writes records; one object per thread. Writing happens only inside an
+append claim, reading only below a position the caller loaded from the page.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ class CommitLog:
         return MappedFile(path, start, self.segment_bytes, writable=self._writable)
 
     def segment(self, physical_offset: int) -> MappedFile:
-        """The mapped segment that holds `physical_offset`; FileNotFoundError when it is gone or not yet there."""
+        """The mapped segment that holds `physical_offset`.
+
+        FileNotFoundError when it is gone or not yet there.
+        """
         return self._segments.get(physical_offset - physical_offset % self.segment_bytes)
 
     def view(self, physical_offset: int, size: int) -> memoryview:
@@ -56,10 +59,11 @@ class CommitLog:
         return self.segment(physical_offset).view[position : position + size]
 
     def record_at(self, physical_offset: int, low: int, high: int) -> memoryview | None:
-        """The record that begins at `physical_offset`, if it lies whole in `[low, high)`; None when none can be there.
+        """The record that begins at `physical_offset`, if it lies whole in `[low, high)`; None when none can
+        be there.
 
-        The caller names any number it was given: only what looks like a record of a size that fits is returned, and
-        whether the topic is the asker's to read is decided above.
+        The caller names any number it was given: only what looks like a record of a size that fits is
+        returned, and whether the topic is the asker's to read is decided above.
         """
         if not low <= physical_offset <= high - RECORD_OVERHEAD_V1:
             return None
@@ -95,8 +99,8 @@ def is_record(record: memoryview, physical_offset: int) -> bool:
 def write_bytes(segment: MappedFile, position: int, data: bytes | bytearray | memoryview) -> None:
     """Copy a claim's bytes into `segment`. Under the AppendLock only.
 
-    The one place where record bytes reach a file: writing by `os.pwritev` instead (half the price of the following
-    fdatasync, several times the price of the copy) is decided here.
+    The one place where record bytes reach a file: writing by `os.pwritev` instead (half the price of the
+    following fdatasync, several times the price of the copy) is decided here.
     """
     segment.map[position : position + len(data)] = data
 

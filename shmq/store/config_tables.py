@@ -1,7 +1,8 @@
 """What recovery needs of `config/*.json`: which queues topics have, and the consumer offsets.
 
-The coordinator owns the files (RocketMQ's shapes, ConfigManager.java); they are only read here, once, before it lives.
-A file that is missing or unreadable is replaced by its `.bak`; both missing is an empty table. No numpy here.
+The coordinator owns the files (RocketMQ's shapes, ConfigManager.java); they are only read here, once, before
+it lives. A file that is missing or unreadable is replaced by its `.bak`; both missing is an empty table. No
+numpy here.
 """
 
 from __future__ import annotations

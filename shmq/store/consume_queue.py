@@ -1,15 +1,16 @@
 """Disk space for the units of one ConsumeQueue, made before anybody holds the AppendLock.
 
-A queue's units form one stream of 20-byte units cut into files of one size. A file gets its full length at once, but
-sparse, and disk blocks in windows just ahead of its last unit: a page first, then 64 KiB at a time, so that ten thousand
-queues with ten messages each cost 40 MB and not 60 GB. A store into a page without blocks on a full disk is SIGBUS, so
-the window is allocated first, and a full disk is an ordinary error of one send.
+A queue's units form one stream of 20-byte units cut into files of one size. A file gets its full length at
+once, but sparse, and disk blocks in windows just ahead of its last unit: a page first, then 64 KiB at a time,
+so that ten thousand queues with ten messages each cost 40 MB and not 60 GB. A store into a page without
+blocks on a full disk is SIGBUS, so the window is allocated first, and a full disk is an ordinary error of one
+send.
 
-When numbering does not begin at a file's first unit (the topic was made again, or older segments of the log are
-gone), the units before it are fillers as RocketMQ writes them: offset 0, size 7FFFFFFF, tags code 0.
+When numbering does not begin at a file's first unit (the topic was made again, or older segments of the log
+are gone), the units before it are fillers as RocketMQ writes them: offset 0, size 7FFFFFFF, tags code 0.
 
-Called by workers, the coordinator and recovery, outside every lock. Doing it twice, or in two processes at once,
-or dying in it, is harmless: lengths only grow, and fillers are only written over zeros.
+Called by workers, the coordinator and recovery, outside every lock. Doing it twice, or in two processes at
+once, or dying in it, is harmless: lengths only grow, and fillers are only written over zeros.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ FILLER = UNIT_STRUCT.pack(0, FILLER_SIZE, 0)
 
 
 def make_room(layout: StoreLayout, topic: str, queue_id: int, first: int, end: int) -> int:
-    """Give the units `[first, end)` files and disk blocks; return up to which unit there is room now (>= `end`).
+    """Give the units `[first, end)` files and disk blocks; return up to which unit there is room now.
 
     `first` is where the queue's next unit goes: nothing at or above it is touched, only allocated. Raises
     ServiceNotAvailable when the disk refuses.
@@ -46,7 +47,8 @@ def make_room(layout: StoreLayout, topic: str, queue_id: int, first: int, end: i
             position = window_end
     except OSError as error:
         raise ServiceNotAvailable(
-            f"no disk space for queue {queue_id} of {topic}: {error.strerror}; free space below {layout.root}, then send again"
+            f"no disk space for queue {queue_id} of {topic}: {error.strerror}; "
+            f"free some below {layout.root}, then send again"
         ) from error
     return position // UNIT_BYTES
 
@@ -58,8 +60,10 @@ def _window_end(position: int) -> int:
     return -(-position // WINDOW_BYTES) * WINDOW_BYTES
 
 
-def _allocate(layout: StoreLayout, topic: str, queue_id: int, start: int, position: int, window_end: int) -> None:
-    """Make the file that begins at `start` if needed, full length, and give `[position, window_end)` blocks."""
+def _allocate(
+    layout: StoreLayout, topic: str, queue_id: int, start: int, position: int, window_end: int
+) -> None:
+    """Make the file at `start` if needed, at full length, and give `[position, window_end)` blocks."""
     path = layout.queue_file_path(topic, queue_id, start)
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -77,7 +81,10 @@ def _allocate(layout: StoreLayout, topic: str, queue_id: int, start: int, positi
 
 
 def _fill_before(fd: int, position: int) -> None:
-    """Write fillers over `[0, position)` when numbering begins at `position`: the unit before it was never written."""
+    """Write fillers over `[0, position)` when numbering begins at `position`.
+
+    The unit before it was never written.
+    """
     if os.pread(fd, UNIT_BYTES, position - UNIT_BYTES) == bytes(UNIT_BYTES):
         os.posix_fallocate(fd, 0, position)
         os.pwrite(fd, FILLER * (position // UNIT_BYTES), 0)

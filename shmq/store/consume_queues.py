@@ -1,7 +1,7 @@
 """The ConsumeQueues of one process: units by (queue, queue offset).
 
-Knows files and maps, not who may store: units are written inside an append claim (`append_claim.py`) and by recovery,
-and read below a maximum that the caller loaded from the page. One object per thread.
+Knows files and maps, not who may store: units are written inside an append claim (`append_claim.py`) and by
+recovery, and read below a maximum that the caller loaded from the page. One object per thread.
 """
 
 from __future__ import annotations

@@ -1,18 +1,19 @@
 """Flusher: moves `flushed_position`. A thread of the supervisor.
 
-    SYNC_FLUSH    whenever something is unflushed: one fdatasync for all that was appended meanwhile (group commit)
-    ASYNC_FLUSH   RocketMQ's rhythm: every flushIntervalCommitLog ms, if flushCommitLogLeastPages pages are dirty;
-                  everything at least every flushCommitLogThoroughInterval ms (Apache RocketMQ 5.3, CommitLog.java)
+    SYNC_FLUSH    whenever something is unflushed: one fdatasync for all that was appended meanwhile
+    ASYNC_FLUSH   RocketMQ's rhythm: every flushIntervalCommitLog ms if flushCommitLogLeastPages pages are
+                  dirty, all at least every flushCommitLogThoroughInterval ms (5.3, CommitLog.java)
 
-A flush, under `flock(LOCK_EX)` on `<store>/flush.lock`: load `write_position`, fdatasync every segment that overlaps
-`[flushed_position, that value)`, store it, fence, ring FLUSH_RINGS. Loaded before the sync: what is appended during it
-may or may not be on the disk. Several processes may flush, one at a time, so the position never goes back.
+A flush, under `flock(LOCK_EX)` on `<store>/flush.lock`: load `write_position`, fdatasync every segment that
+overlaps `[flushed_position, that value)`, store it, fence, ring FLUSH_RINGS. Loaded before the sync: what is
+appended during it may or may not be on the disk. Several processes may flush, one at a time, so the position
+never goes back.
 
-A failed fdatasync is final: the kernel may have dropped the pages, a second try would succeed over lost data. The page
-state becomes FLUSH_FAILED, acknowledging stops, and the next start recovers from the disk.
+A failed fdatasync is final: the kernel may have dropped the pages, a second try would succeed over lost data.
+The page state becomes FLUSH_FAILED, acknowledging stops, and the next start recovers from the disk.
 
-When nothing is unflushed it parks on APPEND_RINGS and sleeps on the supervisor's doorbell: no wake-ups on an idle
-broker. If it dies with the supervisor, nothing is lost that was promised. No numpy here.
+When nothing is unflushed it parks on APPEND_RINGS and sleeps on the supervisor's doorbell: no wake-ups on an
+idle broker. If it dies with the supervisor, nothing is lost that was promised. No numpy here.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ class Flusher:
         *,
         on_wake: Callable[[], None],
     ) -> None:
-        """`on_wake` is called whenever appends woke it: allocator and checkpointer have no bell of their own."""
+        """`on_wake` is called whenever appends woke it.
+
+        Allocator and checkpointer have no bell of their own.
+        """
         self._bell = bells[SLOT]
         self._bells = bells
         self._layout = layout
@@ -96,7 +100,10 @@ class Flusher:
                 self._sleep(poll, pause_ms)
 
     def _sleep(self, poll: select.poll, pause_ms: int | None) -> None:
-        """Wait for the bell or the deadline; parked, so that appenders ring, only when there is nothing to flush."""
+        """Wait for the bell or the deadline.
+
+        Parked, so that appenders ring, only when there is nothing to flush.
+        """
         if pause_ms is not None:
             poll.poll(pause_ms)
         else:
@@ -112,7 +119,10 @@ class Flusher:
         return bool(words[WRITE_POSITION] > words[FLUSHED_POSITION])
 
     def step(self, now_ms: int) -> int | None:
-        """Flush if it is time; return the pause in ms (0: again at once, None: until something is appended)."""
+        """Flush if it is time; return the pause in ms (0: again at once, None.
+
+        Until something is appended).
+        """
         if self._page.state is not PageState.OK or not self._unflushed():
             return None
         if not self._sync:
@@ -125,7 +135,10 @@ class Flusher:
         return 0
 
     def _is_due(self, now_ms: int) -> bool:
-        """RocketMQ's test of an asynchronous flush: enough pages, a finished segment, or the thorough interval."""
+        """RocketMQ's test of an asynchronous flush.
+
+        Enough pages, a finished segment, or the thorough interval.
+        """
         if now_ms - self._thorough_ms >= self._settings.flush_commit_log_thorough_interval:
             self._thorough_ms = now_ms
             return True
@@ -133,10 +146,15 @@ class Flusher:
         flushed, written = words[FLUSHED_POSITION], words[WRITE_POSITION]
         pages = written // PAGE_BYTES - flushed // PAGE_BYTES
         least = self._settings.flush_commit_log_least_pages
-        return bool(pages >= least or self._layout.segment_start(flushed) != self._layout.segment_start(written))
+        return bool(
+            pages >= least or self._layout.segment_start(flushed) != self._layout.segment_start(written)
+        )
 
     def flush(self) -> bool:
-        """Sync everything appended so far and tell those who wait. False when the disk failed, now for good."""
+        """Sync everything appended so far and tell those who wait.
+
+        False when the disk failed, now for good.
+        """
         words = self._page.words
         self._lock.exclusive()
         try:

@@ -1,4 +1,5 @@
-"""IndexFile: the hash table that finds messages by key (Apache RocketMQ 5.3, IndexFile.java, IndexHeader.java).
+"""IndexFile: the hash table that finds messages by key (Apache RocketMQ 5.3, IndexFile.java,
+IndexHeader.java).
 
     0         i64 beginTimestamp      store time of the first key        40 bytes of header
     8         i64 endTimestamp        store time of the last key
@@ -10,9 +11,10 @@
     40+4n     20 bytes x items        i32 key hash, i64 physical offset, i32 seconds after beginTimestamp,
                                       i32 number of the next older item of the slot; item 0 is never used
 
-All big-endian. One writer, the coordinator's index builder, stores items, then slots, then the header's count. So a
-reader, or the next builder, may find slots that name items beyond the count: those chains are followed down to an item
-that counts, and nothing older is lost. Readers in any process; numpy only in the builder.
+All big-endian. One writer, the coordinator's index builder, stores items, then slots, then the header's
+count. So a reader, or the next builder, may find slots that name items beyond the count: those chains are
+followed down to an item that counts, and nothing older is lost. Readers in any process; numpy only in the
+builder.
 """
 
 from __future__ import annotations
@@ -42,7 +44,10 @@ def index_file_bytes(slots: int, items: int) -> int:
 
 
 def key_hash(topic: str, key: str) -> int:
-    """The hash stored for a key: abs of the Java hash of `topic#key`, and 0 for -2**31, which has no abs in Java."""
+    """The hash stored for a key.
+
+    Abs of the Java hash of `topic#key`, and 0 for -2**31, which has no abs in Java.
+    """
     value = abs(java_hash(f"{topic}#{key}"))
     return 0 if value == 2**31 else value
 
@@ -59,6 +64,18 @@ def index_names(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     return sorted(name for name in names if len(name) == NAME_DIGITS and name.isascii() and name.isdecimal())
+
+
+def sealed_index_time(folder: Path) -> int:
+    """The end time (ms) of the newest file that is full and synced.
+
+    The builder syncs one before it makes the next.
+    """
+    names = index_names(folder)
+    if len(names) < 2:
+        return 0
+    with open(folder / names[-2], "rb") as file:
+        return int(HEADER.unpack(file.read(HEADER.size))[1])
 
 
 @dataclass(slots=True)

@@ -1,4 +1,7 @@
-"""Finding messages by key: newest index file first, at most as many as asked for. Called by workers; no lock."""
+"""Finding messages by key: newest index file first, at most as many as asked for. Called by workers.
+
+No lock.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ class IndexLookup:
     def lookup(self, topic: str, key: str, max_count: int, begin: int, end: int) -> list[int]:
         """Physical offsets of messages whose `topic#key` has the right hash, stored in `[begin, end]` ms.
 
-        Newest first, each once. Another key with the same hash gives false hits: the caller compares the record's.
+        Newest first, each once. Another key with the same hash gives false hits: the caller compares the
+        record's.
         """
         wanted = min(max_count, FOUND_MAX)
         hash_ = key_hash(topic, key)
@@ -44,7 +48,9 @@ class IndexLookup:
         for name in names:
             if name not in self._files:
                 try:
-                    self._files[name] = IndexFile(self._folder / name, self._slots, self._items, writable=False)
+                    self._files[name] = IndexFile(
+                        self._folder / name, self._slots, self._items, writable=False
+                    )
                 except (FileNotFoundError, StoreDamaged):
                     continue
         return [self._files[name] for name in reversed(names) if name in self._files]

@@ -1,9 +1,10 @@
-"""Reading the log in bulk: many records at once as arrays of fields. Recovery, the index builder and the check use it.
+"""Reading the log in bulk: many records at once as arrays of fields. Recovery, the index builder and the
+check use it.
 
-A scan walks the chain of sizes from a record's start and judges each record by all that can be judged from itself:
-magic, own physical offset, lengths that add up, body CRC, no NUL in topic or properties (pages that were never written
-are zero, so a torn record has NULs where text belongs). It ends in front of the first bytes that are no such record
-and says what it found there.
+A scan walks the chain of sizes from a record's start and judges each record by all that can be judged from
+itself: magic, own physical offset, lengths that add up, body CRC, no NUL in topic or properties (pages that
+were never written are zero, so a torn record has NULs where text belongs). It ends in front of the first
+bytes that are no such record and says what it found there.
 
     END     the range is used up                     BLANK  a filler: go on at the next segment
     BROKEN  no sound record here; `broken_size` is the size it claims, when a next record may follow behind it
@@ -61,7 +62,10 @@ class ScanEnd(enum.Enum):
 
 @dataclass(slots=True)
 class Scan:
-    """The sound records in front of `stop`, one array element each; `stop` is relative to the view like `starts`."""
+    """The sound records in front of `stop`, one array element each.
+
+    `stop` is relative to the view like `starts`.
+    """
 
     starts: IntArray
     sizes: IntArray
@@ -97,11 +101,12 @@ def scan(
     check_text: bool = True,
     records_max: int = BATCH_RECORDS,
 ) -> Scan:
-    """Scan the records of the mapped segment `data` in `[start, stop)`; its first byte has physical offset `base`.
+    """Scan the records of the mapped segment `data` in `[start, stop)`; its first byte has physical offset
+    `base`.
 
-    At most `records_max` records and about BATCH_BYTES are taken at a time. `check_bodies`: compare body CRCs;
-    `check_text`: a NUL in topic or properties makes a record unsound (only where a tail may be torn: another engine may
-    have accepted one).
+    At most `records_max` records and about BATCH_BYTES are taken at a time. `check_bodies`: compare body
+    CRCs; `check_text`: a NUL in topic or properties makes a record unsound (only where a tail may be torn:
+    another engine may have accepted one).
     """
     starts, sizes, position, end = _chain(data, start, stop, records_max)
     found = _fields(data, starts, sizes)
@@ -181,7 +186,10 @@ class _Fields:
 
 
 def _fields(data: mmap.mmap, starts: IntArray, sizes: IntArray) -> _Fields:
-    """Take the fields out of every record. Those of a record whose lengths do not hold together make no sense."""
+    """Take the fields out of every record.
+
+    Those of a record whose lengths do not hold together make no sense.
+    """
     i32 = _unaligned(data, ">i4")
     i64 = _unaligned(data, ">i8")
     u8 = np.frombuffer(data, np.uint8)
@@ -241,7 +249,11 @@ def _sound(data: mmap.mmap, fields: _Fields, base: int) -> npt.NDArray[np.bool_]
     u8 = np.frombuffer(data, np.uint8)
     sound: npt.NDArray[np.bool_] = fields.magics == MAGIC_V1
     sound &= fields.physical_offsets == base + fields.starts
-    sound &= (fields.body_lengths >= 0) & (fields.topic_ends > fields.topic_starts) & (fields.property_starts <= ends)
+    sound &= (
+        (fields.body_lengths >= 0)
+        & (fields.topic_ends > fields.topic_starts)
+        & (fields.property_starts <= ends)
+    )
     sound &= (fields.store_times > 0) & (fields.queue_offsets >= 0) & (fields.queue_ids >= 0)
     length_at = np.minimum(fields.property_starts, ends) - 2
     property_lengths = u8[length_at].astype(np.int64) << 8 | u8[length_at + 1]

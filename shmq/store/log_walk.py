@@ -1,10 +1,12 @@
-"""The walk of recovery: through the log from a trusted position to its end, rebuilding every queue on the way.
+"""The walk of recovery: through the log from a trusted position to its end, rebuilding every queue on the
+way.
 
-A record is accepted when it is sound in itself (`log_scan.py`) and its queue offset is its queue's next. What happens to
-one that is not depends on where it lies. At or above `known_flushed` it is a torn tail: the log ends there. Below it
-is damage, never a reason to drop what follows: the walk goes on behind it and says so in `damaged`. A queue offset
-that is not the next one, below `known_flushed`, means that units in front of the walk's start are missing: the caller
-starts again from the log's first byte, where gaps and renumbered queues are taken as they are.
+A record is accepted when it is sound in itself (`log_scan.py`) and its queue offset is its queue's next. What
+happens to one that is not depends on where it lies. At or above `known_flushed` it is a torn tail: the log
+ends there. Below it is damage, never a reason to drop what follows: the walk goes on behind it and says so in
+`damaged`. A queue offset that is not the next one may just as well mean that units in front of the walk's
+start are missing: the caller then starts again from the log's first byte, where the log alone decides, and
+gaps below `known_flushed` are taken as they are.
 
 Runs in recovery, alone on the store. About a million records a second.
 """
@@ -25,22 +27,22 @@ from shmq.store.commit_log import is_record
 from shmq.store.log_scan import IntArray, Scan, ScanEnd, scan
 from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
-from shmq.store.queue_set import QueueSet
+from shmq.store.queue_set import QueueSet, UnitsMissing
 
 UNITS_HELD_MAX = 1 << 20
-"""Units collected before they are compared with the files: a queue's files are opened once for many of them."""
+"""Units collected before they are compared with the files.
+
+A queue's files are opened once for many of them.
+"""
 
 Progress = Callable[[int, int, int], None]
 """Called now and then with (records so far, position, end of the last segment)."""
 
 
-class UnitsMissing(Exception):
-    """Units in front of the walk's start are missing: walk again from the log's first byte."""
-
-
 @dataclass(slots=True)
 class LogWalk:
-    """One walk. `rebuilding`: it begins at the log's first byte. `own`: shmq wrote the tail, so what it never writes
+    """One walk. `rebuilding`: it begins at the log's first byte. `own`: shmq wrote the tail, so what it never
+    writes
     (NULs in names, store times that go back) means a torn record."""
 
     layout: StoreLayout
@@ -57,7 +59,10 @@ class LogWalk:
     _held_count: int = 0
 
     def run(self, position: int) -> int:
-        """Walk from `position`; return where the log ends. UnitsMissing asks for a walk from the first byte."""
+        """Walk from `position`; return where the log ends.
+
+        UnitsMissing asks for a walk from the first byte.
+        """
         size = self.layout.segment_bytes
         while True:
             start = self.layout.segment_start(position)
@@ -87,6 +92,8 @@ class LogWalk:
             self._report(end)
             if accepted < len(found):
                 position = segment.start + int(found.starts[accepted])
+                if not self.rebuilding and found.store_times[accepted] >= self.last_store_time:
+                    raise UnitsMissing
                 if position >= self.known_flushed:
                     return position, False
                 if not self._renumber(found, accepted, segment.map):
@@ -106,7 +113,10 @@ class LogWalk:
     # ---- numbering
 
     def _accept(self, found: Scan, data: mmap.mmap) -> int:
-        """Give the records their queues, in front of the first whose number or time is wrong; return how many."""
+        """Give the records their queues, in front of the first whose number or time is wrong.
+
+        Return how many.
+        """
         count = len(found)
         if not count:
             return 0
@@ -139,16 +149,23 @@ class LogWalk:
         codes = tags_codes(data, found.property_starts[counted], found.ends[counted])
         self.queues.correct_delayed(indices, codes, found, counted, data)
         self._held.append(
-            (indices, found.queue_offsets[counted], found.physical_offsets[counted], found.sizes[counted], codes)
+            (
+                indices,
+                found.queue_offsets[counted],
+                found.physical_offsets[counted],
+                found.sizes[counted],
+                codes,
+            )
         )
         self._held_count += len(counted)
         if self._held_count >= UNITS_HELD_MAX:
             self._merge()
 
     def _renumber(self, found: Scan, i: int, data: mmap.mmap) -> bool:
-        """Deal with a record below `known_flushed` whose number is not its queue's next; False: leave it out."""
-        if not self.rebuilding:
-            raise UnitsMissing
+        """Deal with a record below `known_flushed` whose number is not its queue's next; False.
+
+        Leave it out.
+        """
         self._merge()
         return self.queues.jump(found, i, data)
 

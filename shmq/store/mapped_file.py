@@ -1,8 +1,8 @@
 """One file of fixed size, mapped whole.
 
-A mapped file is never shrunk (a store into a page behind the end is SIGBUS for every process that has it mapped); it
-is only unlinked, and its blocks live as long as the last map. So a view handed out stays valid without any count: it
-keeps the map, the map keeps the inode. Nothing here is ever closed by hand.
+A mapped file is never shrunk (a store into a page behind the end is SIGBUS for every process that has it
+mapped); it is only unlinked, and its blocks live as long as the last map. So a view handed out stays valid
+without any count: it keeps the map, the map keeps the inode. Nothing here is ever closed by hand.
 """
 
 from __future__ import annotations
@@ -18,19 +18,23 @@ class MappedFile:
     """A whole file in memory, shared with every other process that maps it.
 
     `start` is the byte of the logical stream the file begins with, `map` the mapping itself (slices copy),
-    `view` a read-only memoryview of it (slices do not). Any process; no lock: who may store where is decided above.
+    `view` a read-only memoryview of it (slices do not). Any process; no lock: who may store where is decided
+    above.
     """
 
     __slots__ = ("map", "size", "start", "view")
 
     def __init__(self, path: Path, start: int, size: int, *, writable: bool) -> None:
-        """Map `path`. FileNotFoundError when it is gone, StoreDamaged when it does not have exactly `size` bytes."""
+        """Map `path`.
+
+        FileNotFoundError when it is gone, StoreDamaged when it does not have exactly `size` bytes.
+        """
         fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
         try:
             found = os.fstat(fd).st_size
             if found != size:
                 raise StoreDamaged(
-                    f"{path} has {found} bytes and must have {size}: either mappedFileSize settings differ from "
+                    f"{path} has {found} bytes and must have {size}: mappedFileSize settings differ from "
                     "those the store was made with, or the file was cut"
                 )
             access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ

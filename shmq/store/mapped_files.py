@@ -1,8 +1,8 @@
 """A bounded set of mapped files: the least recently used one goes when there are too many.
 
-Each map costs a descriptor and an entry in the kernel's list of maps (vm.max_map_count, 65,530 by default), and a store
-may have tens of thousands of ConsumeQueue files. Dropping one here only drops our reference: views still in use keep
-their map.
+Each map costs a descriptor and an entry in the kernel's list of maps (vm.max_map_count, 65,530 by default),
+and a store may have tens of thousands of ConsumeQueue files. Dropping one here only drops our reference:
+views still in use keep their map.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ class MappedFiles(Generic[Key]):
     """Maps by key, made on first use. One thread of one process."""
 
     def __init__(self, opener: Callable[[Key], MappedFile], limit: int) -> None:
-        """`opener` maps the file of a key and may raise what `MappedFile` raises; at most `limit` are kept."""
+        """`opener` maps the file of a key and may raise what `MappedFile` raises.
+
+        At most `limit` are kept.
+        """
         self._opener = opener
         self._limit = limit
         self._maps: OrderedDict[Key, MappedFile] = OrderedDict()

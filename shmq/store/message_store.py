@@ -6,8 +6,8 @@
     lookup_key    index_lookup.py        physical offsets by key
     record_at     commit_log.py          one record by physical offset
 
-One object per process and thread, over a control page that is valid already. Nothing here knows commands, topics' rules
-or sockets.
+One object per process and thread, over a control page that is valid already. Nothing here knows commands,
+topics' rules or sockets.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class MessageStore:
         self.reader = QueueReader(page, self.table, self.log, self.queues)
         self._times = QueueTimes(self.reader, self.table, self.log, self.queues)
         self._index = IndexLookup(layout, settings)
-        self._appender = Appender(page, slot, lock, self.log, self.queues, bells) if lock is not None else None
+        self._appender = (
+            Appender(page, slot, lock, self.log, self.queues, bells) if lock is not None else None
+        )
         self._min_offset = page.words[MIN_OFFSET]
 
     @classmethod
@@ -91,7 +93,10 @@ class MessageStore:
         lock: AppendLock | None,
         bells: Sequence[Doorbell],
     ) -> MessageStore:
-        """Open the store at `root` over `page`. `lock` None: reads only. `slot` is the caller's appender slot."""
+        """Open the store at `root` over `page`. `lock` None: reads only.
+
+        `slot` is the caller's appender slot.
+        """
         return cls(StoreLayout.of(root, settings), settings, page, slot, lock, bells)
 
     def append(self, requests: Sequence[AppendRequest]) -> list[AppendOutcome | None]:

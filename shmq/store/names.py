@@ -1,13 +1,14 @@
-"""Where everything of one store lies, and how its files are named (Apache RocketMQ 5.3, StorePathConfigHelper.java).
+"""Where everything of one store lies, and how its files are named (Apache RocketMQ 5.3,
+StorePathConfigHelper.java).
 
-    <root>/commitlog/00000000001073741824                    a CommitLog segment; the name is its first physical offset
-    <root>/consumequeue/<topic>/<queueId>/00000000000006000000   a ConsumeQueue file; the name is a byte offset, 20 a unit
-    <root>/index/20261120140311482                           an IndexFile; the name is the local time it was made
-    <root>/checkpoint  abort  lock  config/*.json            as RocketMQ has them
-    <root>/appenders.lock  flush.lock  shmq/identity.json    shmq's own; RocketMQ ignores them
+    commitlog/00000000001073741824               CommitLog segment, named by its first physical offset
+    consumequeue/T/0/00000000000006000000        ConsumeQueue file, named by its first byte, 20 a unit
+    index/20261120140311482                      IndexFile, named by the local time it was made
+    checkpoint  abort  lock  config/*.json       as RocketMQ has them
+    appenders.lock  flush.lock  shmq/            shmq's own; RocketMQ ignores them
 
-A folder of segments holds files of exactly one size and nothing else: RocketMQ refuses to load it otherwise. Pure; used
-by every process. No numpy here: the supervisor imports it.
+A folder of segments holds files of exactly one size and nothing else: RocketMQ refuses to load it otherwise.
+Pure; used by every process. No numpy here: the supervisor imports it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def parse_file_name(name: str) -> int | None:
 class StoreLayout:
     """The paths and file sizes of one store.
 
-    `segment_bytes` is the size of a CommitLog segment, `queue_file_bytes` of a ConsumeQueue file (whole units).
+    `segment_bytes` is the size of a CommitLog segment, `queue_file_bytes` of a ConsumeQueue file (whole
+    units).
     """
 
     root: Path

@@ -1,7 +1,8 @@
 """ConsumeQueue files as recovery sees them: found on the disk, compared with the log, made right.
 
-Nobody else has the store: recovery runs under the store lock, before any appender and after the last one. Files are read
-and written with `pread` and `pwrite`; a queue's maximum is not stored anywhere, it is where its units end. Numpy.
+Nobody else has the store: recovery runs under the store lock, before any appender and after the last one.
+Files are read and written with `pread` and `pwrite`; a queue's maximum is not stored anywhere, it is where
+its units end. Numpy.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from shmq.store.names import StoreLayout, file_starts
 
 @dataclass(slots=True)
 class QueueRepair:
-    """One queue. `next` is the queue offset that its next record in the log must have."""
+    """One queue's files. `touched`: recovery read or changed units that may not be on the disk."""
 
     layout: StoreLayout
     topic: str
     queue_id: int
-    next: int = 0
     starts: list[int] = field(default_factory=list)
     units_written: int = 0
+    touched: bool = False
 
     @property
     def folder(self) -> Path:
@@ -38,7 +39,10 @@ class QueueRepair:
         return self.layout.queue_folder(self.topic, self.queue_id)
 
     def load(self) -> bool:
-        """Find the files; False when one has a wrong length (an empty last one is removed, as RocketMQ does)."""
+        """Find the files.
+
+        False when one has a wrong length (an empty last one is removed, as RocketMQ does).
+        """
         self.starts = file_starts(self.folder)
         while self.starts and not self._path(self.starts[-1]).stat().st_size:
             self._path(self.starts.pop()).unlink()
@@ -65,8 +69,8 @@ class QueueRepair:
     def count_below(self, position: int) -> int:
         """One behind the last unit whose record begins below `position`; 0 when there is no file.
 
-        Right as long as the units below `position` are whole: then they are a prefix, and whatever a crash left
-        behind them is zero or points at or above it.
+        Right as long as the units below `position` are whole: then they are a prefix, and whatever a crash
+        left behind them is zero or points at or above it.
         """
         if not self.starts:
             return 0
@@ -82,7 +86,9 @@ class QueueRepair:
         return low
 
     def first_from(self, position: int, end: int) -> int:
-        """The first queue offset below `end` whose unit is no filler and points at or above `position`, else `end`."""
+        """The first queue offset below `end` whose unit is no filler and points at or above `position`, else
+        `end`.
+        """
         if not self.starts:
             return max(0, end)
         with _Files(self.layout, self.topic, self.queue_id) as files:
@@ -104,20 +110,27 @@ class QueueRepair:
             physical, size, _ = UNIT_STRUCT.unpack(files.read(end - 1, 1))
         return None if size == FILLER_SIZE else (physical, size)
 
-    def merge(self, first: int, physical_offsets: IntArray, sizes: IntArray, tags_codes: IntArray) -> None:
+    def merge(self, first: int, units: bytes) -> None:
         """Make the units from `first` on what the log says; fill with fillers what is missing before them."""
-        units = np.empty(len(sizes), UNIT_DTYPE)
-        units["physical_offset"], units["size"], units["tags_code"] = physical_offsets, sizes, tags_codes
-        wanted = units.tobytes()
-        end = first + len(sizes)
-        make_room(self.layout, self.topic, self.queue_id, first, end)
+        count = len(units) // UNIT_BYTES
+        self.touched = True
+        make_room(self.layout, self.topic, self.queue_id, first, first + count)
         self.starts = file_starts(self.folder)
         with _Files(self.layout, self.topic, self.queue_id) as files:
             files.fill_gap(first, self._first_unit)
-            found = files.read(first, len(sizes))
-            if found != wanted:
-                files.write(first, wanted)
-                self.units_written += int(np.count_nonzero(np.frombuffer(found, UNIT_DTYPE) != units))
+            found = files.read(first, count)
+            if found != units:
+                files.write(first, units)
+                differ = np.frombuffer(found, UNIT_DTYPE) != np.frombuffer(units, UNIT_DTYPE)
+                self.units_written += int(np.count_nonzero(differ))
+
+    def agrees(self, first: int, units: bytes) -> bool:
+        """Whether the units from `first` on are these."""
+        count = len(units) // UNIT_BYTES
+        if not self.starts or first < self._first_unit or first + count > self._end_unit:
+            return False
+        with _Files(self.layout, self.topic, self.queue_id) as files:
+            return files.read(first, count) == units
 
     def cut(self, end: int) -> None:
         """Leave nothing at or above queue offset `end`: later files go, the rest of its file becomes zero."""
@@ -125,16 +138,28 @@ class QueueRepair:
         for start in [start for start in self.starts if start >= position and start != self.starts[0]]:
             self._path(start).unlink()
             self.starts.remove(start)
+            self.touched = True
         if self.starts and position < self.starts[-1] + self.layout.queue_file_bytes:
             start = self.starts[-1]
-            zero_written(self._path(start), max(0, position - start))
+            self.touched |= zero_written(self._path(start), max(0, position - start)) > 0
 
-    def sync(self) -> None:
-        """Make files and names durable."""
-        for start in self.starts[-2:]:
-            sync_path(self._path(start))
-        if self.starts:
-            sync_path(self.folder)
+    def sync_if_touched(self) -> None:
+        """Make files and names durable, when the walk met the queue.
+
+        A crash may have left them in memory only.
+        """
+        if self.touched:
+            for start in self.starts:
+                sync_path(self._path(start))
+            for folder in (self.folder, self.folder.parent):
+                sync_path(folder)
+
+
+def pack(physical_offsets: IntArray, sizes: IntArray, tags_codes: IntArray) -> bytes:
+    """The units of records that may lie anywhere."""
+    units = np.empty(len(sizes), UNIT_DTYPE)
+    units["physical_offset"], units["size"], units["tags_code"] = physical_offsets, sizes, tags_codes
+    return units.tobytes()
 
 
 class _Files:
@@ -196,14 +221,17 @@ def find_queues(layout: StoreLayout) -> list[tuple[str, int]]:
         for topic in sorted(layout.consume_queue.iterdir()):
             if topic.is_dir():
                 ids = (entry.name for entry in topic.iterdir())
-                found += sorted((topic.name, int(name)) for name in ids if name.isascii() and name.isdecimal())
+                found += sorted(
+                    (topic.name, int(name)) for name in ids if name.isascii() and name.isdecimal()
+                )
     return found
 
 
 def zero_written(path: Path, position: int) -> int:
     """Zero everything from `position` on that was ever written; return how many bytes were not zero.
 
-    Holes and blocks that were allocated but not written are skipped, not read: the file may be a gigabyte of them.
+    Holes and blocks that were allocated but not written are skipped, not read: the file may be a gigabyte of
+    them.
     """
     found = 0
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)

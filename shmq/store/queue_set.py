@@ -1,7 +1,8 @@
-"""All queues of a store during recovery, as arrays: which queue a record belongs to and which number it must have.
+"""All queues of a store during recovery, as arrays: which queue a record belongs to and which number it must
+have.
 
-Queues get a running index when they are first seen, on the disk or in the log. Records of deleted topics, and those of
-an earlier topic of the same name, belong to no queue (index -1). Recovery only; numpy.
+Queues get a running index when they are first seen, on the disk or in the log. Records of deleted topics, and
+those of an earlier topic of the same name, belong to no queue (index -1). Recovery only; numpy.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from shmq.model.properties import DELAY, decode_properties
 from shmq.store.config_tables import TopicTable
 from shmq.store.log_scan import IntArray, Scan
 from shmq.store.names import StoreLayout
-from shmq.store.queue_repair import QueueRepair, find_queues
+from shmq.store.queue_repair import QueueRepair, find_queues, pack
 
 SCHEDULE_TOPIC = "SCHEDULE_TOPIC_XXXX"
 UNKNOWN_LEVEL_MS = 1000
@@ -29,11 +30,31 @@ def delay_levels(text: str) -> list[int]:
     return [int(number) * _UNIT_MS[unit] for number, unit in re.findall(r"(\d+)([smhd])", text)]
 
 
+class UnitsMissing(Exception):
+    """Units are not what the log says, or missing in front of where the walk began.
+
+    Walk from the log's first byte.
+    """
+
+
 class QueueSet:
     """Queues by index."""
 
-    def __init__(self, layout: StoreLayout, topics: TopicTable, levels: list[int], *, own: bool) -> None:
-        """`own`: shmq wrote the store; another engine starts a queue's numbers again when a topic is made anew."""
+    def __init__(
+        self,
+        layout: StoreLayout,
+        topics: TopicTable,
+        levels: list[int],
+        *,
+        own: bool,
+        read_only: bool = False,
+    ) -> None:
+        """`own`: shmq wrote the store; another engine starts a queue's numbers again when a topic is made
+        anew.
+
+        `read_only`: units are compared with the files, and UnitsMissing says that they differ.
+        """
+        self._read_only = read_only
         self._layout = layout
         self._topics = topics
         self._levels = levels
@@ -114,8 +135,8 @@ class QueueSet:
     def jump(self, found: Scan, i: int, data: mmap.mmap) -> bool:
         """Let the queue of record `i` go on at that record's number; False when the record is to be left out.
 
-        A higher number: units are missing for good. A lower one is an echo, unless another engine began to number the
-        queue anew.
+        A higher number: units are missing for good. A lower one is an echo, unless another engine began to
+        number the queue anew.
         """
         one = slice(i, i + 1)
         topic = data[int(found.topic_starts[i]) : int(found.topic_ends[i])]
@@ -131,7 +152,9 @@ class QueueSet:
     def correct_delayed(
         self, indices: IntArray, codes: IntArray, found: Scan, counted: IntArray, data: mmap.mmap
     ) -> None:
-        """Put the delivery time into the tags codes of delayed messages (Apache RocketMQ 5.3, CommitLog.java)."""
+        """Put the delivery time into the tags codes of delayed messages (Apache RocketMQ 5.3,
+        CommitLog.java).
+        """
         delayed = [i for (topic, _), i in self._by_key.items() if topic == SCHEDULE_TOPIC]
         for at in np.flatnonzero(np.isin(indices, delayed)) if delayed else ():
             record = int(counted[at])
@@ -145,14 +168,32 @@ class QueueSet:
     def merge(
         self, indices: IntArray, numbers: IntArray, physical: IntArray, sizes: IntArray, codes: IntArray
     ) -> None:
-        """Make the files agree with these units; those of one queue are consecutive."""
+        """Make the files agree with these units, or compare only; those of one queue are consecutive."""
         order = np.argsort(indices, kind="stable")
         ordered = indices[order]
         firsts = np.flatnonzero(np.diff(ordered, prepend=-1))
         for first, end in zip(firsts, np.append(firsts[1:], len(ordered)), strict=True):
             rows = order[first:end]
             queue = self.queues[int(ordered[first])]
-            queue.merge(int(numbers[rows[0]]), physical[rows], sizes[rows], codes[rows])
+            units = pack(physical[rows], sizes[rows], codes[rows])
+            if self._read_only:
+                if not queue.agrees(int(numbers[rows[0]]), units):
+                    raise UnitsMissing
+            else:
+                queue.merge(int(numbers[rows[0]]), units)
+
+    def units(self) -> int:
+        """How many units all queues hold and held.
+
+        The sum of their maxima, but for queues nobody wrote to.
+        """
+        used = len(self.queues)
+        return int(self._next[:used][self._next[:used] > self._low[:used]].sum())
+
+    def maximum_of(self, topic: str, queue_id: int) -> int | None:
+        """The maximum of a queue by name; None when it has neither files nor records."""
+        index = self._by_key.get((topic, queue_id))
+        return None if index is None else self.maximum(index)
 
     def maximum(self, index: int) -> int:
         """The queue's maximum when the walk is over."""

@@ -54,8 +54,8 @@ class QueueTimes:
     def offset_by_time(self, queue: QueueRef, ts_ms: int, boundary: Boundary) -> int:
         """The queue offset for `ts_ms`.
 
-        LOWER: the first message stored at `ts_ms` or later, the maximum when all are earlier. UPPER: the last one
-        stored at `ts_ms` or earlier, the minimum when all are later. An empty queue gives its minimum.
+        LOWER: the first message stored at `ts_ms` or later, the maximum when all are earlier. UPPER: the last
+        one stored at `ts_ms` or earlier, the minimum when all are later. An empty queue gives its minimum.
         """
         low, high = self._table.min(queue.slot), self._reader.visible_max(queue)
         if low >= high:
@@ -67,5 +67,8 @@ class QueueTimes:
         return low + max(0, after - 1)
 
     def _time_or_zero(self, queue: QueueRef, queue_offset: int) -> int:
-        """The store time, 0 for a message that retention has removed since the minimum was read: it is the oldest."""
+        """The store time, 0 for a message that retention has removed since the minimum was read.
+
+        It is the oldest.
+        """
         return self.store_time_at(queue, queue_offset) or 0

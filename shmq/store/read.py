@@ -1,11 +1,12 @@
 """Reading a queue: which messages a pull gets, as views of the mapped CommitLog.
 
-Every number is bounded by the page, in this order: slot generation, visible position, minimum, maximum, units,
-records. A unit counts when its record ends at or below the visible position (flushed or replicated, whatever the
-broker promises): otherwise a consumer could commit an offset that a power cut takes back. Called by workers; takes
-no lock and never waits, except for a page that is not in memory.
+Every number is bounded by the page, in this order: slot generation, visible position, minimum, maximum,
+units, records. A unit counts when its record ends at or below the visible position (flushed or replicated,
+whatever the broker promises): otherwise a consumer could commit an offset that a power cut takes back. Called
+by workers; takes no lock and never waits, except for a page that is not in memory.
 
-Short reads unpack units one by one, long ones are arrays: below about 64 units numpy costs more than it saves.
+Short reads unpack units one by one, long ones are arrays: below about 64 units numpy costs more than it
+saves.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ ExactFilter = Callable[[memoryview], bool]
 """Looks at one record and says whether the consumer wants it."""
 
 Run = tuple[int, int, int]
-"""First physical offset, end and number of records that lie back to back. A run never leaves its segment: a BLANK
+"""First physical offset, end and number of records that lie back to back. A run never leaves its segment: a
+BLANK
 stands between the last record of one segment and the first of the next."""
 
 
@@ -56,8 +58,8 @@ class ReadStatus(enum.Enum):
 class ReadResult:
     """The answer to one read.
 
-    `views` hold `count` whole records in queue order, neighbours in the log merged into one view, `size` bytes in all.
-    `next_offset` is where the next read goes on; `max_offset` counts visible messages only.
+    `views` hold `count` whole records in queue order, neighbours in the log merged into one view, `size`
+    bytes in all. `next_offset` is where the next read goes on; `max_offset` counts visible messages only.
     """
 
     status: ReadStatus
@@ -107,7 +109,8 @@ class QueueReader:
         tag_hashes: frozenset[int] | None = None,
         exact: ExactFilter | None = None,
     ) -> ReadResult:
-        """Read up to `max_count` records and `max_bytes` from `queue_offset`, but at least one when there is one.
+        """Read up to `max_count` records and `max_bytes` from `queue_offset`, but at least one when there is
+        one.
 
         `tag_hashes` are Java hashes of wanted tags (None: all); `exact` may reject a record after that.
         """
@@ -219,7 +222,9 @@ def _select_many(
     firsts = np.concatenate(([0], np.flatnonzero(starts[1:taken] != ends[:-1]) + 1))
     lasts = np.concatenate((firsts[1:], [taken]))
     scanned = len(table) if taken == len(wanted) and taken < max_count else int(wanted[taken - 1]) + 1
-    return list(zip(starts[firsts].tolist(), ends[lasts - 1].tolist(), (lasts - firsts).tolist(), strict=True)), scanned
+    return list(
+        zip(starts[firsts].tolist(), ends[lasts - 1].tolist(), (lasts - firsts).tolist(), strict=True)
+    ), scanned
 
 
 def _low_32(tags_code: int) -> int:

@@ -4,11 +4,11 @@
                     (DefaultMessageStore.java); whoever ends cleanly removes it
     identity.json   shmq's own note: {"engine", "page_id", "running", "checkpoint", "write_position", ...}
 
-Together they answer two questions at a start. Was the last run shmq's? No, when there is no identity, when `abort` has
-another form, when the note says "running" but `abort` is gone (somebody else removed it), or when the checkpoint is
-not the one the last clean stop wrote. Did it end cleanly? Yes, when `abort` is absent. Order of writing: start: abort,
-then identity "running"; clean stop: identity "stopped", then abort removed. So a crash between two writes reads as a
-crash of ours.
+Together they answer two questions at a start. Was the last run shmq's? No, when there is no identity, when
+`abort` has another form, when the note says "running" but `abort` is gone (somebody else removed it), or when
+the checkpoint is not the one the last clean stop wrote. Did it end cleanly? Yes, when `abort` is absent.
+Order of writing: start: abort, then identity "running"; clean stop: identity "stopped", then abort removed.
+So a crash between two writes reads as a crash of ours.
 
 Written by recovery and by the supervisor's clean stop, under the store lock. No numpy here.
 """
@@ -21,7 +21,12 @@ import json
 from dataclasses import asdict, dataclass
 
 from shmq.base.files import fsync_folder, write_durably
+from shmq.shm.control_page import ControlPage
+from shmq.shm.directory import DirectoryView
+from shmq.shm.page_layout import INDEXED_POSITION, LAST_STORE_TIME, WRITE_POSITION
+from shmq.shm.queue_table import QueueTable
 from shmq.store.checkpoint import Checkpoint
+from shmq.store.config_tables import load_topics
 from shmq.store.names import StoreLayout
 
 ENGINE = "shmq"
@@ -51,6 +56,30 @@ class Identity:
     write_position: int = -1
     indexed_position: int = -1
     last_store_time: int = 0
+    units: int = 0
+
+    @classmethod
+    def of_stop(cls, layout: StoreLayout, page: ControlPage) -> Identity:
+        """The note of a clean stop, from the page as the last appender left it.
+
+        `units` is the sum of the maxima of all queues that were ever written to: the next start sees by it
+        whether ConsumeQueues were taken away meanwhile.
+        """
+        words, table, directory, topics = (
+            page.words,
+            QueueTable(page),
+            DirectoryView(page),
+            load_topics(layout),
+        )
+        queues = [queue for topic in directory.topics() for queue in directory.queues(topic)]
+        maxima = [(table.max(q.slot), topics.low(q.topic, q.queue_id)) for q in queues]
+        return cls(
+            page_id=page.page_id,
+            write_position=words[WRITE_POSITION],
+            indexed_position=words[INDEXED_POSITION],
+            last_store_time=words[LAST_STORE_TIME],
+            units=sum(high for high, low in maxima if high > low),
+        )
 
     @classmethod
     def load(cls, layout: StoreLayout) -> Identity | None:
@@ -72,7 +101,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """The marks as found: `abort_page_id` is the page of the run that `abort` tells of, 0 when it tells of none."""
+    """The marks as found.
+
+    `abort_page_id` is the page of the run that `abort` tells of, 0 when it tells of none.
+    """
 
     last_run: LastRun
     identity: Identity | None

@@ -1,18 +1,19 @@
 """SegmentAllocator: makes CommitLog segments before anybody needs them. A thread of the supervisor.
 
-A segment gets its disk blocks whole (`posix_fallocate`) in a folder of its own and then its name, so that a segment is
-there with its full size or not at all, and a full disk is an error here and never a SIGBUS in a worker. The next one is
-made when half of the present one is used. Freshly allocated blocks read as zeros, but the first sync after writing
-into them also has to note that they are no longer unwritten; under SYNC_FLUSH they are therefore overwritten with
-zeros some way ahead of the log's end, a piece at a time, because zeroing a whole segment at once stalls everybody
-else's sync.
+A segment gets its disk blocks whole (`posix_fallocate`) in a folder of its own and then its name, so that a
+segment is there with its full size or not at all, and a full disk is an error here and never a SIGBUS in a
+worker. The next one is made when half of the present one is used. Freshly allocated blocks read as zeros, but
+the first sync after writing into them also has to note that they are no longer unwritten; under SYNC_FLUSH
+they are therefore overwritten with zeros some way ahead of the log's end, a piece at a time, because zeroing
+a whole segment at once stalls everybody else's sync.
 
     ZEROED_POSITION   stored here alone: claims end at or below it, zeros are written at or above it only.
                       Without zeroing it is the end of the last segment.
     SEGMENT_RINGS     rung after each step; parked appenders try again
     SEGMENT_ERROR     errno while the disk refuses, else 0: appenders answer SERVICE_NOT_AVAILABLE meanwhile
 
-If it dies: the temporary file is made anew; a segment that has its name is whole. Takes no lock. No numpy here.
+If it dies: the temporary file is made anew; a segment that has its name is whole. Takes no lock. No numpy
+here.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ RETRY_MS = 1000
 """Pause after the disk refused."""
 
 ACTIVE_MS = 20
-"""Pause between two looks while the log grows; it sleeps for good when nothing was appended since the last look."""
+"""Pause between two looks while the log grows.
+
+It sleeps for good when nothing was appended since the last look.
+"""
 
 _ZEROS = bytes(STEP_BYTES)
 _logger = log.get(__name__)
@@ -58,7 +62,10 @@ class SegmentAllocator:
         *,
         zero_ahead_bytes: int,
     ) -> None:
-        """`zero_ahead_bytes` 0: no zeroing. `descriptors` gets one of each new segment before anything is in it."""
+        """`zero_ahead_bytes` 0: no zeroing.
+
+        `descriptors` gets one of each new segment before anything is in it.
+        """
         self._layout = layout
         self._page = page
         self._bells = bells

@@ -1,8 +1,9 @@
-"""Descriptors of CommitLog segments for those who sync: opened before the first byte goes in, kept until all is synced.
+"""Descriptors of CommitLog segments for those who sync: opened before the first byte goes in, kept until all
+is synced.
 
-A descriptor opened after a failed write-back may never hear of it (Linux reports an error once to each descriptor
-that was open), so a sync through a late one could succeed over lost data. Shared by the flusher and the segment
-allocator, two threads of the supervisor.
+A descriptor opened after a failed write-back may never hear of it (Linux reports an error once to each
+descriptor that was open), so a sync through a late one could succeed over lost data. Shared by the flusher
+and the segment allocator, two threads of the supervisor.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ class SegmentDescriptors:
             self._fds[start] = fd
 
     def get(self, start: int) -> int:
-        """The descriptor of the segment that begins at `start`; opened when it was made by an earlier run. OSError."""
+        """The descriptor of the segment that begins at `start`; opened when it was made by an earlier run.
+
+        OSError.
+        """
         with self._lock:
             if start not in self._fds:
                 self._fds[start] = os.open(self._layout.segment_path(start), os.O_RDWR | os.O_CLOEXEC)

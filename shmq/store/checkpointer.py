@@ -1,0 +1,183 @@
+"""Checkpointer: makes ConsumeQueues durable and notes how far everything is. A thread of the supervisor.
+
+    1  target = flushed_position, and the last store time
+    2  fdatasync every ConsumeQueue file that got units since the last checkpoint
+    3  write the checkpoint: log and units below target are on the disk
+
+In this order, as the units of all records below `flushed_position` were written before it moved; so the
+checkpoint never claims what a power cut can take. It runs when the log's flushed end is 64 MiB further than
+the last checkpoint, which bounds what a start after a power cut has to read, or when something was flushed
+and the thorough interval is over. A thread of its own: ten thousand queues take seconds to sync, and the
+flusher must not wait for them.
+
+Which queues moved is seen in the page: maxima against those of the last time, block by block, so that a table
+of many quiet queues costs one comparison per block. If it dies, the last checkpoint stands. No numpy here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from itertools import zip_longest
+
+from shmq.base import log
+from shmq.base.clock import monotonic_ms
+from shmq.base.files import fsync_folder
+from shmq.model.settings import BrokerSettings
+from shmq.model.unit import UNIT_BYTES
+from shmq.shm.control_page import ControlPage
+from shmq.shm.directory import TOPIC, Directory
+from shmq.shm.page_layout import (
+    FLUSHED_POSITION,
+    LAST_STORE_TIME,
+    QUEUE_MAX,
+    QUEUE_SLOTS_USED,
+    QUEUE_TABLE,
+    QUEUE_WORDS,
+)
+from shmq.store.checkpoint import Checkpoint
+from shmq.store.index_file import sealed_index_time
+from shmq.store.names import StoreLayout
+
+LOG_BYTES_MAX = 64 << 20
+"""A checkpoint is written at least once in so many bytes of log."""
+
+BLOCK_SLOTS = 512
+"""Queue slots compared at once."""
+
+_logger = log.get(__name__)
+
+
+class Checkpointer:
+    """Writes the checkpoint file."""
+
+    def __init__(self, layout: StoreLayout, page: ControlPage, settings: BrokerSettings) -> None:
+        """Begin with the checkpoint on the disk and the maxima in the page: recovery has synced both."""
+        self._layout = layout
+        self._page = page
+        self._interval_ms = settings.flush_commit_log_thorough_interval
+        self._checkpoint = Checkpoint.load(layout.checkpoint)
+        self._directory = Directory(page)
+        self._names: dict[int, tuple[str, int]] = {}
+        self._synced: dict[int, list[int]] = {}
+        self._known_files: set[tuple[str, int, int]] = set()
+        self._written_ms = monotonic_ms()
+        self._wanted = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._failed = False
+        self._synced.update(self._moved()[1])
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="checkpointer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and write a last checkpoint. After the flusher's stop. Twice is harmless."""
+        self._stopping = True
+        self._wanted.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            self.write()
+
+    def wake(self) -> None:
+        """Look whether it is time; the flusher calls this after each flush."""
+        self._wanted.set()
+
+    def _run(self) -> None:
+        pause_ms: int | None = None
+        while True:
+            self._wanted.wait(None if pause_ms is None else pause_ms / 1000)
+            self._wanted.clear()
+            if self._stopping:
+                return
+            pause_ms = self.step(monotonic_ms())
+
+    def step(self, now_ms: int) -> int | None:
+        """Write a checkpoint if it is due; return the pause in ms until one may be, None: when woken."""
+        ahead = self._page.words[FLUSHED_POSITION] - self._checkpoint.confirm_offset
+        if not ahead or self._failed:
+            return None
+        due_in = self._written_ms + self._interval_ms - now_ms
+        if ahead < LOG_BYTES_MAX and due_in > 0:
+            return due_in
+        self.write()
+        return None
+
+    def write(self) -> None:
+        """Sync the queues that moved, then note it.
+
+        After a failed sync nothing is noted any more in this run: the kernel may have dropped units, and a
+        second sync would succeed over the loss. The next start rebuilds them from the log.
+        """
+        if self._failed:
+            return
+        try:
+            self._write()
+        except OSError as error:
+            self._failed = True
+            log.event(_logger, logging.CRITICAL, "checkpoint_failed", error=error)
+
+    def _write(self) -> None:
+        words = self._page.words
+        store_time, target = words[LAST_STORE_TIME], words[FLUSHED_POSITION]
+        moved, maxima = self._moved()
+        for topic, queue_id, first, end in moved:
+            self._sync_queue(topic, queue_id, first, end)
+        self._checkpoint.physic_timestamp = max(store_time, self._checkpoint.physic_timestamp)
+        self._checkpoint.logics_timestamp = max(store_time, self._checkpoint.logics_timestamp)
+        self._checkpoint.index_timestamp = sealed_index_time(self._layout.index)
+        self._checkpoint.confirm_offset = target
+        self._checkpoint.save(self._layout.checkpoint)
+        self._synced.update(maxima)
+        self._written_ms = monotonic_ms()
+
+    def _moved(self) -> tuple[list[tuple[str, int, int, int]], dict[int, list[int]]]:
+        """The queues whose maximum moved since the last checkpoint, as (topic, queue id, old maximum,
+        maximum), and the maxima of the blocks they are in.
+        """
+        for entry in self._directory.catch_up():
+            if entry.kind == TOPIC:
+                for n in range(entry.queue_count):
+                    self._names[entry.first_slot + n] = (entry.topic, entry.first_queue_id + n)
+        words = self._page.words
+        moved: list[tuple[str, int, int, int]] = []
+        maxima: dict[int, list[int]] = {}
+        used = words[QUEUE_SLOTS_USED]
+        for block in range(0, used, BLOCK_SLOTS):
+            first = QUEUE_TABLE + block * QUEUE_WORDS + QUEUE_MAX
+            count = min(BLOCK_SLOTS, used - block)
+            now = words[first : first + count * QUEUE_WORDS : QUEUE_WORDS].tolist()
+            before = self._synced.get(block, [])
+            if now == before:
+                continue
+            maxima[block] = now
+            for n, (old, maximum) in enumerate(zip_longest(before, now, fillvalue=0)):
+                if maximum > old and block + n in self._names:
+                    moved.append((*self._names[block + n], old, maximum))
+        return moved, maxima
+
+    def _sync_queue(self, topic: str, queue_id: int, first: int, end: int) -> None:
+        """Sync the files that hold units `[first, end)`, and the folder when a file is new.
+
+        Deleted ones are no loss.
+        """
+        size = self._layout.queue_file_bytes
+        position = first * UNIT_BYTES
+        for start in range(position - position % size, end * UNIT_BYTES, size):
+            path = self._layout.queue_file_path(topic, queue_id, start)
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+            if (topic, queue_id, start) not in self._known_files:
+                self._known_files.add((topic, queue_id, start))
+                for folder in (path.parent, path.parent.parent, self._layout.consume_queue):
+                    fsync_folder(folder)

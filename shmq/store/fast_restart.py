@@ -1,0 +1,59 @@
+"""Whether a kept control page still tells the truth: the check before a fast restart. Recovery child, numpy.
+
+From the older of flushed position and checkpoint up to `write_position` every record must be sound, carry its
+queue's next number, and have the unit that says so, and every queue must end at its maximum. What lies below
+is on the disk and was true when it got there. Nothing is written.
+"""
+
+from __future__ import annotations
+
+from shmq.base.errors import StoreDamaged
+from shmq.model.settings import BrokerSettings
+from shmq.shm.control_page import ControlPage
+from shmq.shm.directory import DirectoryView
+from shmq.shm.page_layout import WRITE_POSITION
+from shmq.shm.queue_table import QueueTable
+from shmq.store.config_tables import TopicTable
+from shmq.store.full_recovery import check_segments
+from shmq.store.log_walk import LogWalk
+from shmq.store.names import StoreLayout
+from shmq.store.queue_set import QueueSet, UnitsMissing, delay_levels
+
+
+def page_agrees(
+    layout: StoreLayout, settings: BrokerSettings, topics: TopicTable, page: ControlPage, begin: int
+) -> bool:
+    """Check `[begin, write_position)` and all maxima against the files.
+
+    False when anything is not as it must be.
+    """
+    end = int(page.words[WRITE_POSITION])
+    try:
+        starts = check_segments(layout)
+        if end > (starts[-1] + layout.segment_bytes if starts else 0):
+            return False
+        queues = QueueSet(
+            layout, topics, delay_levels(settings.message_delay_level), own=True, read_only=True
+        )
+        if not queues.load(begin):
+            return False
+        walk = LogWalk(layout, queues, begin, rebuilding=False, check_bodies=settings.check_crc_on_recover)
+        return walk.run(begin) == end and _maxima_agree(queues, page)
+    except (FileNotFoundError, StoreDamaged, UnitsMissing):
+        return False
+
+
+def _maxima_agree(queues: QueueSet, page: ControlPage) -> bool:
+    """Whether every living queue's maximum is one behind its last unit.
+
+    One without files was never written.
+    """
+    table, directory = QueueTable(page), DirectoryView(page)
+    for topic in directory.topics():
+        for queue in directory.queues(topic):
+            found = queues.maximum_of(topic, queue.queue_id)
+            if found is None and table.min(queue.slot) == table.max(queue.slot):
+                continue
+            if found != table.max(queue.slot):
+                return False
+    return True

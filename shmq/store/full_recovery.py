@@ -1,0 +1,275 @@
+"""Full recovery: from the files alone to positions and queue maxima that are true.
+
+    1  begin   at a position below which log and ConsumeQueues are known to be whole: the end of a clean stop,
+               the checkpoint's confirmPhyOffset after a crash, else the log's first byte (for another
+               engine's store the segment that RocketMQ itself would begin with: 5.3, CommitLog.java)
+    2  walk    `log_walk.py`: check every record from there, rebuild every queue
+    3  cut     bytes behind the end become zero, later segments go; units behind each maximum become zero
+    4  sync    files and folders
+
+A position is trusted only when a record, a segment's start or the end of the log is there and every queue's
+last unit below it fits its record; otherwise the walk begins at the first byte. If it dies, the next start
+does the same again. Runs in the recovery child, alone on the store. Numpy.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from shmq.base import log
+from shmq.base.errors import StoreDamaged
+from shmq.base.files import fsync_folder
+from shmq.model.record import BLANK_BYTES_MIN, QUEUE_OFFSET_AT, check_record
+from shmq.model.settings import BrokerSettings
+from shmq.store.checkpoint import Checkpoint
+from shmq.store.commit_log import is_record
+from shmq.store.config_tables import TopicTable
+from shmq.store.log_walk import LogWalk, Progress
+from shmq.store.mapped_file import MappedFile
+from shmq.store.names import StoreLayout
+from shmq.store.queue_repair import QueueRepair, sync_path, zero_written
+from shmq.store.queue_set import QueueSet, UnitsMissing, delay_levels
+from shmq.store.queue_times import store_time_of
+from shmq.store.run_marks import LastRun, Marks
+
+_logger = log.get(__name__)
+
+
+@dataclass(slots=True)
+class RecoveredQueue:
+    """One queue as recovery leaves it."""
+
+    topic: str
+    queue_id: int
+    minimum: int
+    maximum: int
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What full recovery found and did."""
+
+    min_offset: int = 0
+    write_position: int = 0
+    walked_from: int = 0
+    last_store_time: int = 0
+    records: int = 0
+    units_written: int = 0
+    bytes_cut: int = 0
+    rebuilt: bool = False
+    damaged: list[tuple[int, int]] = field(default_factory=list)
+    queues: list[RecoveredQueue] = field(default_factory=list)
+
+
+class FullRecovery:
+    """One recovery of one store."""
+
+    def __init__(
+        self,
+        layout: StoreLayout,
+        settings: BrokerSettings,
+        topics: TopicTable,
+        marks: Marks,
+        *,
+        known_flushed: int,
+        progress: Progress | None = None,
+    ) -> None:
+        """`known_flushed` is the flushed position of a page that is still there, 0 without one."""
+        self._layout = layout
+        self._settings = settings
+        self._topics = topics
+        self._marks = marks
+        self._progress = progress
+        self._own = marks.last_run is not LastRun.FOREIGN
+        self._checkpoint = Checkpoint.load(layout.checkpoint)
+        self._starts = check_segments(layout)
+        self._low = self._starts[0] if self._starts else 0
+        self._end = self._starts[-1] + layout.segment_bytes if self._starts else 0
+        self._known_flushed = known_flushed
+
+    def run(self) -> Recovered:
+        """Recover; StoreDamaged when the files cannot be a store of these settings."""
+        begin = self._begin()
+        if begin > self._low:
+            try:
+                return self._recover(begin)
+            except UnitsMissing:
+                log.event(_logger, logging.WARNING, "recovery_from_first_byte", instead_of=begin)
+        return self._recover(self._low)
+
+    def _recover(self, begin: int) -> Recovered:
+        """Walk from `begin`, then cut."""
+        rebuilding = begin == self._low
+        levels = delay_levels(self._settings.message_delay_level)
+        queues = QueueSet(self._layout, self._topics, levels, own=self._own)
+        whole = queues.load(begin)
+        if not rebuilding and not (whole and self._fits(queues, begin)):
+            raise UnitsMissing
+        walk = LogWalk(
+            self._layout,
+            queues,
+            max(begin, self._known_flushed),
+            rebuilding,
+            check_bodies=self._settings.check_crc_on_recover,
+            own=self._own,
+            progress=self._progress,
+            last_store_time=self._time_before(begin),
+        )
+        end = walk.run(begin)
+        cut = self._cut_log(begin, end)
+        last_time = walk.last_store_time or self._newest_time(queues)
+        recovered = Recovered(
+            self._low, end, begin, last_time, walk.records, 0, cut, rebuilding, walk.damaged
+        )
+        for index, queue in enumerate(queues.queues):
+            maximum = queues.maximum(index)
+            queue.cut(maximum)
+            queue.sync_if_touched()
+            low = max(queue.first_from(self._low, maximum), self._topics.low(queue.topic, queue.queue_id))
+            recovered.queues.append(RecoveredQueue(queue.topic, queue.queue_id, min(low, maximum), maximum))
+            recovered.units_written += queue.units_written
+        return recovered
+
+    # ---- where to begin
+
+    def _begin(self) -> int:
+        """The trusted position, or the log's first byte."""
+        if not self._starts:
+            return 0
+        if self._marks.last_run is LastRun.FOREIGN:
+            return self._foreign_begin()
+        self._known_flushed = max(self._known_flushed, self._checkpoint.confirm_offset)
+        position = self._checkpoint.confirm_offset
+        if self._marks.last_run is LastRun.CLEAN and self._marks.identity is not None:
+            position = self._known_flushed = self._marks.identity.write_position
+        self._known_flushed = min(self._known_flushed, self._end)
+        return position if self._is_boundary(position) else self._low
+
+    def _is_boundary(self, position: int) -> bool:
+        """Whether a record, a segment or nothing at all begins at `position`."""
+        if not self._low < position <= self._end:
+            return False
+        if position % self._layout.segment_bytes == 0:
+            return True
+        segment = self._map(position)
+        at = position - segment.start
+        if segment.size - at < BLANK_BYTES_MIN:
+            return False
+        size = check_record(segment.view, at, segment.size)
+        if size > 0:
+            return is_record(segment.view[at : at + size], position)
+        return size == 0 or not any(segment.view[at : at + BLANK_BYTES_MIN])
+
+    def _foreign_begin(self) -> int:
+        """The segment RocketMQ would begin with: the newest that its checkpoint says is dispatched.
+
+        `abort` absent or not makes no difference here: its checkpoint is older than a clean end, which costs
+        a longer walk at most, while the walk itself finds units that are missing.
+        """
+        for start in reversed(self._starts[1:]):
+            segment = self._map(start)
+            size = check_record(segment.view, 0, segment.size)
+            if size > 0 and store_time_of(segment.view[:size]) <= self._checkpoint.trusted_timestamp:
+                return start
+        return self._low
+
+    def _time_before(self, begin: int) -> int:
+        """A store time that no record at or above `begin` can be older than; 0 when it is not known."""
+        identity = self._marks.identity
+        if (
+            self._marks.last_run is LastRun.CLEAN
+            and identity is not None
+            and begin == identity.write_position
+        ):
+            return identity.last_store_time
+        return 0
+
+    def _fits(self, queues: QueueSet, begin: int) -> bool:
+        """Whether the last unit below `begin` of every queue points to the record that has its number.
+
+        And whether no queue is missing: after a clean stop their sum is known, else there must be one at
+        least.
+        """
+        identity = self._marks.identity
+        clean = self._marks.last_run is LastRun.CLEAN and identity is not None
+        if (identity is not None and clean and identity.units != queues.units()) or not queues.queues:
+            return False
+        for index, queue in enumerate(queues.queues):
+            end = queues.maximum(index)
+            if end > self._topics.low(queue.topic, queue.queue_id) and not self._unit_fits(queue, end, begin):
+                return False
+        return True
+
+    def _unit_fits(self, queue: QueueRepair, end: int, begin: int) -> bool:
+        unit = queue.last_unit(end)
+        if unit is None or unit[0] < self._low:
+            return True
+        physical, size = unit
+        if physical + size > begin:
+            return False
+        segment = self._map(physical)
+        at = physical - segment.start
+        if at + size > segment.size or check_record(segment.view, at, segment.size, check_crc=False) != size:
+            return False
+        number = int.from_bytes(segment.view[at + QUEUE_OFFSET_AT : at + QUEUE_OFFSET_AT + 8], "big")
+        return number == end - 1
+
+    def _newest_time(self, queues: QueueSet) -> int:
+        """The store time of the newest record that a queue's last unit points to; 0 without any."""
+        ends = ((queue, queues.maximum(index)) for index, queue in enumerate(queues.queues))
+        units = [unit for queue, end in ends if (unit := queue.last_unit(end)) and unit[0] >= self._low]
+        if not units:
+            return 0
+        physical, size = max(units)
+        segment = self._map(physical)
+        return store_time_of(segment.view[physical - segment.start :][:size])
+
+    def _map(self, position: int) -> MappedFile:
+        start = self._layout.segment_start(position)
+        return MappedFile(self._layout.segment_path(start), start, self._layout.segment_bytes, writable=False)
+
+    # ---- cutting
+
+    def _cut_log(self, begin: int, end: int) -> int:
+        """Leave nothing behind `end`: later segments go, the rest of its segment becomes zero. Then what was
+        walked is made durable: a crash may have left it in the page cache only.
+        """
+        cut = 0
+        for start in [start for start in self._starts if start > end]:
+            path = self._layout.segment_path(start)
+            cut += zero_written(path, 0)
+            path.unlink()
+            self._starts.remove(start)
+        start = self._layout.segment_start(end)
+        if start in self._starts:
+            cut += zero_written(self._layout.segment_path(start), end - start)
+        for start in self._starts:
+            if start + self._layout.segment_bytes > begin:
+                sync_path(self._layout.segment_path(start))
+        fsync_folder(self._layout.commit_log)
+        return cut
+
+
+def check_segments(layout: StoreLayout) -> list[int]:
+    """The starts of the log's segments. An empty last file is removed, as RocketMQ does.
+
+    StoreDamaged when a file has another size than `mappedFileSizeCommitLog`, or when one is missing in
+    between.
+    """
+    starts = layout.segments()
+    while starts and not layout.segment_path(starts[-1]).stat().st_size:
+        layout.segment_path(starts.pop()).unlink()
+    for n, start in enumerate(starts):
+        size = layout.segment_path(start).stat().st_size
+        if size != layout.segment_bytes:
+            raise StoreDamaged(
+                f"{layout.segment_path(start)} has {size} bytes, but mappedFileSizeCommitLog is "
+                f"{layout.segment_bytes}: start with the size the store was made with"
+            )
+        if start != starts[0] + n * layout.segment_bytes:
+            raise StoreDamaged(
+                f"{layout.commit_log}: the segment before {start} is missing; "
+                "restore it, or move the later ones away"
+            )
+    return starts

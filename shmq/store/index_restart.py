@@ -1,0 +1,53 @@
+"""Where the key index goes on after a start, and what of it must go first. Recovery only.
+
+A file that is not full was never synced: after anything but a clean stop it may be torn, and is removed, as
+in RocketMQ (Apache RocketMQ 5.3, IndexService.java: those newer than the checkpoint's index time). But where
+RocketMQ then loses the keys of records outside the range it scans, the builder here goes on from the last key
+of the files that stay, or from the log's first byte.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from shmq.base.errors import StoreDamaged
+from shmq.model.record import record_size
+from shmq.model.settings import BrokerSettings
+from shmq.store.checkpoint import Checkpoint
+from shmq.store.commit_log import CommitLog
+from shmq.store.index_file import IndexFile, index_names
+from shmq.store.names import StoreLayout
+from shmq.store.run_marks import LastRun, Marks
+
+
+def indexed_position(layout: StoreLayout, settings: BrokerSettings, marks: Marks, low: int, end: int) -> int:
+    """The position from which keys are missing; removes index files that cannot be trusted."""
+    names = index_names(layout.index)
+    trusted_ms = Checkpoint.load(layout.checkpoint).index_timestamp
+    clean = marks.last_run is LastRun.CLEAN or (
+        marks.last_run is LastRun.FOREIGN and not layout.abort.exists()
+    )
+    last_key = -1
+    for name in names:
+        path = layout.index / name
+        try:
+            header = IndexFile(
+                path, settings.max_hash_slot_num, settings.max_index_num, writable=False
+            ).header()
+        except (StoreDamaged, struct.error):
+            path.unlink()
+            continue
+        if header.end_physical_offset >= end or not (clean or header.end_timestamp <= trusted_ms):
+            path.unlink()
+        elif header.index_count > 1:
+            last_key = max(last_key, header.end_physical_offset)
+    if last_key < low:
+        return low
+    noted = marks.identity.indexed_position if marks.identity is not None and clean else -1
+    return min(end, noted) if noted > last_key else _behind(layout, last_key, low, end)
+
+
+def _behind(layout: StoreLayout, position: int, low: int, end: int) -> int:
+    """The end of the record at `position`; the log's first byte when there is none."""
+    record = CommitLog(layout, writable=False).record_at(position, low, end)
+    return low if record is None else position + record_size(record)

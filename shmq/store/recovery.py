@@ -1,0 +1,242 @@
+"""The start of a store: decides how much has to be checked, and makes the control page true.
+
+    EMPTY   no log: a new page of zeros. No numpy, may run in the supervisor itself
+    FAST    every process died, the host lives: the kept page is true once crash repair has run; its
+            unflushed part is checked record by record against log and ConsumeQueues
+    CLEAN   the last run stopped cleanly: queue maxima are looked up, nothing is walked
+    FULL    everything else: `full_recovery.py`
+
+A kept page is used only when nobody else can have touched the store since: same boot of the host, same page
+id as in `abort`, state OK, an empty journal, the right files. A page that is replaced is first RETIRED, so
+that whoever still maps it opens again. `abort` and the identity are written before the store may change.
+
+Runs under the store lock and LOCK_EX of `appenders.lock`, in a child of the supervisor, or inline when
+`is_empty`. numpy is imported only when there is something to check. If it dies, the next start begins anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shmq.base import log
+from shmq.base.clock import monotonic_ms
+from shmq.base.errors import ConfigFault, ShmqError
+from shmq.base.runtime_dir import page_name
+from shmq.model.settings import BrokerSettings
+from shmq.shm.append_journal import AppendJournal
+from shmq.shm.append_lock import semaphore_name, unlink_semaphore
+from shmq.shm.control_page import ControlPage, PageState
+from shmq.shm.page_layout import FLUSHED_POSITION, VISIBLE_WORD, WRITE_POSITION
+from shmq.store.checkpoint import Checkpoint
+from shmq.store.config_tables import load_consumer_offsets, load_topics
+from shmq.store.names import StoreLayout
+from shmq.store.page_fill import fill_offsets, fill_positions, fill_queues, visible_word
+from shmq.store.run_marks import LastRun, Marks, mark_running, read_marks
+
+Progress = Callable[[int, int, int], None]
+
+_logger = log.get(__name__)
+
+
+class RecoveryMode(enum.Enum):
+    """How a start was done."""
+
+    EMPTY = "empty"
+    FAST = "fast"
+    CLEAN = "clean"
+    FULL = "full"
+
+
+@dataclass(slots=True)
+class RecoveryReport:
+    """What a start found and did; `damaged` are (position, bytes) of the log that hold no sound record."""
+
+    mode: RecoveryMode
+    page_name: str
+    page_id: int = 0
+    min_offset: int = 0
+    write_position: int = 0
+    walked_from: int = 0
+    records: int = 0
+    units_written: int = 0
+    bytes_cut: int = 0
+    queues: int = 0
+    offsets_clamped: int = 0
+    rebuilt: bool = False
+    damaged: list[tuple[int, int]] = field(default_factory=list)
+    took_ms: int = 0
+
+
+def is_empty(root: Path, settings: BrokerSettings) -> bool:
+    """Whether there is no store yet: then `open_or_recover` is quick and needs no child process."""
+    return read_marks(StoreLayout.of(root, settings)).last_run is LastRun.NONE
+
+
+def open_or_recover(
+    root: Path,
+    settings: BrokerSettings,
+    adopt: bool = False,
+    *,
+    owner_pid: int | None = None,
+    progress: Progress | None = None,
+) -> RecoveryReport:
+    """Make the store at `root` and its control page ready for appenders.
+
+    `adopt` opens a store that another engine wrote last; without it that is a ConfigFault. `owner_pid` goes
+    into `abort` (default: the parent, as this runs in its child). Crash repair has already been done on a
+    kept page. Raises StoreDamaged when the files cannot be a store of these settings, Unavailable when
+    /dev/shm has no room.
+    """
+    began = monotonic_ms()
+    layout = StoreLayout.of(root, settings)
+    marks = read_marks(layout)
+    if marks.last_run is LastRun.FOREIGN and not adopt:
+        raise ConfigFault(
+            f"the store {root} was last written by another engine (Apache RocketMQ?), or was copied here: shmq "
+            "leaves it alone. Stop that engine and start once with --adopt to take the store over, or use "
+            "another storePathRootDir"
+        )
+    layout.make_folders()
+    name = page_name(root)
+    kept = _attach_kept(name)
+    report = _fast(layout, settings, name, kept, marks) or _anew(
+        layout, settings, name, kept, marks, progress
+    )
+    if kept is not None:
+        kept.close()
+    page = ControlPage.attach(name)
+    mark_running(layout, os.getppid() if owner_pid is None else owner_pid, page.page_id)
+    page.state = PageState.OK
+    report.page_id = page.page_id
+    page.close()
+    report.took_ms = monotonic_ms() - began
+    log.event(
+        _logger,
+        logging.WARNING if report.damaged or report.bytes_cut else logging.INFO,
+        "store_recovered",
+        **{name: getattr(report, name) for name in RecoveryReport.__dataclass_fields__ if name != "damaged"},
+        damaged=len(report.damaged),
+    )
+    return report
+
+
+def _attach_kept(name: str) -> ControlPage | None:
+    """The page of the last run, when there is one that this program can read."""
+    with contextlib.suppress(ShmqError):
+        return ControlPage.attach(name)
+    return None
+
+
+# ---- a kept page
+
+
+def _fast(
+    layout: StoreLayout, settings: BrokerSettings, name: str, kept: ControlPage | None, marks: Marks
+) -> RecoveryReport | None:
+    """Go on with the kept page when everything speaks for it, else None."""
+    if kept is None or marks.last_run is not LastRun.CRASHED:
+        return None
+    usable = kept.same_boot and kept.page_id == marks.abort_page_id and kept.state is PageState.OK
+    fits = kept.queue_slots == settings.queue_slots and kept.offset_slots == settings.offset_slots
+    if not (usable and fits and AppendJournal(kept).empty()):
+        return None
+    from shmq.store.fast_restart import page_agrees
+
+    began_at = min(kept.words[FLUSHED_POSITION], Checkpoint.load(layout.checkpoint).confirm_offset)
+    if not page_agrees(layout, settings, load_topics(layout), kept, began_at):
+        log.event(_logger, logging.WARNING, "kept_page_disagrees", checked_from=began_at)
+        return None
+    kept.words[VISIBLE_WORD] = visible_word(settings)
+    return RecoveryReport(
+        RecoveryMode.FAST, name, write_position=kept.words[WRITE_POSITION], walked_from=began_at
+    )
+
+
+# ---- a new page
+
+
+def _anew(
+    layout: StoreLayout,
+    settings: BrokerSettings,
+    name: str,
+    kept: ControlPage | None,
+    marks: Marks,
+    progress: Progress | None,
+) -> RecoveryReport:
+    """Recover from the files, then make and fill a new page."""
+    known_flushed = _flushed_of(kept, marks)
+    if kept is not None:
+        kept.retire()
+        unlink_semaphore(semaphore_name(name, kept))
+    ControlPage.unlink(name)
+    if marks.last_run is LastRun.NONE:
+        _new_page(layout, settings, name).close()
+        return RecoveryReport(RecoveryMode.EMPTY, name)
+    from shmq.store.full_recovery import FullRecovery
+    from shmq.store.index_restart import indexed_position
+
+    topics = load_topics(layout)
+    found = FullRecovery(
+        layout, settings, topics, marks, known_flushed=known_flushed, progress=progress
+    ).run()
+    bounds = {(q.topic, q.queue_id): (q.minimum, q.maximum) for q in found.queues}
+    page = _new_page(layout, settings, name)
+    fill_queues(page, bounds, topics)
+    clamped = fill_offsets(page, load_consumer_offsets(layout), bounds)
+    fill_positions(
+        page,
+        settings,
+        low=found.min_offset,
+        end=found.write_position,
+        indexed=indexed_position(layout, settings, marks, found.min_offset, found.write_position),
+        last_store_time=found.last_store_time,
+    )
+    page.close()
+    _save_checkpoint(layout, found.write_position, found.last_store_time)
+    walked = found.rebuilt or found.records or marks.last_run is not LastRun.CLEAN
+    return RecoveryReport(
+        RecoveryMode.FULL if walked else RecoveryMode.CLEAN,
+        name,
+        min_offset=found.min_offset,
+        write_position=found.write_position,
+        walked_from=found.walked_from,
+        records=found.records,
+        units_written=found.units_written,
+        bytes_cut=found.bytes_cut,
+        queues=len(found.queues),
+        offsets_clamped=clamped,
+        rebuilt=found.rebuilt,
+        damaged=found.damaged,
+    )
+
+
+def _flushed_of(kept: ControlPage | None, marks: Marks) -> int:
+    """What the last run's page says is on the disk; 0 when that page is not there or not of that run."""
+    if kept is None or not kept.same_boot or kept.page_id != marks.abort_page_id:
+        return 0
+    return int(kept.words[FLUSHED_POSITION])
+
+
+def _new_page(layout: StoreLayout, settings: BrokerSettings, name: str) -> ControlPage:
+    found = layout.root.stat()
+    return ControlPage.create(
+        name,
+        queue_slots=settings.queue_slots,
+        offset_slots=settings.offset_slots,
+        store_identity=(found.st_dev << 32 ^ found.st_ino) & (2**62 - 1),
+    )
+
+
+def _save_checkpoint(layout: StoreLayout, end: int, last_store_time: int) -> None:
+    """Everything below `end` has just been synced: say so, for a start after the next power cut."""
+    checkpoint = Checkpoint.load(layout.checkpoint)
+    checkpoint.confirm_offset = end
+    if last_store_time:
+        checkpoint.physic_timestamp = checkpoint.logics_timestamp = last_store_time
+    checkpoint.save(layout.checkpoint)
