@@ -53,6 +53,7 @@ from shmq.shm.directory import DirectoryView
 from shmq.shm.doorbell import Doorbell
 from shmq.shm.supervisor_watch import SupervisorWatch
 from shmq.shm.worker_slots import FIRST_WORKER_SLOT, WORKERS_MAX, SlotTable, process_start_time
+from shmq.store.index_builder import IndexBuilder
 from shmq.store.message_store import MessageStore
 
 LINK_LIMITS = ConnectionLimits(
@@ -165,11 +166,13 @@ class Coordinator:
                 self.settings,
                 self.counters.add,
             )
+        self.index = IndexBuilder(self.store.layout, self.boot.settings, self.page)
         self.duty.add("registration", self.registration)
         self.duty.add("offsets", OffsetExport(self.offsets, self.settings), SECOND_MS)
         self.duty.add("statistics", StatsSampling(self.stats, self.clock))
         expiry = ClientExpiry(self.clients, self.locks, self.forwarding, self.settings, self.clock)
         self.duty.add("expiry", expiry)
+        self.duty.add("index", self.index)
 
     def _live_workers(self) -> Iterator[int]:
         """The slots of workers that are alive."""

@@ -17,6 +17,8 @@ from shmq.base.clock import SYSTEM_CLOCK, Clock
 
 RETRY_MS = 1000
 """Pause after a step that failed."""
+GRID_MS = 500
+"""Far deadlines are moved down to multiples of this, so an idle coordinator wakes at most twice a second."""
 PAUSE_MS_MIN = 1
 """A service that is always due still lets the loop serve requests in between."""
 
@@ -82,10 +84,13 @@ class DutyCycle:
 
     def _step(self, entry: _Entry, now_ms: int) -> int:
         try:
-            return max(entry.service.step(now_ms), now_ms + PAUSE_MS_MIN)
+            due_ms = entry.service.step(now_ms)
         except Exception:  # the edge of a service: its failure must not end the others
             log.event(_logger, logging.ERROR, "service_failed", exc_info=True, service=entry.name)
-            return now_ms + RETRY_MS
+            due_ms = now_ms + RETRY_MS
+        if due_ms - now_ms >= GRID_MS:
+            due_ms -= due_ms % GRID_MS
+        return max(due_ms, now_ms + PAUSE_MS_MIN)
 
     def _set_timer(self) -> None:
         if self._timer is not None:

@@ -21,6 +21,9 @@ from shmq.shm.worker_slots import SlotState
 FINISH_LIMIT_S = 1.0
 """How long leaving waits for announcements that are under way."""
 
+INDEX_LIMIT_S = 1.0
+"""How long leaving goes on indexing."""
+
 _logger = log.get(__name__)
 
 
@@ -65,6 +68,15 @@ async def _export_offsets(it: Coordinator, hurry: asyncio.Event) -> None:
     it.offsets.export()
 
 
+async def _finish_index(it: Coordinator, hurry: asyncio.Event) -> None:
+    """Index what is left of the log, as far as the limit allows; the next start goes on from there."""
+    deadline = it.loop.time() + INDEX_LIMIT_S
+    while it.index.lag and not hurry.is_set() and it.loop.time() < deadline:
+        it.index.step(monotonic_ms())
+        await asyncio.sleep(0)
+    it.index.close()
+
+
 async def _close(it: Coordinator, hurry: asyncio.Event) -> None:
     it.connections.close_all("coordinator stops")
     it.store.close()
@@ -75,6 +87,7 @@ STOP = (
     Step("leave_name_servers", _leave_name_servers),
     Step("finish", _finish),
     Step("export_offsets", _export_offsets),
+    Step("finish_index", _finish_index),
     Step("close", _close),
 )
 

@@ -372,7 +372,7 @@ def test_only_settings_of_the_allow_list_are_changed_from_afar(rig: CoordinatorR
     answer = worker.call(InternalCode.RESOLVE_TOPIC, ResolveTopicHeader("no", "TBW102", 4, 0, True))
     assert answer.code == 17
     assert worker.forward(1, change, body=b"storePathRootDir=/tmp/x\n").code == 16
-    assert worker.forward(1, change, body=b"rubbish").code == 1
+    assert worker.forward(1, change, body=b"rubbish").code == 29
     found = worker.forward(1, RequestCode.GET_BROKER_CONFIG)
     assert decode_properties_text(found.body)["autoCreateTopicEnable"] == "false"
     assert found.ext_value("version")

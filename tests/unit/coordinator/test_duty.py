@@ -49,6 +49,17 @@ def test_a_failing_service_is_tried_again_and_stops_nobody() -> None:
     loop.close()
 
 
+def test_far_deadlines_share_their_wake_ups() -> None:
+    clock, loop = ManualClock(monotonic_ms=130), asyncio.new_event_loop()
+    cycle = DutyCycle(loop, clock)
+    half, whole = Recorded(500), Recorded(1000)
+    cycle.add("half", half)
+    cycle.add("whole", whole, 90)
+    run_turns(clock, cycle, 3100)
+    assert half.runs == [130, 500, 1000, 1500, 2000, 2500, 3000] and whole.runs == [220, 1000, 2000, 3000]
+    loop.close()
+
+
 def test_a_hurried_service_runs_at_once() -> None:
     async def check() -> None:
         cycle = DutyCycle(asyncio.get_running_loop())
