@@ -45,6 +45,8 @@ REQUEST_BYTES_MAX = 256 * 1024
 _RECEIVE_BYTES = 64 * 1024
 _SO_PEERGROUPS = 59
 """Linux: the supplementary groups of the process that connected; Python has no name for it."""
+_PEERGROUPS_BYTES = 1024
+"""As much as Python lets a socket option have."""
 
 _logger = log.get(__name__)
 
@@ -182,8 +184,11 @@ class _Reader:
         loop.add_reader(sock, self._on_readable)
 
     def groups(self) -> list[int]:
-        """The peer's group ids, its own and the supplementary ones."""
-        raw = self._sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 65536 * 4)
+        """The peer's group ids, its own and the supplementary ones (of more than 256 only its own)."""
+        try:
+            raw = self._sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _PEERGROUPS_BYTES)
+        except OSError:
+            raw = b""
         return [self.peer.gid, *(number for (number,) in struct.iter_unpack("I", raw))]
 
     def _on_readable(self) -> None:
