@@ -1,0 +1,43 @@
+"""Each example runs as its documentation says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from shmq.embedded import Broker
+
+EXAMPLES = ["producer", "async_producer", "oneway_producer", "batch_producer", "consumer", "pull_consumer"]
+
+
+def run_example(name: str, *arguments: str) -> str:
+    command = [sys.executable, "-m", f"shmq.examples.{name}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_explains_itself(name: str) -> None:
+    assert f"python -m shmq.examples.{name}" in run_example(name, "--help")
+
+
+def test_sync_messages_are_pulled_in_order(shared_broker: Broker) -> None:
+    where = ("--namesrv", shared_broker.namesrv_addr, "--topic", "ExampleSync")
+    sent = run_example("producer", *where, "--count", "8")
+    assert sent.count("SEND_OK") == 8
+    pulled = run_example("pull_consumer", *where, "--group", "ExamplePull")
+    for number in range(8):
+        assert f"Hello shmq {number}" in pulled
+    assert "NO_NEW_MSG" in pulled
+
+
+def test_async_oneway_and_batch_messages_reach_the_push_consumer(shared_broker: Broker) -> None:
+    where = ("--namesrv", shared_broker.namesrv_addr, "--topic", "ExampleMixed")
+    assert run_example("async_producer", *where, "--count", "20").count(" OK ") == 20
+    assert "20 messages handed over" in run_example("oneway_producer", *where, "--count", "20")
+    assert "60 messages from offset" in run_example("batch_producer", *where, "--count", "60")
+    consumed = run_example("consumer", *where, "--group", "ExamplePush", "--count", "100")
+    assert consumed.count("Hello shmq") == 100
