@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import enum
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shmq.model.settings import BrokerSettings
@@ -93,6 +94,24 @@ class ChildBoot:
         named = (self.supervisor_fd, self.status_fd, self.grant_fd, self.internal_fd, self.handoff_in_fd)
         everything = (*self.bell_fds, *self.listener_fds, *self.handoff_fds, *named)
         return tuple(dict.fromkeys(fd for fd in everything if fd >= 0))
+
+    def renumbered(self, here: Mapping[int, int]) -> ChildBoot:
+        """The same boot with the numbers under which its descriptors arrived in the child."""
+
+        def moved(fds: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(here.get(fd, -1) for fd in fds)
+
+        return replace(
+            self,
+            bell_fds=moved(self.bell_fds),
+            listener_fds=moved(self.listener_fds),
+            handoff_fds=moved(self.handoff_fds),
+            handoff_in_fd=here.get(self.handoff_in_fd, -1),
+            supervisor_fd=here.get(self.supervisor_fd, -1),
+            status_fd=here.get(self.status_fd, -1),
+            grant_fd=here.get(self.grant_fd, -1),
+            internal_fd=here.get(self.internal_fd, -1),
+        )
 
     def report_ready(self) -> None:
         """Tell the supervisor that this child serves now: the broker is announced when all children did."""

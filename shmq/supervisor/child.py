@@ -28,6 +28,7 @@ from shmq.base import faults, log
 from shmq.base.errors import ConfigFault, StoreDamaged
 from shmq.base.files import SharedFileLock
 from shmq.shm.boot import ChildBoot, ChildExit, ChildRole
+from shmq.supervisor.fork_server import Inherited, leave_no_trace_in_child
 
 GO = b"G"
 """What the supervisor writes into a child's go pipe after it has filled the child's slot."""
@@ -41,10 +42,13 @@ faults.declare({"child.before_go": "imported and booted, waiting for its slot; n
 _logger = log.get("shmq.child")
 
 
-def main(boot: ChildBoot, go_fd: int, inherited: object) -> None:
-    """Run the child; never returns normally. `inherited` only carries descriptors through the spawn."""
-    del inherited
+def main(boot: ChildBoot, go_fd: int, inherited: Inherited) -> None:
+    """Run the child; never returns normally. `inherited` tells where the descriptors named in `boot`
+    arrived."""
     leave_with_parent(signal.SIGKILL)
+    leave_no_trace_in_child()
+    here = inherited.here()
+    boot, go_fd = boot.renumbered(here), here[go_fd]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     setproctitle.setproctitle(boot.title)
     name = boot.role.value if boot.role is not ChildRole.WORKER else f"worker-{boot.index}"

@@ -1,9 +1,9 @@
 """Starting, watching and ending child processes.
 
-Only the supervisor's main thread comes here: a parent-death signal belongs to the thread that made the child,
-and the thread that repairs is the only one that spawns. Children are fresh interpreters (`multiprocess`,
-spawn), so that no thread of the supervisor is forked; a child inherits exactly the descriptors its ChildBoot
-names. A death is learnt from the pidfd, which a selector can watch; its status from `Process.exitcode`.
+Only the supervisor's main thread comes here: the thread that repairs is the only one that starts children.
+They are forked by the fork server (`fork_server.py`), so that no thread of the supervisor is forked; a child
+gets exactly the descriptors its ChildBoot names. A death is learnt from the pidfd, which a selector can
+watch; its status from `Process.exitcode`.
 """
 
 from __future__ import annotations
@@ -13,36 +13,23 @@ import dataclasses
 import os
 import selectors
 import signal
-import sys
-import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import multiprocess
-from multiprocess import reduction
 
 from shmq.base.clock import monotonic_ms
 from shmq.shm.boot import READY, ChildBoot, ChildExit
 from shmq.supervisor import child as child_process
+from shmq.supervisor import fork_server
 from shmq.supervisor.signals import SignalQueue
 
 BACKOFF_FIRST_MS = 100
 BACKOFF_MAX_MS = 10_000
 STABLE_MS = 10_000
 """A child that ran so long starts again at once after its death: it was not a circle."""
-UNREADY_DEATHS_MAX = 8
+UNREADY_DEATHS_MAX = 5
 """A child that dies so often in a row before it served is not started again: the broker stops."""
-
-
-class Inherited:
-    """Descriptors that a spawned child keeps, under the same numbers; made into them when it is pickled."""
-
-    def __init__(self, descriptors: Iterable[int]) -> None:
-        self._descriptors = tuple(descriptors)
-
-    def __reduce__(self) -> tuple[type[Inherited], tuple[list[int]]]:
-        """Register every descriptor with the spawn that pickles this object just now."""
-        return Inherited, ([reduction.DupFd(fd).detach() for fd in self._descriptors],)
 
 
 @dataclass
@@ -66,7 +53,7 @@ class Child:
 
     def signal(self, number: int) -> None:
         """Send a signal to exactly this process; a dead one is left alone."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self.pid_fd, number)
 
     def go(self) -> None:
@@ -100,57 +87,42 @@ class Child:
 
 
 def spawn(boot: ChildBoot) -> Child:
-    """Start one child, which imports what it needs and then waits for `Child.go`."""
+    """Start one child, which boots and then waits for `Child.go`."""
     go_read, go_write = os.pipe()
     status_read, status_write = os.pipe()
     try:
         boot = dataclasses.replace(boot, status_fd=status_write)
-        process = multiprocess.get_context("spawn").Process(
-            target=child_process.main,
-            args=(boot, go_read, Inherited((*boot.descriptors(), go_read))),
-            name=boot.title,
+        inherited = fork_server.Inherited.of((*boot.descriptors(), go_read))
+        process = fork_server.CONTEXT.Process(
+            target=child_process.main, args=(boot, go_read, inherited), name=boot.title
         )
-        with nothing_as_main():
+        with fork_server.nothing_as_main():
             process.start()
     finally:
         os.close(go_read)
         os.close(status_write)
     os.set_blocking(status_read, False)
-    assert process.pid is not None
     return Child(
         boot=boot,
         process=process,
         pid=process.pid,
-        pid_fd=os.pidfd_open(process.pid),
+        pid_fd=_death_descriptor(process),
         go_fd=go_write,
         status_fd=status_read,
         started_ms=monotonic_ms(),
     )
 
 
-@contextlib.contextmanager
-def nothing_as_main() -> Iterator[None]:
-    """Hide `__main__` while a child is spawned: it would import the console script again, with all it
-    imports."""
-    own_main = sys.modules["__main__"]
-    nothing = types.ModuleType("__main__")
-    nothing.__spec__ = None
-    sys.modules["__main__"] = nothing
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = own_main
+def _death_descriptor(process: multiprocess.process.BaseProcess) -> int:
+    """The child's pidfd: readable once it is dead.
 
-
-def stop_resource_tracker() -> None:
-    """End the helper process that `multiprocess` starts beside the first child; the last thing of a clean
-    stop.
-
-    It would leave by itself a moment after us; stopping it here lets nothing outlive the supervisor.
+    The fork server reaps it, so a child that died at once may be gone already: then the pipe on which its
+    exit code was told stands in, which is readable too.
     """
-    from multiprocess import resource_tracker
-
-    resource_tracker._resource_tracker._stop()
+    try:
+        return os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return os.dup(process.sentinel)
 
 
 @dataclass

@@ -6,12 +6,15 @@ settings. What went wrong is one line on stderr; everything else is in the log.
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import sys
 from collections.abc import Sequence
 
 from shmq.base.errors import ConfigFault, ShmqError
 from shmq.base.options import parse_options
-from shmq.model.settings import BrokerSettings, describe, load_settings
+from shmq.base.runtime_dir import make_runtime_dir
+from shmq.model.settings import BrokerSettings, Loaded, describe, load_settings
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 78
@@ -29,15 +32,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.print_all or options.print_important:
             print("\n".join(describe(loaded, important_only=not options.print_all)))
             return 0
-        from shmq.supervisor.supervisor import Supervisor
-
-        return Supervisor(loaded.settings, loaded.warnings, adopt=options.adopt).run()
+        return _run(loaded, adopt=options.adopt)
     except ConfigFault as fault:
         print(f"shmq-broker: {fault}", file=sys.stderr)
         return EXIT_CONFIG
     except ShmqError as fault:
         print(f"shmq-broker: cannot start: {fault}", file=sys.stderr)
         return EXIT_FAILED
+
+
+def _run(loaded: Loaded[BrokerSettings], *, adopt: bool) -> int:
+    """Start the fork server, then import and run the supervisor while it imports too."""
+    raise_descriptor_limit()
+    folder = make_runtime_dir(loaded.settings.runtime_dir or None)
+    from shmq.supervisor import fork_server
+
+    try:
+        fork_server.start(folder)
+        from shmq.supervisor.supervisor import Supervisor
+
+        return Supervisor(loaded.settings, loaded.warnings, folder, adopt=adopt).run()
+    finally:
+        fork_server.stop()
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many open files as the system lets us: maps, segments and connections each take one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # then the limit stays as it was, and `ps` shows it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,12 @@ import signal
 import sys
 from pathlib import Path
 
-import multiprocess
-
 from shmq.base import log
 from shmq.base.errors import ConfigFault, ShmqError, StoreDamaged, Unavailable
 from shmq.model.settings import BrokerSettings
 from shmq.supervisor.child import leave_with_parent
-from shmq.supervisor.children import Inherited, exit_text, nothing_as_main
+from shmq.supervisor.children import exit_text
+from shmq.supervisor.fork_server import CONTEXT, Inherited, leave_no_trace_in_child, nothing_as_main
 
 _FAULTS: dict[str, type[ShmqError]] = {
     kind.__name__: kind for kind in (ConfigFault, StoreDamaged, Unavailable)
@@ -36,9 +35,9 @@ def recover_in_child(
     """
     result_read, result_write = os.pipe()
     try:
-        process = multiprocess.get_context("spawn").Process(
+        process = CONTEXT.Process(
             target=_main,
-            args=(root, settings, adopt, log_dir, result_write, Inherited([result_write])),
+            args=(root, settings, adopt, log_dir, result_write, Inherited.of((result_write,))),
             name=f"shmq: recovery {settings.broker_name}",
         )
         with nothing_as_main():
@@ -73,11 +72,12 @@ def _main(
     adopt: bool,
     log_dir: Path | None,
     result_fd: int,
-    inherited: object,
+    inherited: Inherited,
 ) -> None:
     """The child: recover, tell the outcome as one line of JSON, leave."""
-    del inherited
     leave_with_parent(signal.SIGKILL)
+    leave_no_trace_in_child()
+    result_fd = inherited.here()[result_fd]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import setproctitle
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import resource
 import selectors
 import signal
 import sys
@@ -31,11 +30,9 @@ import setproctitle
 from shmq.base import log
 from shmq.base.clock import monotonic_ms
 from shmq.base.files import StoreLock
-from shmq.base.runtime_dir import make_runtime_dir
 from shmq.base.systemd import ServiceManager, inherited_sockets
 from shmq.model.settings import BrokerSettings, store_root
 from shmq.shm.boot import ChildBoot, ChildRole
-from shmq.supervisor.children import stop_resource_tracker
 from shmq.supervisor.flush_service import FlushService
 from shmq.supervisor.fronts import Fronts, advertised_address, is_loopback, open_fronts
 from shmq.supervisor.lifecycle import Lifecycle, Step
@@ -55,8 +52,10 @@ _logger = log.get("shmq.supervisor")
 class Supervisor:
     """One broker's life."""
 
-    def __init__(self, settings: BrokerSettings, warnings: list[str], *, adopt: bool = False) -> None:
-        """Take frozen settings; nothing happens before `run`."""
+    def __init__(
+        self, settings: BrokerSettings, warnings: list[str], folder: Path, *, adopt: bool = False
+    ) -> None:
+        """Take frozen settings and the folder of the sockets; nothing happens before `run`."""
         self._settings = settings
         self._warnings = warnings
         self._adopt = adopt
@@ -65,7 +64,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._lock: StoreLock | None = None
         self._signals: SignalQueue | None = None
-        self._folder: Path | None = None
+        self._folder = folder
         self._fronts: Fronts | None = None
         self._shared: SharedState | None = None
         self._flush: FlushService | None = None
@@ -117,7 +116,6 @@ class Supervisor:
         for warning in self._warnings:
             log.event(_logger, logging.WARNING, "setting", warning=warning)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        raise_descriptor_limit()
         self._signals = SignalQueue()
         self._selector.register(self._signals, selectors.EVENT_READ, self._on_signal)
 
@@ -132,7 +130,6 @@ class Supervisor:
             self._lock.release()
 
     def _open_fronts(self) -> None:
-        self._folder = make_runtime_dir(self._settings.runtime_dir or None)
         self._fronts = open_fronts(self._settings, self._folder, inherited_sockets())
         self._settings = dataclasses.replace(
             self._settings,
@@ -169,7 +166,6 @@ class Supervisor:
             self._clean = self._flush.stop()
 
     def _start_naming(self) -> None:
-        assert self._folder is not None
         self._naming = NamingService(self._settings, self._folder, kv_config_path(self._settings))
         self._naming.start()
         self._settings = dataclasses.replace(self._settings, namesrv_addr=self._naming.addresses)
@@ -190,7 +186,7 @@ class Supervisor:
             self._naming.stop()
 
     def _start_children(self) -> None:
-        assert self._shared is not None and self._fronts is not None and self._folder is not None
+        assert self._shared is not None and self._fronts is not None
         self._pipe = os.pipe()
         self._tree = ProcessTree(self._shared, self._selector, self._fronts.equip)
         self._tree.start(
@@ -213,7 +209,6 @@ class Supervisor:
     def _stop_children(self) -> None:
         if self._tree is not None:
             self._tree.stop(self._signals)
-            stop_resource_tracker()
         for fd in self._pipe:
             if fd >= 0:
                 os.close(fd)
@@ -283,15 +278,6 @@ def kv_config_path(settings: BrokerSettings) -> Path:
     if settings.store_path_root_dir:
         return store_root(settings) / "namesrv" / "kvConfig.json"
     return Path.home() / ".local" / "share" / "shmq" / "namesrv" / "kvConfig.json"
-
-
-def raise_descriptor_limit() -> None:
-    """Allow as many open files as the system lets us: maps, segments and connections each take one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError) as fault:
-        log.event(_logger, logging.WARNING, "descriptor_limit_not_raised", reason=fault)
 
 
 def _is_local_name_server(address: str) -> bool:

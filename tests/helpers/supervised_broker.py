@@ -114,7 +114,7 @@ class SupervisedBroker:
         found = {}
         for pid in descendants(self.pid):
             title = process_title(pid)
-            if title.startswith("shmq: ") and not title.startswith("shmq: supervisor"):
+            if title.startswith(("shmq: coordinator", "shmq: worker")):
                 found[title] = pid
         return found
 

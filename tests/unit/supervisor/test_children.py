@@ -1,53 +1,66 @@
-"""Children: real processes started without importing the main module again; when they may start again."""
+"""Children: forked from the fork server without running the main module again; when they restart."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-import multiprocess
 import pytest
+from multiprocess import forkserver
 
 from shmq.shm.boot import ChildExit
+from shmq.supervisor import fork_server
 from shmq.supervisor.children import (
     BACKOFF_MAX_MS,
     STABLE_MS,
     UNREADY_DEATHS_MAX,
     Child,
-    Inherited,
     Restarts,
     exit_text,
-    nothing_as_main,
 )
+from shmq.supervisor.fork_server import Inherited
 
 
-def _report_modules(fd: int, inherited: object) -> None:
-    del inherited
-    os.write(
-        fd,
-        " ".join(
-            name for name in ("numpy", "asyncio", "pytest", "__mp_main__") if name in sys.modules
-        ).encode(),
-    )
+def _report(fd: int, inherited: Inherited) -> None:
+    """In the child: tell what is imported, whether a script was run as main, and how many threads there are."""
+    names = [name for name in ("numpy", "shmq.worker.main") if name in sys.modules]
+    main_is_a_script = hasattr(sys.modules["__main__"], "__file__")
+    words = [*names, str(main_is_a_script), str(len(os.listdir("/proc/self/task")))]
+    os.write(inherited.here()[fd], " ".join(words).encode())
 
 
-def test_a_spawned_child_inherits_its_descriptors_and_imports_no_main() -> None:
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Path]:
+    fork_server.start(tmp_path)
+    yield tmp_path
+    fork_server.stop()
+
+
+def test_a_forked_child_has_its_descriptors_and_all_imports_but_no_main_and_no_threads(server: Path) -> None:
     read_end, write_end = os.pipe()
-    process = multiprocess.get_context("spawn").Process(
-        target=_report_modules, args=(write_end, Inherited([write_end]))
-    )
-    with nothing_as_main():
+    process = fork_server.CONTEXT.Process(target=_report, args=(write_end, Inherited.of((write_end,))))
+    with fork_server.nothing_as_main():
         process.start()
     os.close(write_end)
     process.join(20)
     assert process.exitcode == 0
-    modules = os.read(read_end, 1000).decode().split()
+    assert os.read(read_end, 1000).decode().split() == ["numpy", "shmq.worker.main", "False", "1"]
     os.close(read_end)
-    assert "numpy" not in modules
-    assert "asyncio" not in modules
+
+
+def test_the_fork_server_leaves_nothing_behind(tmp_path: Path) -> None:
+    fork_server.start(tmp_path)
+    pid = forkserver._forkserver._forkserver_pid
+    assert [path.name for path in tmp_path.iterdir()] == [f".{os.getpid()}"]
+    fork_server.stop()
+    fork_server.stop()
+    assert not Path(f"/proc/{pid}").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def dead_child(lived_ms: int, ready: bool) -> Child:
