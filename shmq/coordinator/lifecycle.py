@@ -8,6 +8,7 @@ the offsets; close. Each step is logged with its time; a second SIGTERM skips th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -20,6 +21,9 @@ from shmq.shm.worker_slots import SlotState
 
 FINISH_LIMIT_S = 1.0
 """How long leaving waits for announcements that are under way."""
+
+FIRST_REGISTRATION_LIMIT_S = 1.0
+"""How long the announcement of the broker waits for its first registrations."""
 
 INDEX_LIMIT_S = 1.0
 """How long leaving goes on indexing."""
@@ -47,6 +51,14 @@ async def _start_serving(it: Coordinator, hurry: asyncio.Event) -> None:
     it.slots[it.boot.slot].state = SlotState.SERVING
     it.duty.start()
     it.forwarding.later(it.settle())
+
+
+async def _register_first(it: Coordinator, hurry: asyncio.Event) -> None:
+    """Be known to the name servers before the broker is announced; one that does not answer is not waited for."""
+    del hurry
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_REGISTRATION_LIMIT_S):
+            await asyncio.shield(it.registration.round())
     it.boot.report_ready()
 
 
@@ -82,7 +94,11 @@ async def _close(it: Coordinator, hurry: asyncio.Event) -> None:
     it.store.close()
 
 
-START = (Step("registries", _start_registries), Step("serving", _start_serving))
+START = (
+    Step("registries", _start_registries),
+    Step("serving", _start_serving),
+    Step("registered", _register_first),
+)
 STOP = (
     Step("leave_name_servers", _leave_name_servers),
     Step("finish", _finish),

@@ -68,12 +68,17 @@ class Registration:
 
     def step(self, now_ms: int) -> int:
         """Start a round of full registrations unless one still runs; a failing server is tried soon again."""
-        if self._round is None or self._round.done():
-            self._round = asyncio.get_running_loop().create_task(self.register_all())
+        self.round()
         if not all(channel.registered for channel in self._channels):
             return now_ms + RETRY_MS
         self._rounds += 1
         return now_ms + (SECOND_MS if self._rounds == 1 else self._settings.now.register_name_server_period)
+
+    def round(self) -> asyncio.Task[None]:
+        """The round of full registrations that runs, or a new one."""
+        if self._round is None or self._round.done():
+            self._round = asyncio.get_running_loop().create_task(self.register_all())
+        return self._round
 
     async def register_all(self) -> None:
         """Send the whole topic table to every name server; failures are logged once until they end."""
@@ -83,7 +88,12 @@ class Registration:
         )
 
     async def register_topic(self, config: TopicConfig, limit_s: float) -> None:
-        """Tell a new or changed topic to servers that know this broker; others get all of it anyway."""
+        """Tell a new or changed topic to servers that know this broker; others get all of it anyway.
+
+        A full registration that is under way may have been encoded without the topic: it comes first.
+        """
+        if self._round is not None and not self._round.done():
+            await asyncio.wait([self._round], timeout=limit_s)
         known = [channel for channel in self._channels if channel.registered]
         await asyncio.gather(*(self._register(channel, [config], limit_s) for channel in known))
 
