@@ -144,12 +144,17 @@ class Producer:
         """Have a hook that may veto every attempt."""
         self.hooks.forbidding.append(hook)
 
-    def _check_running(self, topic: str) -> None:
+    def check_running(self) -> None:
+        """Raise ClientStateError unless this producer is RUNNING."""
         if self._state is not ServiceState.RUNNING:
             raise ClientStateError(
                 f"this producer is {self._state.value}, not RUNNING: start it (or use a with block) before "
                 "sending"
             )
+
+    def _use(self, topic: str) -> None:
+        """Note that a topic is sent to, whose route is kept fresh from now on."""
+        self.check_running()
         self._topics.add(topic)
         self._instance.periodic.start()  # runs already, but in a forked child that sends for the first time
 
@@ -184,7 +189,7 @@ class Producer:
     ) -> None:
         """Send one message without an answer: quick, and a loss is not noticed."""
         outgoing = Outgoing(message, self.config)
-        self._check_running(message.topic)
+        self._use(message.topic)
         if selector is not None:
             queue = self._path.select(message, selector, argument)
         self._path.send_oneway(outgoing, queue)
@@ -211,7 +216,7 @@ class Producer:
             future.add_done_callback(_calling(on_success, on_exception))
         if isinstance(message, Message):
             check_sendable(message, self.config.max_message_size)
-            self._check_running(message.topic)
+            self._use(message.topic)
             if selector is not None:
                 queue = self._path.select(message, selector, argument)
             size = len(message.body) + RECORD_OVERHEAD
@@ -296,12 +301,12 @@ class Producer:
         """Check and prepare what is to be sent."""
         if isinstance(message, Message):
             outgoing = Outgoing(message, self.config)
-            self._check_running(message.topic)
+            self._use(message.topic)
             return SinglePayload(outgoing, self._path.commands)
         check_batch(message)
         for member in message:
             check_sendable(member, self.config.max_message_size)
-        self._check_running(message[0].topic)
+        self._use(message[0].topic)
         return BatchPayload(OutgoingBatch(message, self.config, may_compress=False), self._path.commands)
 
     def _target(
@@ -324,7 +329,7 @@ class Producer:
 
     def fetch_publish_message_queues(self, topic: str) -> list[MessageQueue]:
         """Return the queues of a topic that may be sent to."""
-        self._check_running(topic)
+        self._use(topic)
         return list(self._path.publish_info(topic).queues)
 
     def max_offset(self, queue: MessageQueue) -> int:

@@ -1,0 +1,107 @@
+"""Producer for asyncio: awaited sends that batch themselves like `send_async` of the plain producer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from shmq.aio.bridge import Bridge
+from shmq.client.producer import Producer as BlockingProducer
+from shmq.client.producer_config import ProducerConfig
+from shmq.client.queue_selection import MessageQueueSelector
+from shmq.client.send_result import SendResult
+from shmq.client.stored_batch import BatchedFuture
+from shmq.model.message import Message
+from shmq.model.message_queue import MessageQueue
+
+
+class Producer:
+    """One producer of a group, for one event loop."""
+
+    def __init__(self, producer_group: str, config: ProducerConfig | None = None, **settings: Any) -> None:
+        """Take the settings of the plain producer."""
+        self._producer = BlockingProducer(producer_group, config, **settings)
+        self._bridge: Bridge | None = None
+
+    async def start(self) -> None:
+        """Start in the running loop."""
+        await asyncio.to_thread(self._producer.start)
+        self._bridge = Bridge("shmq-aio-producer")
+
+    async def shutdown(self) -> None:
+        """Wait for what is under way and leave the group."""
+        bridge, self._bridge = self._bridge, None
+        if bridge is not None:
+            done = asyncio.get_running_loop().create_future()
+            bridge.submit(lambda: bridge.settle(done, None, None))
+            await done  # sends submitted before are handed over now
+            bridge.close()
+        await asyncio.to_thread(self._producer.shutdown)
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Shut down."""
+        await self.shutdown()
+
+    async def send(
+        self,
+        message: Message | Sequence[Message],
+        *,
+        queue: MessageQueue | None = None,
+        selector: MessageQueueSelector | None = None,
+        argument: Any = None,
+        timeout_ms: int | None = None,
+    ) -> SendResult:
+        """Send one message, or a list as one batch. Sends awaited together travel together."""
+        bridge = self._running()
+        future: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
+
+        def settle(sent: BatchedFuture) -> None:
+            error = sent.exception()
+            bridge.settle(future, None if error is not None else sent.result(), error)
+
+        def call() -> None:
+            try:
+                sent = self._producer.send_async(
+                    message, queue=queue, selector=selector, argument=argument, timeout_ms=timeout_ms
+                )
+            except Exception as error:
+                bridge.settle(future, None, error)
+            else:
+                sent.add_done_callback(settle)  # type: ignore[arg-type]  # it is the future's own class
+
+        bridge.submit(call)
+        return await future
+
+    async def send_oneway(self, message: Message, *, queue: MessageQueue | None = None) -> None:
+        """Send one message without an answer; returns when it was handed to the connection."""
+        bridge = self._running()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def call() -> None:
+            try:
+                self._producer.send_oneway(message, queue=queue)
+            except Exception as error:
+                bridge.settle(future, None, error)
+            else:
+                bridge.settle(future, None, None)
+
+        bridge.submit(call)
+        await future
+
+    async def fetch_publish_message_queues(self, topic: str) -> list[MessageQueue]:
+        """Return the queues of a topic that may be sent to."""
+        return await asyncio.to_thread(self._producer.fetch_publish_message_queues, topic)
+
+    def _running(self) -> Bridge:
+        self._producer.check_running()
+        assert self._bridge is not None, "a running producer has its bridge"
+        return self._bridge
