@@ -17,6 +17,7 @@ from shmq.store.config_tables import TopicTable
 from shmq.store.full_recovery import check_segments
 from shmq.store.log_walk import LogWalk
 from shmq.store.names import StoreLayout
+from shmq.store.queue_repair import QueueRepair
 from shmq.store.queue_set import QueueSet, UnitsMissing, delay_levels
 
 
@@ -33,7 +34,7 @@ def page_agrees(
         if end > (starts[-1] + layout.segment_bytes if starts else 0):
             return False
         queues = QueueSet(
-            layout, topics, delay_levels(settings.message_delay_level), own=True, read_only=True
+            layout, topics, delay_levels(settings.message_delay_level), own=True, on_difference=_differs
         )
         if not queues.load(begin):
             return False
@@ -41,6 +42,11 @@ def page_agrees(
         return walk.run(begin) == end and _maxima_agree(queues, page)
     except (FileNotFoundError, StoreDamaged, UnitsMissing):
         return False
+
+
+def _differs(queue: QueueRepair, number: int, units: bytes) -> None:
+    """The files hold other units than the log asks for: the page cannot be trusted either."""
+    raise UnitsMissing
 
 
 def _maxima_agree(queues: QueueSet, page: ControlPage) -> bool:

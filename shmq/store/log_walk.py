@@ -41,9 +41,12 @@ Progress = Callable[[int, int, int], None]
 
 @dataclass(slots=True)
 class LogWalk:
-    """One walk. `rebuilding`: it begins at the log's first byte. `own`: shmq wrote the tail, so what it never
-    writes
-    (NULs in names, store times that go back) means a torn record."""
+    """One walk.
+
+    `rebuilding`: it begins at the log's first byte. `own`: shmq wrote the tail, so what it never writes (NULs
+    in names, store times that go back) means a torn record. `stop`: a position to end at, if not the log's
+    end.
+    """
 
     layout: StoreLayout
     queues: QueueSet
@@ -53,8 +56,11 @@ class LogWalk:
     own: bool = True
     progress: Progress | None = None
     records: int = 0
+    stop: int | None = None
     last_store_time: int = 0
     damaged: list[tuple[int, int]] = field(default_factory=list)
+    misnumbered: list[int] = field(default_factory=list)
+    times_back: list[int] = field(default_factory=list)
     _held: list[tuple[IntArray, IntArray, IntArray, IntArray, IntArray]] = field(default_factory=list)
     _held_count: int = 0
 
@@ -64,7 +70,7 @@ class LogWalk:
         UnitsMissing asks for a walk from the first byte.
         """
         size = self.layout.segment_bytes
-        while True:
+        while self.stop is None or position < self.stop:
             start = self.layout.segment_start(position)
             try:
                 segment = MappedFile(self.layout.segment_path(start), start, size, writable=False)
@@ -79,11 +85,12 @@ class LogWalk:
     def _segment(self, segment: MappedFile, position: int) -> tuple[int, bool]:
         """Walk one segment from `position`; return where the walk is then and whether it goes on there."""
         end = segment.start + segment.size
-        while position < end:
+        stop = end if self.stop is None else min(end, self.stop)
+        while position < stop:
             found = scan(
                 segment.map,
                 position - segment.start,
-                segment.size,
+                stop - segment.start,
                 segment.start,
                 check_bodies=self.check_bodies,
                 check_text=self.own,
@@ -105,10 +112,10 @@ class LogWalk:
             if found.end is ScanEnd.BROKEN:
                 if position >= self.known_flushed:
                     return position, False
-                behind = self._behind_damage(segment, position, found.broken_size)
+                behind = min(stop, self._behind_damage(segment, position, found.broken_size))
                 self.damaged.append((position, behind - position))
                 position = behind
-        return end, True
+        return position, True
 
     # ---- numbering
 
@@ -131,6 +138,7 @@ class LogWalk:
         back = np.flatnonzero(np.diff(times, prepend=self.last_store_time) < 0)
         if len(wrong):
             count = int(counted[wrong[0]])
+        self.times_back += found.physical_offsets[back].tolist()
         if len(back) and self.own:
             late = back[found.physical_offsets[back] >= self.known_flushed]
             count = min([count, *late.tolist()])
@@ -167,6 +175,7 @@ class LogWalk:
         Leave it out.
         """
         self._merge()
+        self.misnumbered.append(int(found.physical_offsets[i]))
         return self.queues.jump(found, i, data)
 
     def _merge(self) -> None:

@@ -39,19 +39,17 @@ class QueueRepair:
         return self.layout.queue_folder(self.topic, self.queue_id)
 
     def load(self) -> bool:
-        """Find the files.
-
-        False when one has a wrong length (an empty last one is removed, as RocketMQ does).
-        """
+        """Find the files; False when one has a wrong length. An empty last one counts as absent."""
         self.starts = file_starts(self.folder)
-        while self.starts and not self._path(self.starts[-1]).stat().st_size:
-            self._path(self.starts.pop()).unlink()
-        sizes = (self._path(start).stat().st_size for start in self.starts)
+        sizes = [self._path(start).stat().st_size for start in self.starts]
+        while sizes and not sizes[-1]:
+            sizes.pop()
+            self.starts.pop()
         return all(size == self.layout.queue_file_bytes for size in sizes)
 
     def remove(self) -> None:
         """Unlink all files: the log has everything."""
-        for start in self.starts:
+        for start in file_starts(self.folder):
             self._path(start).unlink()
         self.starts = []
 
@@ -116,7 +114,7 @@ class QueueRepair:
         self.touched = True
         make_room(self.layout, self.topic, self.queue_id, first, first + count)
         self.starts = file_starts(self.folder)
-        with _Files(self.layout, self.topic, self.queue_id) as files:
+        with _Files(self.layout, self.topic, self.queue_id, writable=True) as files:
             files.fill_gap(first, self._first_unit)
             found = files.read(first, count)
             if found != units:
@@ -131,6 +129,22 @@ class QueueRepair:
             return False
         with _Files(self.layout, self.topic, self.queue_id) as files:
             return files.read(first, count) == units
+
+    def first_difference(self, first: int, units: bytes) -> int:
+        """The first queue offset from `first` on whose unit is not the one in `units`."""
+        for n in range(len(units) // UNIT_BYTES):
+            if not self.agrees(first + n, units[n * UNIT_BYTES : (n + 1) * UNIT_BYTES]):
+                return first + n
+        return first + len(units) // UNIT_BYTES
+
+    def first_written_behind(self, end: int) -> int | None:
+        """The first queue offset at or behind `end` whose unit is not zero; None when there is none."""
+        for start in self.starts:
+            if start + self.layout.queue_file_bytes > end * UNIT_BYTES:
+                at = first_written(self._path(start), max(0, end * UNIT_BYTES - start))
+                if at is not None:
+                    return (start + at) // UNIT_BYTES
+        return None
 
     def cut(self, end: int) -> None:
         """Leave nothing at or above queue offset `end`: later files go, the rest of its file becomes zero."""
@@ -165,7 +179,8 @@ def pack(physical_offsets: IntArray, sizes: IntArray, tags_codes: IntArray) -> b
 class _Files:
     """Descriptors of a queue's files for a few reads and writes by unit number."""
 
-    def __init__(self, layout: StoreLayout, topic: str, queue_id: int) -> None:
+    def __init__(self, layout: StoreLayout, topic: str, queue_id: int, *, writable: bool = False) -> None:
+        self._flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
         self._layout = layout
         self._topic = topic
         self._queue_id = queue_id
@@ -181,7 +196,7 @@ class _Files:
     def _fd(self, start: int) -> int:
         if start not in self._fds:
             path = self._layout.queue_file_path(self._topic, self._queue_id, start)
-            self._fds[start] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            self._fds[start] = os.open(path, self._flags)
         return self._fds[start]
 
     def _pieces(self, first: int, count: int) -> Iterator[tuple[int, int, int]]:
@@ -225,6 +240,20 @@ def find_queues(layout: StoreLayout) -> list[tuple[str, int]]:
                     (topic.name, int(name)) for name in ids if name.isascii() and name.isdecimal()
                 )
     return found
+
+
+def first_written(path: Path, position: int) -> int | None:
+    """Where the first byte that is not zero lies at or behind `position`; None when there is none."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while (position := _next_data(fd, position)) >= 0:
+            piece = os.pread(fd, 1 << 20, position)
+            if piece.count(0) != len(piece):
+                return position + len(piece) - len(piece.lstrip(b"\0"))
+            position += len(piece)
+    finally:
+        os.close(fd)
+    return None
 
 
 def zero_written(path: Path, position: int) -> int:

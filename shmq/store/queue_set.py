@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -37,6 +38,10 @@ class UnitsMissing(Exception):
     """
 
 
+OnDifference = Callable[[QueueRepair, int, bytes], None]
+"""Called with a queue, a queue offset and the units that should be there, and are not."""
+
+
 class QueueSet:
     """Queues by index."""
 
@@ -47,14 +52,14 @@ class QueueSet:
         levels: list[int],
         *,
         own: bool,
-        read_only: bool = False,
+        on_difference: OnDifference | None = None,
     ) -> None:
-        """`own`: shmq wrote the store; another engine starts a queue's numbers again when a topic is made
-        anew.
+        """`own`: shmq wrote the store; another engine numbers a queue anew when its topic is made again.
 
-        `read_only`: units are compared with the files, and UnitsMissing says that they differ.
+        `on_difference`: units are only compared with the files, and this is told where they differ; without
+        it they are written.
         """
-        self._read_only = read_only
+        self._on_difference = on_difference
         self._layout = layout
         self._topics = topics
         self._levels = levels
@@ -72,8 +77,10 @@ class QueueSet:
         for topic, queue_id in find_queues(self._layout):
             queue = self.queues[self._index(topic, queue_id)]
             if not queue.load():
-                queue.remove()
                 whole = False
+                queue.starts = []
+                if self._on_difference is None:
+                    queue.remove()
             self._set_next(topic, queue_id, queue.count_below(position))
         return whole
 
@@ -176,11 +183,11 @@ class QueueSet:
             rows = order[first:end]
             queue = self.queues[int(ordered[first])]
             units = pack(physical[rows], sizes[rows], codes[rows])
-            if self._read_only:
-                if not queue.agrees(int(numbers[rows[0]]), units):
-                    raise UnitsMissing
-            else:
-                queue.merge(int(numbers[rows[0]]), units)
+            number = int(numbers[rows[0]])
+            if self._on_difference is None:
+                queue.merge(number, units)
+            elif not queue.agrees(number, units):
+                self._on_difference(queue, number, units)
 
     def units(self) -> int:
         """How many units all queues hold and held.

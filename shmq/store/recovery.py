@@ -98,9 +98,9 @@ def open_or_recover(
     marks = read_marks(layout)
     if marks.last_run is LastRun.FOREIGN and not adopt:
         raise ConfigFault(
-            f"the store {root} was last written by another engine (Apache RocketMQ?), or was copied here: shmq "
-            "leaves it alone. Stop that engine and start once with --adopt to take the store over, or use "
-            "another storePathRootDir"
+            f"the store {root} was last written by another engine (Apache RocketMQ?), or was copied here: "
+            "shmq leaves it alone. Stop that engine and start once with --adopt to take the store over, or "
+            "use another storePathRootDir"
         )
     layout.make_folders()
     name = page_name(root)

@@ -114,9 +114,12 @@ class OpenStore:
             self.checkpointer.stop()
 
     def make_topic(self, topic: str, queues: int = 1) -> list[QueueRef]:
-        """Make a topic's queues known, as the coordinator does."""
-        DirectoryWriter(self.page).add_queues(topic, 0, [(0, 0)] * queues)
+        """Make a topic's queues known, as the coordinator does; those it has stay."""
         self.directory.catch_up()
+        known = len(self.directory.queues(topic))
+        if known < queues:
+            DirectoryWriter(self.page).add_queues(topic, known, [(0, 0)] * (queues - known))
+            self.directory.catch_up()
         return self.directory.queues(topic)
 
     def queue(self, topic: str, queue_id: int = 0) -> QueueRef:
