@@ -182,12 +182,8 @@ def apache_broker(folder: Path, **settings: str) -> Iterator[ApacheBroker]:
     _properties(folder / "broker.conf", broker_conf)
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        processes.append(
-            _server(class_path, "org.apache.rocketmq.namesrv.NamesrvStartup", folder, "namesrv", namesrv_port)
-        )
-        processes.append(
-            _server(class_path, "org.apache.rocketmq.broker.BrokerStartup", folder, "broker", port)
-        )
+        processes.append(_server(class_path, "org.apache.rocketmq.namesrv.NamesrvStartup", folder, "namesrv"))
+        processes.append(_server(class_path, "org.apache.rocketmq.broker.BrokerStartup", folder, "broker"))
         yield ApacheBroker(namesrv_addr, f"127.0.0.1:{port}", "apache-a", store)
     finally:
         for process in reversed(processes):
@@ -220,8 +216,8 @@ def _bindable(port: int) -> bool:
     return True
 
 
-def _server(class_path: str, main: str, folder: Path, name: str, port: int) -> subprocess.Popen[bytes]:
-    """Start one of the two servers and wait until it accepts connections."""
+def _server(class_path: str, main: str, folder: Path, name: str) -> subprocess.Popen[bytes]:
+    """Start one of the two servers and wait until it says that it is up (a broker: and registered)."""
     flags = ["-Xms256m", "-Xmx512m", "-XX:MaxDirectMemorySize=256m", "-XX:+UseSerialGC"]
     command = java_command(class_path, main, "-c", str(folder / f"{name}.conf"), home=folder, flags=flags)
     environment = {**os.environ, "ROCKETMQ_HOME": str(folder)}
@@ -229,13 +225,13 @@ def _server(class_path: str, main: str, folder: Path, name: str, port: int) -> s
     with output.open("wb") as sink:
         process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=environment)
 
-    def accepts() -> bool:
-        assert process.poll() is None, f"{name} ended at start:\n{output.read_text()}"
-        with socket.socket() as connection:
-            return connection.connect_ex(("127.0.0.1", port)) == 0
+    def is_up() -> bool:
+        said = output.read_text(errors="replace")
+        assert process.poll() is None, f"{name} ended at start:\n{said}"
+        return "boot success" in said
 
     try:
-        wait_until(accepts, limit_s=40)
+        wait_until(is_up, limit_s=40)
     except BaseException:
         process.kill()
         process.wait()

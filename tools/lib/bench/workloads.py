@@ -11,11 +11,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from shmq.client.admin_client import AdminClient
-
 from bench.limits import BODY_BYTES
 from bench.result import Result
 from shmq import Message, Producer, PullConsumer
+from shmq.client.admin_client import AdminClient
 from shmq.embedded import Broker
 from shmq.model.message_queue import MessageQueue
 
@@ -161,8 +160,10 @@ def start_up(workers: int, rounds: int = 3) -> Result:
     result = Result("start to first acknowledged send, empty store")
     for _ in range(rounds):
         started = time.perf_counter_ns()
-        with Broker(brokerName="bench-start", brokerWorkers=workers) as broker:
-            with Producer(PRODUCER_GROUP, namesrv_addr=broker.namesrv_addr) as producer:
-                producer.send(Message("BenchStart", BODY))
-                result.latency.record(time.perf_counter_ns() - started)
+        with (
+            Broker(brokerName="bench-start", brokerWorkers=workers) as broker,
+            Producer(PRODUCER_GROUP, namesrv_addr=broker.namesrv_addr) as producer,
+        ):
+            producer.send(Message("BenchStart", BODY))
+            result.latency.record(time.perf_counter_ns() - started)
     return result

@@ -10,12 +10,11 @@ import time
 import uuid
 from pathlib import Path
 
-from shmq.client.admin_client import AdminClient
-
 from quickstart import corpus, verify
 from quickstart.children import Child, news
 from quickstart.job import TOPIC, Job
 from quickstart.progress import Bars, Figures, console, show_table
+from shmq.client.admin_client import AdminClient
 from shmq.embedded import Broker
 
 CONSUMERS = 2
