@@ -10,6 +10,7 @@ command to be sent holds the typed header. A response takes opaque and serializa
 Sans-I/O, any process.
 """
 
+import struct
 from collections.abc import Callable
 from enum import IntEnum
 from itertools import count
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 from shmq.base.errors import FrameFault
 from shmq.protocol.binary_header import decode_binary_header, encode_binary_header
 from shmq.protocol.cbor_header import decode_cbor_header, encode_cbor_header
+from shmq.protocol.cbor_items import NULL, cbor_array
 from shmq.protocol.codes import VERSION, LanguageCode
 from shmq.protocol.frame import (
     FRAME_BYTES_MAX,
@@ -74,17 +76,16 @@ class Command:
     def __init__(
         self,
         code: int,
-        *,
         flag: int = 0,
         opaque: int = 0,
-        language: int = LanguageCode.PYTHON,
-        version: int = VERSION,
         remark: str | None = None,
-        ext: dict[str, str] | None = None,
-        fields: list[Any] | None = None,
-        header: object | None = None,
         body: Body = None,
         serialization: int = Serialization.CBOR,
+        ext: dict[str, str] | None = None,
+        fields: list[Any] | None = None,
+        header: Any = None,
+        language: int = LanguageCode.PYTHON,
+        version: int = VERSION,
     ) -> None:
         """Set every part; ``request`` and ``response`` are the usual ways in."""
         self.code = code
@@ -218,31 +219,12 @@ def decode_frame(frame: memoryview | bytes | bytearray) -> Command:
     body = view[header_end:] if header_end < len(view) else None
     if serialization == Serialization.CBOR:
         code, flag, opaque, remark, fields, ext = decode_cbor_header(header)
-        return Command(
-            code,
-            flag=flag,
-            opaque=opaque,
-            remark=remark,
-            ext=ext,
-            fields=fields,
-            body=body,
-            serialization=serialization,
-        )
+        return Command(code, flag, opaque, remark, body, serialization, ext, fields)
     decode = _TEXT_DECODERS.get(serialization)
     if decode is None:
         raise FrameFault(f"serialization {serialization} is unknown; known are 0 JSON, 1 ROCKETMQ, 2 CBOR")
     code, flag, opaque, language, version, remark, ext = decode(header)
-    return Command(
-        code,
-        flag=flag,
-        opaque=opaque,
-        language=language,
-        version=version,
-        remark=remark,
-        ext=ext,
-        body=body,
-        serialization=serialization,
-    )
+    return Command(code, flag, opaque, remark, body, serialization, ext, language=language, version=version)
 
 
 def _outgoing_ext(command: Command) -> dict[str, str] | None:
@@ -271,8 +253,16 @@ def _encode_binary(command: Command) -> bytes:
 
 def _encode_cbor(command: Command) -> bytes:
     header = command.header
-    fields = command.fields if header is None else codec_of(type(header)).to_fields(header)
-    return encode_cbor_header(command.code, command.flag, command.opaque, command.remark, fields, command.ext)
+    try:
+        if header is not None:
+            fields = codec_of(type(header)).to_cbor(header)
+        else:
+            fields = NULL if command.fields is None else cbor_array(command.fields)
+        return encode_cbor_header(
+            command.code, command.flag, command.opaque, command.remark, fields, command.ext
+        )
+    except struct.error as fault:
+        raise FrameFault(f"a number of command {command.code} is over 64 bits: {fault}") from fault
 
 
 _HEADER_ENCODERS: dict[int, Callable[[Command], bytes]] = {

@@ -6,8 +6,8 @@ on the wire are the Python names in camel case, except those in the class's ``WI
 one-letter names of the V2 send family. All three header codecs are driven from this table, made at a
 class's first use and kept:
 
-    from_fields / to_fields   CBOR: positional array [header version, value, value, ...] of typed values
-    from_ext / to_ext         JSON and ROCKETMQ binary: map of texts, absent values left out
+    from_fields / to_cbor   CBOR: positional array [header version, value, value, ...] of typed values
+    from_ext / to_ext       JSON and ROCKETMQ binary: map of texts, absent values left out
 
 Types and ranges are checked here and nowhere else (rules between fields: the class's ``__post_init__``); a
 wrong or missing value is ``InvalidParameter`` naming the field. Fields are only ever added at the end: a
@@ -26,6 +26,15 @@ from functools import cache
 from typing import Annotated, Any, cast
 
 from shmq.base.errors import InvalidParameter
+from shmq.protocol.cbor_items import (
+    FALSE,
+    NULL,
+    TRUE,
+    cbor_array_head,
+    cbor_bytes,
+    cbor_integer,
+    cbor_text,
+)
 
 HEADER_VERSION = 1
 
@@ -56,11 +65,11 @@ class HeaderField:
 
 @dataclass(frozen=True, slots=True)
 class HeaderCodec:
-    """A header class's table and the functions made from it. ``to_ext`` takes the header and ``short``."""
+    """A header class's table and the functions made from it."""
 
     table: tuple[HeaderField, ...]
     from_fields: Callable[[list[Any]], Any]
-    to_fields: Callable[[Any], list[Any]]
+    to_cbor: Callable[[Any], bytes]
     from_ext: Callable[[dict[str, str]], Any]
     to_ext: Callable[[Any], dict[str, str]]
 
@@ -72,7 +81,7 @@ def _make_codec(header_class: type) -> HeaderCodec:
     return HeaderCodec(
         table,
         from_fields=_compile(scope, "from_fields", _from_fields_lines(table)),
-        to_fields=_compile(scope, "to_fields", _to_fields_lines(table)),
+        to_cbor=_compile(scope, "to_cbor", _to_cbor_lines(table)),
         from_ext=_compile(scope, "from_ext", _from_ext_lines(table)),
         to_ext=_compile(scope, "to_ext", _to_ext_lines(table, writes_short)),
     )
@@ -130,6 +139,13 @@ _TYPE_TESTS = {
     "i64": "type({v}) is not int or not -0x8000000000000000 <= {v} <= 0x7FFFFFFFFFFFFFFF",
 }
 
+_CBOR_FORMS = {
+    "str": "cbor_text({v})",
+    "bool": "TRUE if {v} else FALSE",
+    "bytes": "cbor_bytes({v})",
+    "i32": "cbor_integer({v})",
+    "i64": "cbor_integer({v})",
+}
 
 _TEXT_FORMS = {
     "str": "v",
@@ -158,8 +174,16 @@ def _from_fields_lines(table: tuple[HeaderField, ...]) -> list[str]:
     return [*lines, f" return cls({names[2:]})"]
 
 
-def _to_fields_lines(table: tuple[HeaderField, ...]) -> list[str]:
-    return ["def to_fields(h):", f" return [{HEADER_VERSION}{''.join(f', h.{row.name}' for row in table)}]"]
+def _to_cbor_lines(table: tuple[HeaderField, ...]) -> list[str]:
+    start = cbor_array_head(len(table) + 1) + cbor_integer(HEADER_VERSION)
+    items = []
+    for row in table:
+        item = _CBOR_FORMS[row.kind].format(v="v")
+        if row.mandatory:
+            items.append(_CBOR_FORMS[row.kind].format(v=f"h.{row.name}"))
+        else:
+            items.append(f"NULL if (v := h.{row.name}) is None else {item}")
+    return ["def to_cbor(h):", f" return b''.join(({start!r}, {', '.join(items)}))"]
 
 
 def _from_ext_lines(table: tuple[HeaderField, ...]) -> list[str]:
@@ -202,6 +226,12 @@ def _scope(header_class: type, table: tuple[HeaderField, ...]) -> dict[str, Any]
         "parse_bool": _parse_bool,
         "parse_bytes": _parse_bytes,
         "base64_text": _base64_text,
+        "cbor_text": cbor_text,
+        "cbor_bytes": cbor_bytes,
+        "cbor_integer": cbor_integer,
+        "NULL": NULL,
+        "TRUE": TRUE,
+        "FALSE": FALSE,
         **{f"D{i}": row.default for i, row in enumerate(table)},
     }
 
@@ -214,12 +244,18 @@ def _compile(scope: dict[str, Any], name: str, lines: list[str]) -> Callable[...
 
 # Helpers of the generated code.
 
+_PLAIN_TYPES = frozenset({str, int, bool, bytes})
+
 
 def _fitted(header_class: type, table: tuple[HeaderField, ...], values: list[Any]) -> list[Any]:
     """Bring an array of another header version to this one's length."""
     if not values or type(values[0]) is not int or values[0] < 1:
         raise InvalidParameter(f"{header_class.__name__}: the header array does not begin with its version")
     length = len(table) + 1
+    if not all(value is None or type(value) in _PLAIN_TYPES for value in values[length:]):
+        raise InvalidParameter(
+            f"{header_class.__name__}: values of a header are null, bool, int, text or bytes"
+        )
     return values[:length] + [None] * (length - len(values))
 
 

@@ -1,14 +1,6 @@
 """Typed headers of every request and response, one module per family.
 
 Each is a slots dataclass whose fields are its table (see ``header_table``); field order is the CBOR array's
-order and is only ever extended at its end. Import from the family module on paths that must start fast.
+order and is only ever extended at its end. There are many, so
+nothing is imported here: take them from their family's module.
 """
-
-from shmq.protocol.headers.admin import *  # noqa: F403
-from shmq.protocol.headers.client import *  # noqa: F403
-from shmq.protocol.headers.log_batch import *  # noqa: F403
-from shmq.protocol.headers.naming import *  # noqa: F403
-from shmq.protocol.headers.offset import *  # noqa: F403
-from shmq.protocol.headers.pull import *  # noqa: F403
-from shmq.protocol.headers.query import *  # noqa: F403
-from shmq.protocol.headers.send import *  # noqa: F403

@@ -7,6 +7,7 @@ import pytest
 
 from shmq.base.errors import FrameFault
 from shmq.protocol.cbor_header import decode_cbor_header, encode_cbor_header
+from shmq.protocol.cbor_items import cbor_array
 
 
 def read(raw):
@@ -17,7 +18,7 @@ GOOD = [1, 10, 0, 7, None, [1, "t", 5, -5, True, None, b"x"], {"k": "v"}]
 
 
 def test_the_bytes_of_a_header_are_these():
-    raw = encode_cbor_header(105, 0, 7, None, [1, "T1", False], None)
+    raw = encode_cbor_header(105, 0, 7, None, cbor_array([1, "T1", False]), None)
     assert raw == bytes.fromhex("87 01 1869 00 07 F6 83 01 62 5431 F4 F6")
     assert read(raw) == (105, 0, 7, None, [1, "T1", False], None)
 
@@ -48,11 +49,6 @@ def test_a_later_version_may_have_more_members():
         [*GOOD[:4], 5, *GOOD[5:]],
         [*GOOD[:4], b"remark", *GOOD[5:]],
         [*GOOD[:5], "fields", None],
-        [*GOOD[:5], [1, 1.5], None],
-        [*GOOD[:5], [1, [2]], None],
-        [*GOOD[:5], [1, {}], None],
-        [*GOOD[:5], [1, cbor2.undefined], None],
-        [*GOOD[:5], [1, cbor2.CBORSimpleValue(5)], None],
         [*GOOD[:5], [1, 2**64], None],
         [*GOOD[:6], ["k", "v"]],
         [*GOOD[:6], {"k": 1}],
@@ -129,7 +125,9 @@ def test_a_broken_header_leaves_nothing_behind_for_the_next_one():
 
 
 def test_threads_read_side_by_side():
-    headers = [encode_cbor_header(code, 0, code, None, [1, f"t{code}"], None) for code in range(8)]
+    headers = [
+        encode_cbor_header(code, 0, code, None, cbor_array([1, f"t{code}"]), None) for code in range(8)
+    ]
     wrong = []
 
     def work(code):

@@ -148,6 +148,16 @@ def test_an_unknown_serialization_is_refused(serialization):
         decode_frame(bytes([0, 0, 0, 4, serialization, 0, 0, 0]))
 
 
+def test_a_number_over_64_bits_is_refused_by_its_sender():
+    with pytest.raises(FrameFault, match="64 bits"):
+        encode_command(Command(2**64))
+
+
+def test_a_received_array_can_be_sent_on_unread():
+    received = decode_frame(frame_of(Command.request(10, SendMessageHeader(**SEND))))
+    assert decode_frame(frame_of(received)).read_header(SendMessageHeader) == SendMessageHeader(**SEND)
+
+
 def test_an_oversized_frame_is_refused_by_its_sender():
     with pytest.raises(FrameFault, match="over the limit"):
         encode_command(Command.request(10, None, bytes(FRAME_BYTES_MAX)))
