@@ -103,10 +103,11 @@ class Ask(Exception):
 class WorkerContext:
     """One per worker; handlers get it with every call.
 
-    ``store_host`` is this broker's address as records hold it, ``store_host_hex`` the same as offset
-    message ids do; ``count`` adds to this worker's page counters; ``reset_taken(group, topic, queue_id,
-    offset)`` tells the coordinator that a pull was told of a reset; ``wake_by(deadline_ms)`` makes the
-    worker look at its holds by then.
+    store_host, store_host_hex   this broker's address as records hold it, and as offset message ids do
+    needs_slave                  SYNC_MASTER: a stored send is not a plain success without a slave
+    count(name, n)               adds to this worker's page counters
+    reset_taken(group, topic, queue_id, offset)   tells the coordinator that a pull was told of a reset
+    wake_by(deadline_ms)         makes the worker look at its holds by then
     """
 
     settings: BrokerSettings
@@ -121,6 +122,7 @@ class WorkerContext:
     clock: Clock
     store_host: bytes
     store_host_hex: str
+    needs_slave: bool
     count: Callable[[str, int], None]
     reset_taken: Callable[[str, str, int, int], None]
     wake_by: Callable[[int], None]

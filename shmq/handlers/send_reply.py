@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from shmq.base.errors import ShmqError
 from shmq.handlers.context import WorkerContext
 from shmq.handlers.message_properties import MSG_REGION_DEFAULT
-from shmq.model.settings import BrokerRole
 from shmq.net.connection import Connection
 from shmq.protocol.codes import ResponseCode, response_code_of
 from shmq.protocol.command import Command, Serialization
 from shmq.protocol.headers.send import SendMessageResponseHeader
+from shmq.protocol.send_answer import pack_send_answer
 from shmq.store.append_request import AppendOutcome
 
 _REMARKS: dict[int, str] = {
@@ -75,9 +75,13 @@ class SendReply:
         command = self._command
         if command.is_oneway:
             return
-        if ctx.settings.broker_role is BrokerRole.SYNC_MASTER and self.waits:
+        if ctx.needs_slave and self.waits:
             code = ResponseCode.SLAVE_NOT_AVAILABLE
         first = outcome.physical_offset
+        if code == 0 and command.serialization == Serialization.CBOR and command.opaque >= 0:
+            answer = pack_send_answer(command.opaque, self._queue_id, outcome.queue_offset, first)
+            self._connection.send_raw((answer,))
+            return
         if command.serialization == Serialization.CBOR:
             header = SendMessageResponseHeader(
                 "", self._queue_id, outcome.queue_offset, physical_offset=first

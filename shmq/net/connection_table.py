@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shmq.net.connection import Connection, Count, OnClose, OnCommand, OnOpen
+from shmq.net.connection import Connection, Count, OnClose, OnCommand, OnOpen, Traffic
 from shmq.net.limits import ConnectionLimits
 
 SWEEP_INTERVAL_S = 10.0
@@ -31,12 +31,18 @@ class ConnectionTable:
         self._on_close = on_close
         self._limits = limits
         self._count = count
+        self.traffic = Traffic()
         self._by_id: dict[int, Connection] = {}
 
     def make(self) -> Connection:
         """Make the protocol of a connection that is about to open."""
         connection = Connection(
-            self._on_command, self._forget, self._limits, on_open=self._on_open, count=self._count
+            self._on_command,
+            self._forget,
+            self._limits,
+            on_open=self._on_open,
+            count=self._count,
+            traffic=self.traffic,
         )
         self._by_id[connection.id] = connection
         return connection

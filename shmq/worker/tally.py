@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from shmq.net.connection import Traffic
 from shmq.protocol.internal import StatsReport
 from shmq.shm.counters import SlotCounters
 
@@ -31,6 +32,7 @@ class Tally:
         self._report = report
         self._wake_by = wake_by
         self._monotonic_ms = monotonic_ms
+        self.traffic = Traffic()
         self._counts: dict[str, int] = {}
         self._puts: dict[str, list[int]] = {}
         self._gets: dict[tuple[str, str], list[int]] = {}
@@ -101,7 +103,7 @@ class Tally:
     def flush(self) -> None:
         """Add the counts to the page and tell the coordinator its part."""
         self._due_ms = None
-        for name, n in self._counts.items():
+        for name, n in (*self._counts.items(), *self.traffic.take().items()):
             self._counters.add(name, n)
         self._counts = {}
         report = StatsReport(

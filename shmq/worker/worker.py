@@ -21,7 +21,7 @@ from shmq.broker.memory_reach import MemoryReach
 from shmq.broker.pull_holds import PullHolds
 from shmq.handlers.context import WorkerContext
 from shmq.model.host import pack_host
-from shmq.model.settings import BrokerSettings, FlushDiskType
+from shmq.model.settings import BrokerRole, BrokerSettings, FlushDiskType
 from shmq.net.connection import Connection
 from shmq.net.connection_table import SWEEP_INTERVAL_S, ConnectionTable
 from shmq.net.limits import ConnectionLimits
@@ -90,6 +90,7 @@ class Worker:
         self.connections = ConnectionTable(
             self._on_command, self._on_open, self._on_close, _connection_limits(settings), count
         )
+        self.tally.traffic = self.connections.traffic
         self.coordinator = CoordinatorCalls(
             internal_socket(boot.runtime_dir, settings.broker_name),
             slot=boot.slot,
@@ -130,6 +131,7 @@ class Worker:
             clock=SYSTEM_CLOCK,
             store_host=store_host,
             store_host_hex=store_host.hex().upper(),
+            needs_slave=settings.broker_role is BrokerRole.SYNC_MASTER,
             count=self.tally.count,
             reset_taken=self.coordinator.reset_taken,
             wake_by=self.duty.wake_by,

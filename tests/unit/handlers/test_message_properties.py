@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shmq.base.errors import MessageIllegal, NoPermission
+from shmq.handlers import message_properties
 from shmq.handlers.message_properties import broker_properties, prepare, prepare_element
 from shmq.model.properties import decode_properties
 from shmq.model.subscription import java_hash
@@ -90,3 +91,18 @@ def test_ordinary_properties_are_stored_as_they_came(properties: dict[str, str])
     stored = decode_properties(prepare(text, ADDED).stored)
     for name, value in decode_properties(text).items():
         assert stored[name] == value
+
+
+NAMES = st.sampled_from(
+    ["TAGS", "UNIQ_KEY", "WAIT", "KEYS", "k", "CLUSTER", "XTAGS", "UNIQ_KEYS", "TRACE_ON", "POP_CK"]
+)
+PAIRS = st.tuples(NAMES, st.one_of(TEXTS, st.sampled_from(["true", "false", "TAGS", "UNIQ_KEY"])))
+
+
+@given(st.lists(PAIRS, max_size=6), st.booleans())
+def test_the_quick_look_and_the_thorough_one_agree(pairs: list[tuple[str, str]], ended: bool) -> None:
+    text = "\x02".join(f"{n}\x01{v}" for n, v in [*pairs, ("UNIQ_KEY", "K")]) + ("\x02" if ended else "")
+    quick, thorough = prepare(text, ADDED), message_properties._prepare_any(text, ADDED)
+    assert decode_properties(quick.stored) == decode_properties(thorough.stored)
+    assert (quick.tags_code, quick.waits) == (thorough.tags_code, thorough.waits)
+    assert decode_properties(quick.stored)["UNIQ_KEY"] == thorough.unique_key
