@@ -41,12 +41,9 @@ class ConsumerConfig(ClientConfig):
 
 
 @dataclass(slots=True)
-class PushConsumerConfig(ConsumerConfig):
-    """Settings of a push consumer."""
+class FetchingConfig(ConsumerConfig):
+    """What consumers with a pull loop of their own share."""
 
-    consume_thread_min: int = 20
-    consume_thread_max: int = 20
-    consume_message_batch_max_size: int = 1
     pull_batch_size: int = 32
     pull_batch_size_in_bytes: int = PULL_BATCH_BYTES
     pull_interval_ms: int = 0
@@ -55,17 +52,30 @@ class PushConsumerConfig(ConsumerConfig):
     pull_threshold_for_topic: int = -1
     pull_threshold_size_for_topic_mib: int = -1
     consume_concurrently_max_span: int = 2000
-    consume_timeout_min: int = 15
-    await_termination_millis_when_shutdown: int = 0
     post_subscription_when_pull: bool = False
     broker_suspend_max_time_ms: int = SUSPEND_PUSH_MS
 
     def check(self) -> None:
         """Refuse values out of their range; InvalidParameter names setting, value and range."""
-        for name, low, high in PUSH_RANGES:
-            value = getattr(self, name)
+        for name, low, high in RANGES:
+            value = getattr(self, name, low)
             if not low <= value <= high and not (value == -1 and name in UNLIMITED):
                 raise InvalidParameter(f"{name} is {value}; allowed is {low}..{high}")
+
+
+@dataclass(slots=True)
+class PushConsumerConfig(FetchingConfig):
+    """Settings of a push consumer."""
+
+    consume_thread_min: int = 20
+    consume_thread_max: int = 20
+    consume_message_batch_max_size: int = 1
+    consume_timeout_min: int = 15
+    await_termination_millis_when_shutdown: int = 0
+
+    def check(self) -> None:
+        """Refuse values out of their range; InvalidParameter names setting, value and range."""
+        FetchingConfig.check(self)
         if self.consume_thread_min > self.consume_thread_max:
             raise InvalidParameter(
                 f"consume_thread_min {self.consume_thread_min} is over consume_thread_max "
@@ -73,7 +83,7 @@ class PushConsumerConfig(ConsumerConfig):
             )
 
 
-PUSH_RANGES = (
+RANGES = (
     ("consume_thread_min", 1, 1000),
     ("consume_thread_max", 1, 1000),
     ("consume_message_batch_max_size", 1, 1024),
@@ -84,9 +94,23 @@ PUSH_RANGES = (
     ("pull_threshold_for_topic", 1, 6553500),
     ("pull_threshold_size_for_topic_mib", 1, 102400),
     ("consume_concurrently_max_span", 1, 65535),
+    ("auto_commit_interval_ms", 1000, 1 << 31),
 )
 UNLIMITED = frozenset({"pull_threshold_for_topic", "pull_threshold_size_for_topic_mib"})
 """Settings for which -1 means: no limit of its own."""
+
+
+@dataclass(slots=True)
+class LitePullConsumerConfig(FetchingConfig):
+    """Settings of a lite pull consumer."""
+
+    pull_batch_size: int = 10
+    broker_suspend_max_time_ms: int = SUSPEND_PULL_MS
+    auto_commit: bool = True
+    auto_commit_interval_ms: int = 5000
+    poll_timeout_ms: int = 5000
+    pull_threshold_for_all: int = 10_000
+    """Messages fetched and not polled, over all queues, above which nothing more is fetched."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""PullService: the pull loop of a push consumer, one pull under way per owned queue.
+"""PullService: the pull loop of a push or lite pull consumer, one pull under way per owned queue.
 
 Each pull is a small state machine step: flow control, direct read, else a held pull through the socket, whose
 answer continues it. Steps run on the pull thread (`TaskLoop`) or, for answers, on the connection's reader
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from shmq.base import log
 from shmq.base.clock import now_ms
 from shmq.base.errors import BrokerError, ShmqError
-from shmq.client.consumer_config import MIB, PushConsumerConfig
+from shmq.client.consumer_config import MIB, FetchingConfig
 from shmq.client.direct_readers import DirectReaders
 from shmq.client.instance import ClientInstance
 from shmq.client.offset_store import OffsetStore, ReadMode
@@ -59,15 +59,17 @@ class PullService:
     def __init__(
         self,
         group: str,
-        config: PushConsumerConfig,
+        config: FetchingConfig,
         instance: ClientInstance,
         subscriptions: Subscriptions,
         offsets: OffsetStore,
         *,
         found: Callable[[list[PulledMessage], ProcessQueue[PulledMessage], MessageQueue], None],
         offset_illegal: Callable[[MessageQueue, int], None],
+        may_fetch: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`found` consumes messages already put into the process queue; `offset_illegal` gives a queue up."""
+        """`found` consumes messages already put into the process queue; `offset_illegal` gives a queue up;
+        `may_fetch` is the owner's say in flow control."""
         self._group = group
         self._config = config
         self._instance = instance
@@ -75,10 +77,12 @@ class PullService:
         self._offsets = offsets
         self._found = found
         self._offset_illegal = offset_illegal
+        self._may_fetch = may_fetch
         self._states: dict[MessageQueue, PullState] = {}
         self.readers = DirectReaders(group, config, instance.routes)
         self.loop = TaskLoop(f"shmq-pull-{group}")
         self.paused = False
+        self.paused_queues: frozenset[MessageQueue] = frozenset()
         self._stopping = False
 
     def start(self) -> None:
@@ -115,7 +119,7 @@ class PullService:
         if state.held.dropped or self._stopping:
             return
         state.held.last_pull_ms = now_ms()
-        if self.paused:
+        if self.paused or state.queue in self.paused_queues:
             self._soon(state, PAUSED_WAIT_S)
             return
         if self._too_much(state):
@@ -146,6 +150,7 @@ class PullService:
             held.message_count > count_max
             or held.message_bytes // MIB > mib_max
             or held.span > config.consume_concurrently_max_span
+            or not self._may_fetch()
         )
 
     def _pull(self, state: PullState) -> None:

@@ -133,6 +133,23 @@ class Rebalancer:
             self._owner.queues_changed(topic, everyones, mine & self.owned.keys())
         return complete
 
+    def take_exactly(self, queues: set[MessageQueue]) -> bool:
+        """Own these queues and no others, whatever the group does (manual assignment)."""
+        complete = True
+        for topic in sorted({queue.topic for queue in (*queues, *self.owned)}):
+            mine = {queue for queue in queues if queue.topic == topic}
+            complete &= self._apply(topic, sorted(mine), mine)
+        return complete
+
+    def replace(self, queue: MessageQueue, held: Owned) -> bool:
+        """Begin an owned queue anew with an empty process queue; False when it is not owned any more."""
+        before = self.owned.get(queue)
+        if before is None:
+            return False
+        before.dropped = True
+        self.owned = {**self.owned, queue: held}
+        return True
+
     def drop(self, queue: MessageQueue) -> None:
         """Give a queue away."""
         held = self.owned.get(queue)

@@ -1,0 +1,230 @@
+"""LitePullConsumer: fetches ahead by itself; the application polls.
+
+    consumer = LitePullConsumer("my-group")
+    consumer.subscribe("orders")                 # shared with the group's members, or:
+    consumer.assign([MessageQueue("orders", "broker-a", 0)])
+    with consumer:
+        for message in consumer.poll():
+            ...
+
+RocketMQ's DefaultLitePullConsumer in Python's spelling. What `poll` returned counts as consumed; with auto
+commit its position is stored by a later poll, once the interval is over, so a crash brings the messages since
+then again. `_fetched_changed` guards the fetched batches and the positions.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from shmq.base.errors import ClientFault, InvalidParameter
+from shmq.client.consumer_base import ConsumerBase
+from shmq.client.consumer_config import LitePullConsumerConfig
+from shmq.client.offset_store import NO_OFFSET, ReadMode
+from shmq.client.process_queue import ProcessQueue
+from shmq.client.producer_config import configured
+from shmq.client.pull_service import PullService
+from shmq.client.pulled_message import PulledMessage
+from shmq.client.rebalancer import Owned
+from shmq.client.service_state import ServiceState
+from shmq.model.message_queue import MessageQueue
+from shmq.model.names import is_retry_topic
+
+
+class LitePullConsumer(ConsumerBase):
+    """One consumer that is polled."""
+
+    PULLS_ITSELF = True
+
+    def __init__(
+        self, consumer_group: str, config: LitePullConsumerConfig | None = None, **settings: Any
+    ) -> None:
+        """`settings` are fields of LitePullConsumerConfig, such as `auto_commit=False`."""
+        self.config = configured(LitePullConsumerConfig, config, settings)
+        super().__init__(consumer_group, self.config)
+        self._assigned: set[MessageQueue] | None = None
+        self._fetched_changed = threading.Condition(threading.Lock())
+        self._fetched: deque[tuple[MessageQueue, Owned, list[PulledMessage]]] = deque()
+        self._fetched_count = 0
+        self._positions: dict[MessageQueue, int] = {}
+        self._next_commit_s = 0.0
+        self._pulling: PullService
+
+    # Which queues
+
+    def subscribe(self, topic: str, expression: str | None = "*") -> None:
+        """Share a topic's queues with the group's members. Not together with `assign`."""
+        if self._assigned is not None:
+            raise ClientFault("subscribe and assign exclude each other: this consumer has assigned queues")
+        self._subscriptions.put(topic, expression)
+        if self._state is ServiceState.RUNNING:
+            self._instance.heartbeat_all()
+            self._instance.rebalance_now()
+
+    def assign(self, queues: Iterable[MessageQueue], expression: str | None = "*") -> None:
+        """Read exactly these queues, whatever other members do. Not together with `subscribe`."""
+        if self._assigned is None and self._subscriptions.topics:
+            raise ClientFault("subscribe and assign exclude each other: this consumer has subscriptions")
+        self._assigned = set(queues)
+        for topic in {queue.topic for queue in self._assigned}:
+            self._subscriptions.put_if_absent(topic, expression)
+        if self._state is ServiceState.RUNNING:
+            self._instance.heartbeat_all()
+            self._instance.rebalance_now()
+
+    def rebalance(self) -> bool:
+        """Balance, or take what was assigned; on the rebalance thread."""
+        if self._assigned is None or self._state is not ServiceState.RUNNING:
+            return super().rebalance()
+        return self._rebalancer.take_exactly(self._assigned)
+
+    @property
+    def assignment(self) -> set[MessageQueue]:
+        """Return the queues that are read now."""
+        self._check_running()
+        return set(self._rebalancer.owned)
+
+    # Life
+
+    def _check_settings(self) -> None:
+        self.config.check()
+
+    def _begin(self) -> None:
+        self._pulling = PullService(
+            self.consumer_group,
+            self.config,
+            self._instance,
+            self._subscriptions,
+            self._offsets,
+            found=self._found,
+            offset_illegal=self._jump,
+            may_fetch=lambda: self._fetched_count <= self.config.pull_threshold_for_all,
+        )
+        self._pulling.start()
+
+    def _end(self) -> None:
+        self._pulling.stop()
+        if self.config.auto_commit:
+            self._store_positions()
+
+    # Polling
+
+    def poll(self, timeout_ms: int | None = None) -> list[PulledMessage]:
+        """Return one fetched batch, or an empty list when none comes within the timeout."""
+        self._check_running()
+        limit_ms = timeout_ms if timeout_ms is not None else self.config.poll_timeout_ms
+        if limit_ms < 0:
+            raise InvalidParameter(f"timeout_ms {limit_ms} is negative")
+        if self.config.auto_commit and time.monotonic() >= self._next_commit_s:
+            self._next_commit_s = time.monotonic() + self.config.auto_commit_interval_ms / 1000
+            self._store_positions()
+        deadline = time.monotonic() + limit_ms / 1000
+        with self._fetched_changed:
+            while True:
+                while self._fetched:
+                    queue, held, messages = self._fetched.popleft()
+                    self._fetched_count -= len(messages)
+                    if held.dropped:
+                        continue
+                    self._positions[queue] = held.remove(messages)
+                    if is_retry_topic(queue.topic):
+                        for message in messages:
+                            message.restore_topic()
+                    return messages
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 or not self._fetched_changed.wait(left_s):
+                    return []
+
+    def _found(self, messages: list[PulledMessage], held: Owned, queue: MessageQueue) -> None:
+        with self._fetched_changed:
+            self._fetched.append((queue, held, messages))
+            self._fetched_count += len(messages)
+            self._fetched_changed.notify()
+
+    def _jump(self, queue: MessageQueue, offset: int) -> None:
+        """The broker says our offset is impossible: go on at its own."""
+        self._restart(queue, offset)
+
+    # Offsets
+
+    def commit(self, offsets: Mapping[MessageQueue, int] | None = None, *, persist: bool = False) -> None:
+        """Store the polled positions, or the given offsets; at the broker within 5 s, or now with
+        `persist`."""
+        self._check_running()
+        if offsets is None:
+            self._store_positions()
+        else:
+            for queue, offset in offsets.items():
+                self._offsets.update(queue, offset, increase_only=False)
+        if persist:
+            self._offsets.persist(list(offsets or self._rebalancer.owned), wait=True)
+
+    def committed(self, queue: MessageQueue) -> int:
+        """Return the group's stored offset, -1 when there is none."""
+        self._check_running()
+        return self._offsets.read(queue, ReadMode.MEMORY_THEN_STORE)
+
+    def _store_positions(self) -> None:
+        with self._fetched_changed:
+            positions = {queue: at for queue, at in self._positions.items() if at != NO_OFFSET}
+        for queue, position in positions.items():
+            self._offsets.update(queue, position, increase_only=False)
+
+    def seek(self, queue: MessageQueue, offset: int) -> None:
+        """Go on at `offset`, which must lie within the queue; what was fetched of it is dropped."""
+        self._check_running()
+        if queue not in self._rebalancer.owned:
+            raise ClientFault(f"{queue} is not assigned to this consumer")
+        low, high = self.min_offset(queue), self.max_offset(queue)
+        if not low <= offset <= high:
+            raise InvalidParameter(f"offset {offset} of {queue} is outside {low}..{high}")
+        self._restart(queue, offset)
+
+    def seek_to_begin(self, queue: MessageQueue) -> None:
+        """Go on at the oldest message."""
+        self.seek(queue, self.min_offset(queue))
+
+    def seek_to_end(self, queue: MessageQueue) -> None:
+        """Go on with what comes next."""
+        self.seek(queue, self.max_offset(queue))
+
+    def offset_for_timestamp(self, queue: MessageQueue, timestamp_ms: int) -> int:
+        """Return the first offset stored at or after a time (ms)."""
+        return self.search_offset(queue, timestamp_ms)
+
+    def _restart(self, queue: MessageQueue, offset: int) -> None:
+        """Begin a queue anew at an offset; batches fetched before are recognised by their dropped process
+        queue."""
+        held: Owned = ProcessQueue()
+        if self._rebalancer.replace(queue, held):
+            with self._fetched_changed:
+                self._positions[queue] = offset
+            self._pulling.take(queue, held, offset)
+
+    def pause(self, queues: Iterable[MessageQueue]) -> None:
+        """Fetch nothing more of these queues."""
+        self._check_running()
+        self._pulling.paused_queues |= frozenset(queues)
+
+    def resume(self, queues: Iterable[MessageQueue]) -> None:
+        """Fetch these queues again, within a second."""
+        self._check_running()
+        self._pulling.paused_queues -= frozenset(queues)
+
+    # What the rebalancer asks
+
+    def queue_taken(self, queue: MessageQueue, held: Owned, offset: int) -> None:
+        """Begin to fetch a queue."""
+        self._pulling.take(queue, held, offset)
+
+    def queue_dropped(self, queue: MessageQueue, held: Owned) -> None:
+        """Store the polled position of a queue that is given away."""
+        self._pulling.forget(queue)
+        with self._fetched_changed:
+            position = self._positions.pop(queue, NO_OFFSET)
+        if self.config.auto_commit and position != NO_OFFSET:
+            self._offsets.update(queue, position, increase_only=False)
+        super().queue_dropped(queue, held)
