@@ -13,7 +13,7 @@ from shmq.base.errors import BrokerError, ConsumerNotOnline, QueryNotFound, Shmq
 from shmq.client.admin_client import AdminClient
 from shmq.model.consumer_group import ConsumeType
 from shmq.model.message_queue import MessageQueue
-from shmq.model.names import RETRY_PREFIX
+from shmq.model.names import DLQ_PREFIX, RETRY_PREFIX, is_system_topic
 
 GROUP_COLUMNS = (
     Column("#Group", "group", 64),
@@ -103,9 +103,13 @@ def _owners(admin: AdminClient, group: str) -> dict[MessageQueue, str]:
 
 
 def _all_groups(admin: AdminClient) -> Report:
-    """Every group that has a retry topic or committed offsets."""
-    names = {name.removeprefix(RETRY_PREFIX) for name in admin.topic_list() if name.startswith(RETRY_PREFIX)}
-    items = [_group_row(admin, group) for group in sorted(names)]
+    """Every group with a retry topic, as mqadmin finds them, and those that only have committed offsets."""
+    topics = admin.topic_list()
+    groups = {name.removeprefix(RETRY_PREFIX) for name in topics if name.startswith(RETRY_PREFIX)}
+    for topic in topics:
+        if not topic.startswith((RETRY_PREFIX, DLQ_PREFIX)) and not is_system_topic(topic):
+            groups.update(admin.groups_of_topic(topic))
+    items = [_group_row(admin, group) for group in sorted(groups)]
     items.sort(key=lambda item: -item["diffTotal"])
     return Report("ConsumerProgress", items, GROUP_COLUMNS)
 
