@@ -54,7 +54,7 @@ async def _start_serving(it: Coordinator, hurry: asyncio.Event) -> None:
 
 
 async def _register_first(it: Coordinator, hurry: asyncio.Event) -> None:
-    """Be known to the name servers before the broker is announced; none is waited for longer than the limit."""
+    """Be known to the name servers before the broker is announced; none is waited for long."""
     del hurry
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(FIRST_REGISTRATION_LIMIT_S):
