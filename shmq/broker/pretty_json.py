@@ -18,10 +18,32 @@ coordinator writes with it, tests read it back with `protocol.fastjson`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Text made beforehand, so that a table with thousands of rows can be written at each change."""
+
+    text: str
+
+
+def prepared_row(key: str, value: Mapping[str, Any], depth: int) -> Prepared:
+    """The text of one member of a table whose braces stand `depth` levels deep."""
+    line_end = "\n" + "\t" * (depth + 1)
+    parts = [line_end, orjson.dumps(key).decode(), ":"]
+    _write(value, line_end, parts)
+    return Prepared("".join(parts))
+
+
+def prepared_table(rows: Iterable[Prepared], depth: int) -> Prepared:
+    """The text of a table of such rows, in the order given."""
+    text = ",".join(row.text for row in rows)
+    return Prepared("{" + text + ("\n" + "\t" * depth if text else "") + "}")
 
 
 def pretty_json(value: Mapping[str, Any]) -> bytes:
@@ -33,7 +55,9 @@ def pretty_json(value: Mapping[str, Any]) -> bytes:
 
 def _write(value: Any, line_end: str, parts: list[str]) -> None:
     """Append the text of `value`; `line_end` is a line end with the tabs of the present level."""
-    if isinstance(value, Mapping):
+    if isinstance(value, Prepared):
+        parts.append(value.text)
+    elif isinstance(value, Mapping):
         _write_map(value, line_end, parts)
     elif isinstance(value, list | tuple):
         parts.append("[")

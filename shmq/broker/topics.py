@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from shmq.base.clock import SYSTEM_CLOCK, Clock
 from shmq.base.errors import InvalidParameter, NoPermission, TopicNotExist
 from shmq.broker.config_file import ConfigFile
+from shmq.broker.pretty_json import Prepared, prepared_row, prepared_table
 from shmq.broker.system_topics import system_topics
 from shmq.broker.topic_attributes import changed_attributes, check_attributes
 from shmq.model import names
@@ -69,6 +70,7 @@ class TopicRegistry:
         self._topics = {name: TopicConfig.from_json(members, name) for name, members in table.items()}
         deleted = found.get(_DELETED) or {}
         self._deleted = {name: [int(n) for n in maxima] for name, maxima in deleted.items()}
+        self._rows: dict[str, tuple[TopicConfig, Prepared]] = {}
         self.data_version = DataVersion.from_json(found.get("dataVersion"))
 
     def start(self) -> None:
@@ -224,16 +226,19 @@ class TopicRegistry:
         self._write()
 
     def _write(self) -> None:
-        self._file.save(self.to_json())
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of topics.json."""
+        """Replace topics.json; the text of a topic that did not change is made only once."""
         deleted: Mapping[str, Any] = {_DELETED: dict(sorted(self._deleted.items()))} if self._deleted else {}
-        return {
-            "dataVersion": self.data_version.to_json(),
-            **deleted,
-            "topicConfigTable": {config.topic_name: config.to_json() for config in self},
-        }
+        rows = []
+        for config in self:
+            known = self._rows.get(config.topic_name)
+            if known is None or known[0] is not config:  # a changed topic is another object
+                row = prepared_row(config.topic_name, config.to_json(), 1)
+                known = self._rows[config.topic_name] = (config, row)
+            rows.append(known[1])
+        if len(self._rows) > len(rows):
+            self._rows = {name: row for name, row in self._rows.items() if name in self._topics}
+        version = self.data_version.to_json()
+        self._file.save({"dataVersion": version, **deleted, "topicConfigTable": prepared_table(rows, 1)})
 
 
 def _check_numbers(config: TopicConfig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shmq.broker.pretty_json import pretty_json
+from shmq.broker.pretty_json import prepared_row, prepared_table, pretty_json
 from shmq.protocol import fastjson
 
 CASES = [
@@ -51,3 +51,9 @@ def test_a_whole_topics_file_looks_like_rocketmqs() -> None:
         "\t}",
         "}",
     ]
+
+
+@pytest.mark.parametrize("table", [{}, {"T": {"perm": 6}}, {"a": {"x": {}}, "b": {"y": {"z": [1]}}}])
+def test_prepared_rows_make_the_same_text(table: dict[str, dict[str, object]]) -> None:
+    rows = [prepared_row(name, value, 1) for name, value in table.items()]
+    assert pretty_json({"v": 1, "t": prepared_table(rows, 1)}) == pretty_json({"v": 1, "t": table})
