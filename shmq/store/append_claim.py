@@ -30,6 +30,7 @@ from shmq.model.unit import UNIT_BYTES
 from shmq.shm.append_journal import AppendJournal
 from shmq.shm.append_lock import AppendLock, die
 from shmq.shm.control_page import ControlPage, PageState
+from shmq.shm.counters import SlotCounters
 from shmq.shm.doorbell import Doorbell
 from shmq.shm.page_layout import (
     APPEND_RINGS,
@@ -41,7 +42,8 @@ from shmq.shm.page_layout import (
     ZEROED_POSITION,
 )
 from shmq.shm.queue_table import QueueRef, QueueTable, ring_block
-from shmq.shm.rings import park, ring_parked
+from shmq.shm.rings import park, ring_parked, unpark
+from shmq.shm.worker_slots import FLUSHER_SLOT
 from shmq.store.append_request import AppendOutcome, AppendRequest
 from shmq.store.commit_log import CommitLog, write_blank, write_bytes
 from shmq.store.consume_queue import make_room
@@ -109,6 +111,8 @@ class Appender:
         self._clock_ms = clock_ms
         self._unit_files: dict[tuple[int, int], MappedFile] = {}
         self._segments: dict[int, MappedFile] = {}
+        self._counters = SlotCounters(page, slot)
+        self._parked = False
 
     def append(self, requests: Sequence[AppendRequest]) -> list[AppendOutcome | None]:
         """Append in order, in as many claims as it takes. Never waits for a disk.
@@ -119,20 +123,27 @@ class Appender:
         """
         outcomes: list[AppendOutcome | None] = [None] * len(requests)
         waiting = [i for i, request in enumerate(requests) if self._admit(request, i, outcomes)]
-        parked = False
+        claims = 0
+        was_parked, self._parked = self._parked, False
         while waiting:
             turn = self._make_ready(requests, waiting, outcomes)
             if not turn:
                 break
             done, out_of_log = self._claim([requests[i] for i in turn])
+            claims += 1
             for i, outcome in zip(turn, done, strict=False):
                 outcomes[i] = outcome
             waiting = [i for i in waiting if outcomes[i] is None]
-            if out_of_log:
-                if parked or not waiting:
+            if out_of_log and waiting:
+                if self._parked:
                     break
-                parked = self._await_segment(requests, waiting, outcomes)
+                self._await_segment(waiting, outcomes)
                 waiting = [i for i in waiting if outcomes[i] is None]
+        if not waiting and (was_parked or self._parked):
+            self._parked = False
+            unpark(self._page, SEGMENT_RINGS, self._slot)
+        if claims > 1:
+            self._counters.add("append_turn_splits")
         return outcomes
 
     def _admit(self, request: AppendRequest, i: int, outcomes: list[AppendOutcome | None]) -> bool:
@@ -208,12 +219,10 @@ class Appender:
             s: self._log.segment(s) for s in range(start, min(ready, position + 2 * size_sum + step), step)
         }
 
-    def _await_segment(
-        self, requests: Sequence[AppendRequest], waiting: list[int], outcomes: list[AppendOutcome | None]
-    ) -> bool:
-        """The log has no room: park for the allocator's ring, or fail the rest when the disk refuses.
+    def _await_segment(self, waiting: list[int], outcomes: list[AppendOutcome | None]) -> None:
+        """The log has no room: fail the rest when the disk refuses, else park and wake the allocator.
 
-        Returns True: try once more, as the segment may have come between the claim and the park.
+        The caller tries once more: the segment may have come between the claim and the park.
         """
         number = self._page.words[SEGMENT_ERROR]
         if number:
@@ -222,8 +231,11 @@ class Appender:
             )
             for i in waiting:
                 outcomes[i] = AppendOutcome(error)
+            return
+        self._counters.add("append_waits_segment")
+        self._parked = True
         park(self._page, SEGMENT_RINGS, self._slot)
-        return True
+        self._bells[FLUSHER_SLOT].ring()
 
     # ---- under the lock
 
@@ -245,15 +257,24 @@ class Appender:
         except BaseException as error:
             die(f"{type(error).__name__}: {error}")
         if gone:
+            self._counters.add("queues_gone", len(gone))
             return [
                 AppendOutcome(QueueGone([r.queue.slot])) if r.queue.slot in gone else None for r in requests
             ], False
+        self._count(plan)
         return [
             AppendOutcome(
                 None, p.queue_offset, p.physical_offset, p.physical_offset + len(p.request.data), store_time
             )
             for p in plan.placed
         ], plan.out_of_log
+
+    def _count(self, plan: _Plan) -> None:
+        """Count a published claim; a BLANK alone carries no messages."""
+        add = self._counters.add
+        add("append_claims")
+        add("sends", sum([len(p.request.sizes) for p in plan.placed]))
+        add("send_bytes", sum([len(p.request.data) for p in plan.placed]))
 
     def _ring(self, plan: _Plan) -> None:
         """Wake who is parked on the queues of a published claim or on the log's end."""

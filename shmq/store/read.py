@@ -221,7 +221,10 @@ def _select_many(
     ends = starts[:taken] + sizes[:taken]
     firsts = np.concatenate(([0], np.flatnonzero(starts[1:taken] != ends[:-1]) + 1))
     lasts = np.concatenate((firsts[1:], [taken]))
-    scanned = len(table) if taken == len(wanted) and taken < max_count else int(wanted[taken - 1]) + 1
+    if taken == max_count:
+        scanned = int(wanted[taken - 1]) + 1
+    else:
+        scanned = int(wanted[taken]) if taken < len(wanted) else len(table)
     return list(
         zip(starts[firsts].tolist(), ends[lasts - 1].tolist(), (lasts - firsts).tolist(), strict=True)
     ), scanned
