@@ -3,11 +3,12 @@
     frame lengths (8) | 87 01 00 01   array of 7: version 1, SUCCESS, response flag
                       | 1a opaque     u32
                       | f6            no remark
-                      | 8a 01 60      array of 10: header version 1, empty msgId
+                      | 8b 01 60      array of 11: header version 1, empty msgId
                       | 1a queue id   u32
                       | 1b queue offset        u64
                       | f6 f6 f6 f6 f6         transactionId, batchUniqId, recallHandle, MSG_REGION, TRACE_ON
                       | 1b physical offset     u64
+                      | f6, f4 or f5  flushed: not told, false, true
                       | f6            no ext
 
 The same command as ``Command.response(SUCCESS, header=SendMessageResponseHeader(...))`` encodes to, with
@@ -21,18 +22,21 @@ import struct
 from shmq.protocol.command import Serialization
 from shmq.protocol.frame import LENGTHS, LENGTHS_BYTES, SERIALIZATION_SHIFT
 
-_ANSWER = struct.Struct(">8s5sI5sI1sQ6sQ1s")
+_ANSWER = struct.Struct(">8s5sI5sI1sQ6sQ2s")
 _HEADER_BYTES = _ANSWER.size - LENGTHS_BYTES
 _LENGTHS = LENGTHS.pack(4 + _HEADER_BYTES, Serialization.CBOR << SERIALIZATION_SHIFT | _HEADER_BYTES)
 _START = b"\x87\x01\x00\x01\x1a"
-_FIELDS = b"\xf6\x8a\x01\x60\x1a"
+_FIELDS = b"\xf6\x8b\x01\x60\x1a"
 _U64 = b"\x1b"
 _ABSENT = b"\xf6\xf6\xf6\xf6\xf6\x1b"
-_NO_EXT = b"\xf6"
+_ENDS = {None: b"\xf6\xf6", False: b"\xf4\xf6", True: b"\xf5\xf6"}
 
 
-def pack_send_answer(opaque: int, queue_id: int, queue_offset: int, physical_offset: int) -> bytes:
+def pack_send_answer(
+    opaque: int, queue_id: int, queue_offset: int, physical_offset: int, flushed: bool | None = None
+) -> bytes:
     """Return the whole frame; ``struct.error`` for a negative number (opaque may be one: ask before)."""
     return _ANSWER.pack(
-        *(_LENGTHS, _START, opaque, _FIELDS, queue_id, _U64, queue_offset, _ABSENT, physical_offset, _NO_EXT)
+        *(_LENGTHS, _START, opaque, _FIELDS, queue_id, _U64, queue_offset, _ABSENT, physical_offset),
+        _ENDS[flushed],
     )

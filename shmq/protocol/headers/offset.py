@@ -17,7 +17,7 @@ class QueryConsumerOffsetHeader:
 
 @dataclass(slots=True)
 class UpdateConsumerOffsetHeader:
-    """15: store where a group goes on; a negative offset means nothing. The last four are a direct reader's
+    """15: store where a group goes on; a negative offset means nothing. The last two are a direct reader's
     counts.
 
     ``read_count``, ``read_bytes``: messages and bytes taken from the maps since the last commit of this

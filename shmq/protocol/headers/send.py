@@ -57,9 +57,9 @@ class SendMessageResponseHeader:
     """Where a message was stored. Batch: ``msg_id`` is the comma-joined list, ``queue_offset`` the first
     one's.
 
-    ``msg_id`` is the offset id; shmq answers its own clients (CBOR) with an empty one and
-    ``physical_offset``, from which they make it when somebody asks. ``local_durability`` and the two counts
-    say what was achieved.
+    ``msg_id`` is the offset id. shmq answers its own clients (CBOR) with an empty one and
+    ``physical_offset`` of the first record, from which they make it when somebody asks. ``flushed``: the
+    message is on the disk (true) or in the page cache (false); absent when the broker does not tell.
     """
 
     WIRE: ClassVar[dict[str, str]] = {"msg_region": "MSG_REGION", "trace_on": "TRACE_ON"}
@@ -73,6 +73,7 @@ class SendMessageResponseHeader:
     msg_region: str | None = None
     trace_on: str | None = None
     physical_offset: I64 | None = None
+    flushed: bool | None = None
 
 
 @dataclass(slots=True)

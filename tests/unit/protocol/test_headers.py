@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from shmq.base.errors import InvalidParameter
 from shmq.protocol import grant, headers, internal
+from shmq.protocol.command import decode_frame
 from shmq.protocol.header_table import HEADER_VERSION, I32, I64, codec_of, table_of
 from shmq.protocol.headers.client import UnregisterClientHeader
 from shmq.protocol.headers.log_batch import SendLogBatchHeader, pack_sizes
 from shmq.protocol.headers.offset import QueryConsumerOffsetHeader
 from shmq.protocol.headers.pull import PullMessageHeader
-from shmq.protocol.headers.send import SendMessageHeader, SendMessageV2Header
+from shmq.protocol.headers.send import SendMessageHeader, SendMessageResponseHeader, SendMessageV2Header
+from shmq.protocol.send_answer import pack_send_answer
 
 MODULES = [
     importlib.import_module(f"shmq.protocol.headers.{m.name}") for m in pkgutil.iter_modules(headers.__path__)
@@ -220,3 +222,10 @@ def test_a_plain_int_is_a_64_bit_number():
         c: I32 | None = None
 
     assert [row.kind for row in table_of(Plain)] == ["i64", "i64", "i32"]
+
+
+@pytest.mark.parametrize("flushed", [None, False, True])
+def test_the_packed_send_answer_tells_whether_the_message_is_on_the_disk(flushed):
+    answer = decode_frame(pack_send_answer(7, 1, 2, 3, flushed))
+    expected = SendMessageResponseHeader("", 1, 2, physical_offset=3, flushed=flushed)
+    assert answer.read_header(SendMessageResponseHeader) == expected
