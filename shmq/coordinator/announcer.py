@@ -2,7 +2,8 @@
 
 An administrator's change is answered after every worker has acknowledged it (at most `LIMIT_S`), a new
 topic after the name servers know it as well. Requests to workers leave in the moment of the change, so two
-changes can never arrive in another order than they happened. While the coordinator is not settled, group
+changes can never arrive in another order than they happened. The policy epoch moves last: a direct reader
+that sees it asks a worker that knows the change already. While the coordinator is not settled, group
 changes wait for SETTLED, which carries them all. Implements `handlers.coordinator_context.Announcements`.
 """
 
@@ -71,19 +72,19 @@ class Announcer:
 
     async def topic_changed(self, config: TopicConfig) -> None:
         """Tell workers and name servers of a new or changed topic."""
-        self._epoch.bump()
         header = TopicChangedHeader(config.topic_name, False)
         body = orjson.dumps(config.to_json())
         await asyncio.gather(
             self._links.tell_all(InternalCode.TOPIC_CHANGED, header, body, LIMIT_S),
             self._registrar.register_topic(config, LIMIT_S),
         )
+        self._epoch.bump()
 
     async def topic_deleted(self, topic: str) -> None:
         """Tell workers that a topic is gone; name servers learn it from whoever asked (request 216)."""
-        self._epoch.bump()
         header = TopicChangedHeader(topic, True)
         await self._links.tell_all(InternalCode.TOPIC_CHANGED, header, None, LIMIT_S)
+        self._epoch.bump()
 
     async def group_changed(self, group: str, *, members_only: bool = False) -> None:
         """Tell workers the present state of a group, or that it is gone.
@@ -91,14 +92,13 @@ class Announcer:
         A change of members or of their subscriptions alone is nothing direct readers have to ask about: it
         comes with every rebalance.
         """
+        if self._settling.settled:
+            state = self._states.state(group)
+            header = GroupChangedHeader(group, state is None)
+            body = None if state is None else state.encode()
+            await self._links.tell_all(InternalCode.GROUP_CHANGED, header, body, LIMIT_S)
         if not members_only:
             self._epoch.bump()
-        if not self._settling.settled:
-            return
-        state = self._states.state(group)
-        header = GroupChangedHeader(group, state is None)
-        body = None if state is None else state.encode()
-        await self._links.tell_all(InternalCode.GROUP_CHANGED, header, body, LIMIT_S)
 
     def members_changed(self, group: str) -> None:
         """Push 40 to every member, unless they do not share queues or do not want to be told."""

@@ -40,6 +40,7 @@ from shmq.coordinator.settling import Settling
 from shmq.coordinator.worker_links import WorkerLinks
 from shmq.handlers.coordinator_context import CoordinatorContext
 from shmq.handlers.table import HANDLERS, Place
+from shmq.net.connection import Connection
 from shmq.net.connection_table import ConnectionTable
 from shmq.net.limits import ConnectionLimits
 from shmq.net.listener import adopt
@@ -117,6 +118,7 @@ class Coordinator:
             self.counters.add,
             lambda: self.duty.hurry("registration"),
         )
+        self.epoch = PolicyEpoch(self.page, self.bells)
         announcer = Announcer(
             self.links,
             self.settling,
@@ -125,7 +127,7 @@ class Coordinator:
             self.clients,
             self.calls,
             self.registration,
-            PolicyEpoch(self.page, self.bells),
+            self.epoch,
             self.settings,
         )
         self.ctx = CoordinatorContext(
@@ -150,7 +152,7 @@ class Coordinator:
         self.forwarding = Forwarding(self.ctx, self.calls, routes)
         self.server = InternalServer(self.ctx, self.links, self.settling, self.forwarding, self.calls)
         self.connections = ConnectionTable(
-            self.server.on_command, lambda _: None, self.server.on_close, LINK_LIMITS, self.counters.add
+            self.server.on_command, _greet_nobody, self.server.on_close, LINK_LIMITS, _count_nothing
         )
 
     def _make_services(self) -> None:
@@ -192,3 +194,11 @@ class Coordinator:
         body = self.states.snapshot(True).encode()
         for link in self.links:
             link.send(Command.request(InternalCode.SETTLED, body=body, oneway=True))
+
+
+def _greet_nobody(_link: Connection) -> None:
+    """A link is known when its worker says hello."""
+
+
+def _count_nothing(_name: str, _n: int) -> None:
+    """The page's counters are about clients: what passes between our own processes is not counted."""

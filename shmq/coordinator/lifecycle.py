@@ -42,6 +42,7 @@ async def _start_registries(it: Coordinator, hurry: asyncio.Event) -> None:
     """Files and page agree from here on: deletions finished, every topic has its queues."""
     it.supervisor.start(it.loop)
     it.topics.start()
+    it.epoch.bump()  # the last coordinator may have died between a change and telling direct readers
 
 
 async def _start_serving(it: Coordinator, hurry: asyncio.Event) -> None:

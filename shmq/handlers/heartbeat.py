@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from shmq.base.errors import ClientFault, GroupNotExist, SubscriptionParseFailed
+from shmq.base.errors import ClientFault, GroupNotExist, InvalidParameter, SubscriptionParseFailed
 from shmq.broker.client_key import Client
 from shmq.broker.consumer_members import Consumption
 from shmq.handlers.client_note import CLIENT_NOTE, client_note
@@ -38,22 +38,27 @@ async def heartbeat(ctx: CoordinatorContext, call: Call, command: Command, _head
     for group in data.producer_groups:
         ctx.clients.beat_producer(client, group, now_ms)
     announcements: list[Coroutine[Any, Any, None]] = []
-    for consumer in data.consumers:
-        announcements += _beat_consumer(ctx, client, consumer, now_ms)
-    call.keep(CLIENT_NOTE, client_note(ctx.clients, call.key))
-    await asyncio.gather(*announcements)
+    try:
+        for consumer in data.consumers:
+            _beat_consumer(ctx, client, consumer, now_ms, announcements)
+    finally:  # a page without room for a retry topic refuses the rest, but what happened is told
+        call.keep(CLIENT_NOTE, client_note(ctx.clients, call.key))
+        await asyncio.gather(*announcements)
     return command.response(ResponseCode.SUCCESS, ext={})
 
 
 def _beat_consumer(
-    ctx: CoordinatorContext, client: Client, data: ConsumerData, now_ms: int
-) -> list[Coroutine[Any, Any, None]]:
-    """Register one consumer group of a heartbeat; returns what has to be announced before the answer."""
+    ctx: CoordinatorContext,
+    client: Client,
+    data: ConsumerData,
+    now_ms: int,
+    announcements: list[Coroutine[Any, Any, None]],
+) -> None:
+    """Register one consumer group of a heartbeat; adds what has to be announced before the answer."""
     try:
         config, made = ctx.groups.find_or_create(data.group_name)
-    except GroupNotExist:
-        return []  # as RocketMQ does: its pulls get 26
-    announcements: list[Coroutine[Any, Any, None]] = []
+    except (GroupNotExist, InvalidParameter):
+        return  # as RocketMQ does: its pulls get 26
     flag = SYS_FLAG_UNIT_SUB if data.unit_mode else 0
     retry = ctx.topics.create_retry_topic(names.retry_topic(data.group_name), config.retry_queue_nums, flag)
     if retry is not None:
@@ -67,7 +72,6 @@ def _beat_consumer(
         announcements.append(ctx.announce.group_changed(data.group_name, members_only=not made))
     if changed:
         ctx.announce.members_changed(data.group_name)
-    return announcements
 
 
 async def unregister(

@@ -91,6 +91,15 @@ def test_workers_know_the_group_and_its_retry_topic_before_the_answer(rig: Coord
     assert len(rig.directory.queues("%RETRY%g")) == 1
 
 
+def test_a_group_that_may_not_exist_is_skipped_and_the_rest_is_registered(rig: CoordinatorRig) -> None:
+    worker = rig.worker()
+    worker.open_client(1)
+    consumers = [ConsumerData(name, subscriptions=[build_subscription("t", "*", 1)]) for name in ("a b", "g")]
+    body = encode_heartbeat(HeartbeatData("c", [], consumers))
+    assert worker.forward(1, RequestCode.HEART_BEAT, body=body).code == ResponseCode.SUCCESS
+    assert members(worker) == ["c"] and members(worker, "a b") == []
+
+
 def test_a_repeated_heartbeat_tells_nobody(rig: CoordinatorRig) -> None:
     worker = rig.worker()
     worker.open_client(1)
