@@ -134,8 +134,8 @@ class TopicRegistry:
     ) -> TopicConfig | None:
         """A send met an unknown topic: copy the template it names, if that may be inherited from.
 
-        TopicNotExist when automatic creation is off or the template is unknown, NoPermission when the
-        template may not be inherited. None: it exists already.
+        TopicNotExist when automatic creation is off, or the template is unknown or may not be inherited from.
+        None: it exists already.
         """
         if topic in self._topics:
             return None
@@ -148,7 +148,7 @@ class TopicRegistry:
         if template is None or (default_topic == names.AUTO_CREATE_TOPIC and not self._auto_create):
             raise TopicNotExist(f"topic [{topic}] does not exist and a send may not create it")
         if not template.inherited:
-            raise NoPermission(
+            raise TopicNotExist(
                 f"topic [{topic}] does not exist, and template [{default_topic}] may not be inherited from"
             )
         queues = max(1, min(queue_nums, template.write_queue_nums))
