@@ -14,6 +14,7 @@ from bench import limits, machine, workloads
 from bench.result import Result
 from shmq.embedded import Broker
 
+WIDTH = 160
 SEGMENT_BYTES = 256 << 20
 QUEUE_FILE_BYTES = 6_000_000
 PULL_TOPIC = "BenchBatch"
@@ -104,7 +105,8 @@ def _compare(name: str, result: Result, echo: Result, copy: Result) -> None:
 
 
 def _print(settings: dict[str, str], results: list[Result]) -> None:
-    console = Console(highlight=False)
+    # Piped into a file or a report, the table keeps one line per row.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     for name, value in settings.items():
         console.print(f"{name:<10} {value}", soft_wrap=True)
     table = Table("workload", "per second", "MB/s", "p50 us", "p99 us", "p99.9 us", "compared")

@@ -12,7 +12,7 @@ from rich.table import Table
 from histogram import Histogram
 from quickstart.verify import Verdict
 
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 @dataclass(slots=True)
