@@ -26,7 +26,7 @@ class ConsumeQueues:
     def _open(self, key: tuple[QueueRef, int]) -> MappedFile:
         queue, start = key
         path = self.layout.queue_file_path(queue.topic, queue.queue_id, start)
-        return MappedFile(path, start, self._file_bytes, writable=self._writable)
+        return MappedFile(path, start, self._file_bytes, writable=self._writable, read_ahead=False)
 
     def file(self, queue: QueueRef, queue_offset: int) -> MappedFile:
         """The mapped file that holds unit `queue_offset`; FileNotFoundError when there is none."""

@@ -2,10 +2,15 @@
 
 A segment gets its disk blocks whole (`posix_fallocate`) in a folder of its own and then its name, so that a
 segment is there with its full size or not at all, and a full disk is an error here and never a SIGBUS in a
-worker. The next one is made when half of the present one is used. Freshly allocated blocks read as zeros, but
-the first sync after writing into them also has to note that they are no longer unwritten; under SYNC_FLUSH
-they are therefore overwritten with zeros some way ahead of the log's end, a piece at a time, because zeroing
-a whole segment at once stalls everybody else's sync.
+worker. The next one is made when half of the present one is used.
+
+The pages an appender will store into are then prepared some way ahead of the log's end, because a first touch
+inside the AppendLock costs everybody (seen: 4 to 18 ms whenever the kernel reads ahead in a fresh segment,
+and twice the time per byte):
+
+    ASYNC_FLUSH   the pages are brought into memory, nothing is written
+    SYNC_FLUSH    they are overwritten with zeros and synced, a piece at a time: the first sync after writing
+                  into a fresh block must also note that it is no longer unwritten
 
     ZEROED_POSITION   stored here alone: claims end at or below it, zeros are written at or above it only.
                       Without zeroing it is the end of the last segment.
@@ -19,6 +24,7 @@ here.
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import threading
 from collections.abc import Sequence
@@ -26,11 +32,13 @@ from collections.abc import Sequence
 from shmq.base import log
 from shmq.base.clock import monotonic_ms
 from shmq.base.files import fsync_folder
+from shmq.model.settings import BrokerSettings, FlushDiskType
 from shmq.shm.control_page import ControlPage
 from shmq.shm.doorbell import Doorbell
 from shmq.shm.page_layout import SEGMENT_ERROR, SEGMENT_RINGS, WRITE_POSITION, ZEROED_POSITION
 from shmq.shm.rings import ring_parked
 from shmq.shm.word import fence
+from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
 from shmq.store.segment_descriptors import SegmentDescriptors
 
@@ -46,8 +54,22 @@ ACTIVE_MS = 20
 It sleeps for good when nothing was appended since the last look.
 """
 
+WARM_STEP_BYTES = 2 << 20
+"""Page memory prepared at a time: 0.3 ms, during which no other thread of the supervisor runs."""
+
+WARM_AHEAD_BYTES = 64 << 20
+"""How far ahead of the log's end pages are brought into memory."""
+
+_POPULATE_READ = 22
+"""MADV_POPULATE_READ of Linux 5.14; `mmap` has no name for it."""
+
 _ZEROS = bytes(STEP_BYTES)
 _logger = log.get(__name__)
+
+
+def zero_ahead_bytes(settings: BrokerSettings) -> int:
+    """How far ahead to zero under these settings: only where somebody waits for each sync."""
+    return settings.zero_ahead_bytes if settings.flush_disk_type is FlushDiskType.SYNC_FLUSH else 0
 
 
 class SegmentAllocator:
@@ -72,7 +94,10 @@ class SegmentAllocator:
         self._descriptors = descriptors
         self._zero_ahead = zero_ahead_bytes
         self._allocated_end = 0
+        self._warmed = 0
+        self._warming: MappedFile | None = None
         self._seen_position = -1
+        self._can_warm = layout.segment_bytes % mmap.PAGESIZE == 0
         self._wanted = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -86,6 +111,7 @@ class SegmentAllocator:
             self._make_segment()
         if self._zero_ahead and self._zeroed < self._allocated_end:
             self._zero_step()
+        self._warm_if_due()
         self._publish_without_zeroing()
 
     def start(self) -> None:
@@ -117,6 +143,7 @@ class SegmentAllocator:
         """One bounded piece of work; return the pause in ms before the next one, None: when woken."""
         try:
             worked = self._make_segment_if_due() or self._zero_if_due()
+            warmed = not worked and self._warm_if_due()
         except OSError as error:
             self._refused(error)
             return RETRY_MS
@@ -126,6 +153,8 @@ class SegmentAllocator:
         if worked:
             fence()
             ring_parked(self._page, SEGMENT_RINGS, self._bells)
+            return 0
+        if warmed:
             return 0
         position = self._page.words[WRITE_POSITION]
         moved, self._seen_position = position != self._seen_position, position
@@ -149,6 +178,29 @@ class SegmentAllocator:
         if not self._zero_ahead or self._zeroed >= wanted:
             return False
         self._zero_step()
+        return True
+
+    def _warm_if_due(self) -> bool:
+        """Bring the next piece into memory when less than the wanted distance is there.
+
+        Purely an optimisation.
+        """
+        position = int(self._page.words[WRITE_POSITION])
+        self._warmed = max(self._warmed, position - position % WARM_STEP_BYTES)
+        wanted = min(position + WARM_AHEAD_BYTES, self._allocated_end)
+        if self._zero_ahead or not self._can_warm or self._warmed >= wanted:
+            return False
+        start = self._layout.segment_start(self._warmed)
+        size = self._layout.segment_bytes
+        if self._warming is None or self._warming.start != start:
+            self._warming = MappedFile(self._layout.segment_path(start), start, size, writable=False)
+        at = self._warmed - start
+        length = min(WARM_STEP_BYTES, size - at)
+        try:
+            self._warming.map.madvise(_POPULATE_READ, at, length)
+        except OSError:
+            self._can_warm = False
+        self._warmed += length
         return True
 
     def _publish_without_zeroing(self) -> None:

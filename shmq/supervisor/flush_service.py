@@ -15,7 +15,7 @@ from shmq.shm.page_layout import FLUSHED_POSITION, WRITE_POSITION
 from shmq.store.checkpointer import Checkpointer
 from shmq.store.flusher import Flusher
 from shmq.store.names import StoreLayout
-from shmq.store.segment_allocator import SegmentAllocator
+from shmq.store.segment_allocator import SegmentAllocator, zero_ahead_bytes
 from shmq.store.segment_descriptors import SegmentDescriptors
 
 
@@ -33,7 +33,7 @@ class FlushService:
         self._page = page
         self._descriptors = SegmentDescriptors(layout)
         self._allocator = SegmentAllocator(
-            layout, page, bells, self._descriptors, zero_ahead_bytes=settings.zero_ahead_bytes
+            layout, page, bells, self._descriptors, zero_ahead_bytes=zero_ahead_bytes(settings)
         )
         self._flusher = Flusher(layout, page, bells, self._descriptors, settings, on_wake=self._wake)
 
