@@ -193,6 +193,27 @@ class RawClient:
         return int(answer.ext["offset"])
 
 
+class BrokerMaker:
+    """Makes brokers for one test and ends those that are still there at its end, whatever happened."""
+
+    def __init__(self) -> None:
+        self._made: list[SupervisedBroker] = []
+
+    def __call__(
+        self, folder: Path, *arguments: str, environment: Mapping[str, str] | None = None, **settings: str
+    ) -> SupervisedBroker:
+        """A broker that is not started yet."""
+        broker = SupervisedBroker(folder, *arguments, environment=environment, **settings)
+        self._made.append(broker)
+        return broker
+
+    def end_all(self) -> None:
+        """Kill what a failed test left running."""
+        for broker in self._made:
+            if broker.process is not None and broker.process.poll() is None:
+                broker.kill()
+
+
 @contextlib.contextmanager
 def running_broker(folder: Path, *arguments: str, **settings: str) -> Iterator[SupervisedBroker]:
     """A started broker that is stopped at the end, whatever happens."""
@@ -200,7 +221,7 @@ def running_broker(folder: Path, *arguments: str, **settings: str) -> Iterator[S
     try:
         yield broker.start()
     finally:
-        with contextlib.suppress(AssertionError):
+        if broker.process is not None and broker.process.poll() is None:
             broker.stop()
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from shmq.base.runtime_dir import page_name
 from tests.helpers.supervised_broker import (
+    BrokerMaker,
     RawClient,
     SupervisedBroker,
     descendants,
@@ -22,6 +23,13 @@ from tests.helpers.waiting import wait_until
 
 WORKER = "shmq: worker 0 broker-t"
 COORDINATOR = "shmq: coordinator broker-t"
+
+
+@pytest.fixture
+def make() -> Iterator[BrokerMaker]:
+    maker = BrokerMaker()
+    yield maker
+    maker.end_all()
 
 
 def send_until_acknowledged(broker: SupervisedBroker, topic: str, body: bytes, limit_s: float = 15) -> None:
@@ -59,11 +67,11 @@ def fired(folder: Path) -> Callable[[], bool]:
     return lambda: bool(list((folder / "faults").iterdir()))
 
 
-def with_fault(folder: Path, fault: str, **settings: str) -> SupervisedBroker:
+def with_fault(make: BrokerMaker, folder: Path, fault: str, **settings: str) -> SupervisedBroker:
     """A broker in which one process dies or stops at a fault point, once."""
     (folder / "faults").mkdir(parents=True)
     environment = {"SHMQ_FAULTS": fault, "SHMQ_FAULTS_DIR": str(folder / "faults")}
-    return SupervisedBroker(folder, environment=environment, **settings)
+    return make(folder, environment=environment, **settings)
 
 
 def test_a_killed_worker_is_started_again_and_nothing_is_lost(tmp_path: Path) -> None:
@@ -94,17 +102,24 @@ def test_a_killed_coordinator_is_started_again_and_new_topics_work_after_it(tmp_
     "point",
     [
         "append.semaphore_taken",
-        "append.holding",
-        "journal.prepared",
         "append.units_written",
-        "journal.committed",
         "journal.maxima_stored",
-        "append.before_release",
-        "append.released",
+        *(
+            pytest.param(point, marks=pytest.mark.long)
+            for point in (
+                "append.holding",
+                "journal.prepared",
+                "journal.committed",
+                "append.before_release",
+                "append.released",
+            )
+        ),
     ],
 )
-def test_a_worker_dying_inside_an_append_is_repaired_and_the_others_go_on(tmp_path: Path, point: str) -> None:
-    broker = with_fault(tmp_path, f"{point}=kill@3").start()
+def test_a_worker_dying_inside_an_append_is_repaired_and_the_others_go_on(
+    make: BrokerMaker, tmp_path: Path, point: str
+) -> None:
+    broker = with_fault(make, tmp_path, f"{point}=kill@3").start()
     try:
         acknowledged = 0
         for n in range(8):
@@ -122,8 +137,8 @@ def test_a_worker_dying_inside_an_append_is_repaired_and_the_others_go_on(tmp_pa
         assert broker.stop() == 0
 
 
-def test_a_stopped_holder_is_found_and_killed_within_seconds(tmp_path: Path) -> None:
-    broker = with_fault(tmp_path, "append.acquired=stop@2", brokerWorkers="2").start()
+def test_a_stopped_holder_is_found_and_killed_within_seconds(make: BrokerMaker, tmp_path: Path) -> None:
+    broker = with_fault(make, tmp_path, "append.acquired=stop@2", brokerWorkers="2").start()
     try:
         send_until_acknowledged(broker, "t", b"0")
         began = time.monotonic()
@@ -137,14 +152,25 @@ def test_a_stopped_holder_is_found_and_killed_within_seconds(tmp_path: Path) -> 
         assert broker.stop() == 0
 
 
-@pytest.mark.parametrize("point", ["repair.quiesced", "repair.units_zeroed", "repair.semaphore_drained"])
-def test_a_supervisor_dying_inside_a_repair_is_repaired_by_its_successor(tmp_path: Path, point: str) -> None:
+@pytest.mark.parametrize(
+    "point",
+    [
+        "repair.units_zeroed",
+        *(
+            pytest.param(point, marks=pytest.mark.long)
+            for point in ("repair.quiesced", "repair.semaphore_drained")
+        ),
+    ],
+)
+def test_a_supervisor_dying_inside_a_repair_is_repaired_by_its_successor(
+    make: BrokerMaker, tmp_path: Path, point: str
+) -> None:
     (tmp_path / "faults").mkdir()
     environment = {
         "SHMQ_FAULTS": f"append.half_filled=kill@3,{point}=kill",
         "SHMQ_FAULTS_DIR": str(tmp_path / "faults"),
     }
-    broker = SupervisedBroker(tmp_path, environment=environment).start()
+    broker = make(tmp_path, environment=environment).start()
     children = list(broker.children().values())
     assert broker.process is not None
     acknowledged = 0
@@ -165,8 +191,10 @@ def test_a_supervisor_dying_inside_a_repair_is_repaired_by_its_successor(tmp_pat
         assert broker.stop() == 0
 
 
-def test_children_of_a_killed_supervisor_leave_and_the_restart_continues(tmp_path: Path) -> None:
-    broker = SupervisedBroker(tmp_path).start()
+def test_children_of_a_killed_supervisor_leave_and_the_restart_continues(
+    make: BrokerMaker, tmp_path: Path
+) -> None:
+    broker = make(tmp_path).start()
     for n in range(20):
         send_until_acknowledged(broker, "t", b"%d" % n)
     below = descendants(broker.pid)
@@ -185,8 +213,10 @@ def test_children_of_a_killed_supervisor_leave_and_the_restart_continues(tmp_pat
     assert not [one for one in shared_objects() if name in one]
 
 
-def test_a_stopped_child_of_a_killed_supervisor_is_killed_by_the_next(tmp_path: Path) -> None:
-    broker = SupervisedBroker(tmp_path).start()
+def test_a_stopped_child_of_a_killed_supervisor_is_killed_by_the_next(
+    make: BrokerMaker, tmp_path: Path
+) -> None:
+    broker = make(tmp_path).start()
     send_until_acknowledged(broker, "t", b"1")
     stopped = broker.children()[WORKER]
     os.kill(stopped, signal.SIGSTOP)
@@ -201,8 +231,8 @@ def test_a_stopped_child_of_a_killed_supervisor_is_killed_by_the_next(tmp_path: 
         assert broker.stop() == 0
 
 
-def test_a_page_lost_with_the_processes_is_made_again_from_the_log(tmp_path: Path) -> None:
-    broker = SupervisedBroker(tmp_path).start()
+def test_a_page_lost_with_the_processes_is_made_again_from_the_log(make: BrokerMaker, tmp_path: Path) -> None:
+    broker = make(tmp_path).start()
     for n in range(20):
         send_until_acknowledged(broker, "t", b"%d" % n)
     name = page_name(Path(broker.places["store"])).lstrip("/")
@@ -218,8 +248,8 @@ def test_a_page_lost_with_the_processes_is_made_again_from_the_log(tmp_path: Pat
         assert broker.stop() == 0
 
 
-def test_a_child_that_cannot_boot_is_not_started_in_a_circle(tmp_path: Path) -> None:
-    broker = SupervisedBroker(tmp_path, environment={"SHMQ_FAULTS": "child.before_go=exit"})
+def test_a_child_that_cannot_boot_is_not_started_in_a_circle(make: BrokerMaker, tmp_path: Path) -> None:
+    broker = make(tmp_path, environment={"SHMQ_FAULTS": "child.before_go=exit"})
     process = broker.launch()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1

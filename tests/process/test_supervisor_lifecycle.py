@@ -17,6 +17,7 @@ from shmq.base.runtime_dir import page_name
 from shmq.protocol.codes import RequestCode
 from shmq.shm.control_page import ControlPage
 from tests.helpers.supervised_broker import (
+    BrokerMaker,
     SupervisedBroker,
     descendants,
     process_title,
@@ -24,6 +25,13 @@ from tests.helpers.supervised_broker import (
     shared_objects,
 )
 from tests.helpers.waiting import wait_until
+
+
+@pytest.fixture
+def make() -> Iterator[BrokerMaker]:
+    maker = BrokerMaker()
+    yield maker
+    maker.end_all()
 
 
 @pytest.fixture
@@ -44,8 +52,10 @@ def names_of(store: Path) -> set[str]:
     return {one for one in shared_objects() if name in one}
 
 
-def test_it_serves_on_every_front_and_stops_within_five_seconds_leaving_nothing(folder: Path) -> None:
-    broker = SupervisedBroker(folder).start()
+def test_it_serves_on_every_front_and_stops_within_five_seconds_leaving_nothing(
+    make: BrokerMaker, folder: Path
+) -> None:
+    broker = make(folder).start()
     store = Path(broker.places["store"])
     with broker.connect() as unix, broker.connect(tcp=True) as tcp:
         assert unix.send("first", b"over unix").code == 0
@@ -77,8 +87,8 @@ def test_process_titles_say_who_is_who(broker: SupervisedBroker) -> None:
     }
 
 
-def test_a_clean_restart_continues(folder: Path) -> None:
-    broker = SupervisedBroker(folder).start()
+def test_a_clean_restart_continues(make: BrokerMaker, folder: Path) -> None:
+    broker = make(folder).start()
     with broker.connect() as client:
         for n in range(10):
             assert client.send("kept", b"%d" % n).code == 0
@@ -137,10 +147,12 @@ def test_two_brokers_of_one_host_have_their_own_names_stores_and_share_a_name_se
 
 
 @pytest.mark.parametrize("key", ["listenPort", "namesrvPort"])
-def test_a_port_held_by_another_process_is_an_error_naming_its_pid(folder: Path, key: str) -> None:
+def test_a_port_held_by_another_process_is_an_error_naming_its_pid(
+    make: BrokerMaker, folder: Path, key: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        broker = SupervisedBroker(folder, **{key: port})
+        broker = make(folder, **{key: port})
         process = broker.launch()
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
@@ -150,8 +162,10 @@ def test_a_port_held_by_another_process_is_an_error_naming_its_pid(folder: Path,
     assert not names_of(folder / "store")
 
 
-def test_a_store_in_use_is_refused_naming_the_holder_and_left_alone(broker: SupervisedBroker) -> None:
-    second = SupervisedBroker(broker.folder, brokerName="other")
+def test_a_store_in_use_is_refused_naming_the_holder_and_left_alone(
+    make: BrokerMaker, broker: SupervisedBroker
+) -> None:
+    second = make(broker.folder, brokerName="other")
     process = second.launch()
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
@@ -160,8 +174,8 @@ def test_a_store_in_use_is_refused_naming_the_holder_and_left_alone(broker: Supe
         assert client.send("still", b"alive").code == 0
 
 
-def test_a_broker_name_in_use_is_refused(broker: SupervisedBroker, tmp_path: Path) -> None:
-    second = SupervisedBroker(tmp_path / "second", runtimeDir=broker.settings["runtimeDir"])
+def test_a_broker_name_in_use_is_refused(make: BrokerMaker, broker: SupervisedBroker, tmp_path: Path) -> None:
+    second = make(tmp_path / "second", runtimeDir=broker.settings["runtimeDir"])
     process = second.launch()
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
@@ -179,8 +193,8 @@ def test_a_dead_socket_file_is_replaced(folder: Path) -> None:
         assert client.send("t", b"x").code == 0
 
 
-def test_wrong_settings_end_with_status_78_and_one_line(folder: Path) -> None:
-    broker = SupervisedBroker(folder, brokerRole="SLAVE")
+def test_wrong_settings_end_with_status_78_and_one_line(make: BrokerMaker, folder: Path) -> None:
+    broker = make(folder, brokerRole="SLAVE")
     process = broker.launch()
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 78
@@ -189,8 +203,8 @@ def test_wrong_settings_end_with_status_78_and_one_line(folder: Path) -> None:
     assert not (folder / "store").exists()
 
 
-def test_a_second_stop_signal_does_not_wait_for_a_stopped_worker(folder: Path) -> None:
-    broker = SupervisedBroker(folder).start()
+def test_a_second_stop_signal_does_not_wait_for_a_stopped_worker(make: BrokerMaker, folder: Path) -> None:
+    broker = make(folder).start()
     worker = broker.children()["shmq: worker 1 broker-t"]
     os.kill(worker, signal.SIGSTOP)
     assert broker.process is not None
@@ -203,8 +217,10 @@ def test_a_second_stop_signal_does_not_wait_for_a_stopped_worker(folder: Path) -
     assert not names_of(Path(broker.places["store"]))
 
 
-def test_a_worker_that_does_not_leave_is_killed_and_the_stop_stays_within_five_seconds(folder: Path) -> None:
-    broker = SupervisedBroker(folder).start()
+def test_a_worker_that_does_not_leave_is_killed_and_the_stop_stays_within_five_seconds(
+    make: BrokerMaker, folder: Path
+) -> None:
+    broker = make(folder).start()
     os.kill(broker.children()["shmq: worker 0 broker-t"], signal.SIGSTOP)
     began = time.monotonic()
     assert broker.stop() == 0
@@ -213,7 +229,7 @@ def test_a_worker_that_does_not_leave_is_killed_and_the_stop_stays_within_five_s
     assert not (Path(broker.places["store"]) / "abort").exists()
 
 
-def test_it_works_where_the_host_name_does_not_resolve(folder: Path) -> None:
+def test_it_works_where_the_host_name_does_not_resolve(make: BrokerMaker, folder: Path) -> None:
     unshare = subprocess.run(
         ["unshare", "--uts", "--map-root-user", "hostname", "no-such-host.invalid"],
         capture_output=True,
@@ -221,7 +237,7 @@ def test_it_works_where_the_host_name_does_not_resolve(folder: Path) -> None:
     )
     if unshare.returncode:
         pytest.skip(f"no name space of our own: {unshare.stderr.decode().strip()}")
-    broker = SupervisedBroker(folder)
+    broker = make(folder)
     process = subprocess.Popen(
         [
             "unshare",
@@ -246,8 +262,8 @@ def test_it_works_where_the_host_name_does_not_resolve(folder: Path) -> None:
         process.communicate(timeout=10)
 
 
-def test_unknown_keys_are_one_warning_line_each(folder: Path) -> None:
-    broker = SupervisedBroker(folder, noSuchKey="1")
+def test_unknown_keys_are_one_warning_line_each(make: BrokerMaker, folder: Path) -> None:
+    broker = make(folder, noSuchKey="1")
     process = broker.launch()
     assert process.stdout is not None
     assert process.stdout.readline().startswith(b"shmq-broker ready ")
@@ -258,9 +274,9 @@ def test_unknown_keys_are_one_warning_line_each(folder: Path) -> None:
     ]
 
 
-def test_shmq_shutdown_stops_the_named_broker(folder: Path) -> None:
+def test_shmq_shutdown_stops_the_named_broker(make: BrokerMaker, folder: Path) -> None:
     name = f"broker-{os.getpid()}"
-    broker = SupervisedBroker(folder, brokerName=name).start()
+    broker = make(folder, brokerName=name).start()
     shutdown = [sys.executable, "-m", "shmq.supervisor.shutdown", "broker"]
     missing = subprocess.run([*shutdown, "nobody"], capture_output=True, text=True, check=False)
     assert missing.returncode == 1

@@ -27,7 +27,7 @@ from shmq.supervisor.fork_server import Inherited
 
 
 def _report(fd: int, inherited: Inherited) -> None:
-    """In the child: tell what is imported, whether a script was run as main, and how many threads there are."""
+    """In the child: what is imported, whether a script was run as main, how many threads there are."""
     names = [name for name in ("numpy", "shmq.worker.main") if name in sys.modules]
     main_is_a_script = hasattr(sys.modules["__main__"], "__file__")
     words = [*names, str(main_is_a_script), str(len(os.listdir("/proc/self/task")))]
