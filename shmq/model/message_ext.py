@@ -85,7 +85,9 @@ class MessageExt:
     def stored_body(self) -> memoryview:
         """The body as stored."""
         fields = self._fields
-        return memoryview(self._record)[fields.body_at : fields.body_at + fields.body_length]
+        record = self._record
+        view = record if type(record) is memoryview else memoryview(record)
+        return view[fields.body_at : fields.body_at + fields.body_length]
 
     def body_crc_ok(self) -> bool:
         """Tell whether the stored body still has the CRC-32 it was stored with."""

@@ -19,6 +19,7 @@ from shmq.base.errors import InvalidParameter
 from shmq.model.host import HOST_V4_BYTES, HOST_V6_BYTES
 
 _OFFSET = struct.Struct(">q")
+_HEX = [f"{byte:02X}" for byte in range(256)]
 _OFFSET_ID_LENGTHS = (2 * (HOST_V4_BYTES + 8), 2 * (HOST_V6_BYTES + 8))
 
 
@@ -69,42 +70,52 @@ class UniqueKeys:
     millisecond.
     """
 
-    __slots__ = ("_base_ms", "_count", "_limit_ms", "_prefix")
+    __slots__ = ("_base_ms", "_count", "_current", "_limit_ms", "_prefix")
 
     def __init__(self) -> None:
         """Anchor the clock and choose a salt."""
+        self._count = itertools.count()
         self.anchor()
 
     def anchor(self) -> None:
-        """Start anew: fresh salt, time counted from the first of this month (local time, as RocketMQ's
-        tools read it).
+        """Start anew: fresh salt, time counted from the first of this month (local time, as tools read it).
 
-        Called at first use, after a fork and when a new month begins. Replaced in one step as seen by other
-        threads: the prefix changes first, so an id of mixed parts still has a salt used once.
+        Called at first use, after a fork and when a new month begins. Other threads see the change as one
+        step: the text of salt and time is replaced whole.
         """
         now = datetime.now()
         month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         next_month = month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
-        monotonic_ms = time.monotonic_ns() // 1_000_000
+        now_ms = time.monotonic_ns() // 1_000_000
         since_month_ms = int((now - month).total_seconds() * 1000)
         self._prefix = f"{_own_address().hex()}{os.getpid() & 0xFFFF:04x}{secrets.token_hex(4)}".upper()
-        self._base_ms = monotonic_ms - since_month_ms
+        self._base_ms = now_ms - since_month_ms
         self._limit_ms = self._base_ms + int((next_month - month).total_seconds() * 1000)
-        self._count = itertools.count()
+        self._current = (now_ms, f"{self._prefix}{since_month_ms:08X}")
 
     def next(self) -> str:
         """Return one new key."""
         now_ms = time.monotonic_ns() // 1_000_000
+        current_ms, start = self._current
+        if now_ms != current_ms:
+            start = self._start_at(now_ms)
+        index = next(self._count)
+        return start + _HEX[index >> 8 & 0xFF] + _HEX[index & 0xFF]
+
+    def _start_at(self, now_ms: int) -> str:
+        """Return the 28 characters all keys of this millisecond begin with, and keep them for the next
+        key."""
         if now_ms >= self._limit_ms:
             self.anchor()
-        return f"{self._prefix}{now_ms - self._base_ms:08X}{next(self._count) & 0xFFFF:04X}"
+            return self._current[1]
+        start = f"{self._prefix}{now_ms - self._base_ms:08X}"
+        self._current = (now_ms, start)
+        return start
 
     def block(self) -> KeyBlock:
         """Return a new block of keys for one batch."""
-        now_ms = time.monotonic_ns() // 1_000_000
-        if now_ms >= self._limit_ms:
-            self.anchor()
-        return KeyBlock(f"{self._prefix[:-8]}{secrets.token_hex(4).upper()}{now_ms - self._base_ms:08X}")
+        start = self._start_at(time.monotonic_ns() // 1_000_000)
+        return KeyBlock(f"{start[:12]}{secrets.token_hex(4).upper()}{start[20:]}")
 
 
 def _own_address() -> bytes:
@@ -126,7 +137,7 @@ _keys: UniqueKeys | None = None
 
 def unique_key() -> str:
     """Return one new UNIQ_KEY value; safe from any thread and after a fork."""
-    return _own_keys().next()
+    return (_keys or _own_keys()).next()
 
 
 def unique_key_block() -> KeyBlock:

@@ -31,6 +31,7 @@ from typing import NamedTuple
 from shmq.base.checksum import body_crc
 from shmq.base.errors import MessageIllegal
 from shmq.model.host import HOST_V4_BYTES, HOST_V6_BYTES, UNIX_HOST
+from shmq.model.properties import PROPERTIES_BYTES_MAX
 from shmq.model.sys_flag import BORN_HOST_V6, STORE_HOST_V6
 
 Buffer = bytes | bytearray | memoryview
@@ -76,6 +77,13 @@ _PREFIXES = {
     for store in (HOST_V4_BYTES, HOST_V6_BYTES)
 }
 _PREFIX_V4 = _PREFIXES[HOST_V4_BYTES, HOST_V4_BYTES]
+_HOST_FLAGS = BORN_HOST_V6 | STORE_HOST_V6
+_PREFIXES_BY_FLAGS = {
+    0: _PREFIX_V4,
+    BORN_HOST_V6: _PREFIXES[HOST_V6_BYTES, HOST_V4_BYTES],
+    STORE_HOST_V6: _PREFIXES[HOST_V4_BYTES, HOST_V6_BYTES],
+    _HOST_FLAGS: _PREFIXES[HOST_V6_BYTES, HOST_V6_BYTES],
+}
 _TOPIC_LENGTH_V1 = [bytes((length,)) for length in range(TOPIC_LENGTH_V1_MAX + 1)]
 assert _PREFIX_V4.size == BODY_AT
 
@@ -175,6 +183,9 @@ class RecordFields(NamedTuple):
         return self.properties_at + self.properties_length
 
 
+_make_fields = RecordFields._make
+
+
 def parse_record(buffer: Buffer, position: int = 0, end: int | None = None) -> RecordFields:
     """Take a record apart without copying its variable parts; ``MessageIllegal`` when it does not hold
     together.
@@ -185,34 +196,38 @@ def parse_record(buffer: Buffer, position: int = 0, end: int | None = None) -> R
     limit = len(buffer) if end is None else end
     if limit - position < RECORD_OVERHEAD_V1:
         raise MessageIllegal(f"{limit - position} bytes left: too few for a record")
-    size, magic = _SIZE_AND_MAGIC.unpack_from(buffer, position)
-    if magic not in (MAGIC_V1, MAGIC_V2):
-        raise MessageIllegal(f"magic {magic & 0xFFFFFFFF:08X} is no record's")
-    if size < RECORD_OVERHEAD_V1 or size > limit - position:
-        raise MessageIllegal(f"record size {size} does not fit the {limit - position} bytes left")
-    flags = buffer[position + SYS_FLAG_AT + 3]
-    prefix = _PREFIXES[
-        HOST_V6_BYTES if flags & BORN_HOST_V6 else HOST_V4_BYTES,
-        HOST_V6_BYTES if flags & STORE_HOST_V6 else HOST_V4_BYTES,
-    ]
-    topic_length_bytes = 1 if magic == MAGIC_V1 else 2
-    record_end = position + size
-    if prefix.size + topic_length_bytes + 2 > size:
-        raise MessageIllegal(f"record size {size} is too small for its hosts")
+    flags = buffer[position + SYS_FLAG_AT + 3] & _HOST_FLAGS
+    prefix = _PREFIXES_BY_FLAGS[flags] if flags else _PREFIX_V4
+    if flags and prefix.size + 3 > limit - position:
+        raise MessageIllegal(f"{limit - position} bytes left: too few for a record with IPv6 hosts")
     head = prefix.unpack_from(buffer, position)
-    body_length = head[-1]
+    size, magic = head[0], head[1]
+    if magic == MAGIC_V1:
+        topic_length_bytes = 1
+    elif magic == MAGIC_V2:
+        topic_length_bytes = 2
+    else:
+        raise MessageIllegal(f"magic {magic & 0xFFFFFFFF:08X} is no record's")
+    if size > limit - position:
+        raise MessageIllegal(f"record size {size} does not fit the {limit - position} bytes left")
+    record_end = position + size
+    body_length = head[14]
     body_at = position + prefix.size
     topic_at = body_at + body_length + topic_length_bytes
     if body_length < 0 or topic_at + 2 > record_end:
         raise MessageIllegal(f"body length {body_length} does not fit a record of {size} bytes")
-    topic_length = buffer[topic_at - 1] if magic == MAGIC_V1 else _U16.unpack_from(buffer, topic_at - 2)[0]
+    topic_length = buffer[topic_at - 1]
+    if topic_length_bytes == 2:
+        topic_length |= buffer[topic_at - 2] << 8
+    elif topic_length > TOPIC_LENGTH_V1_MAX:
+        raise MessageIllegal(f"topic length {topic_length} is over {TOPIC_LENGTH_V1_MAX}")
     properties_at = topic_at + topic_length + 2
-    if properties_at > record_end or (magic == MAGIC_V1 and topic_length > TOPIC_LENGTH_V1_MAX):
+    if properties_at > record_end:
         raise MessageIllegal(f"topic length {topic_length} does not fit a record of {size} bytes")
-    properties_length = _U16.unpack_from(buffer, properties_at - 2)[0]
-    if properties_length > 32767 or properties_at + properties_length != record_end:
+    properties_length = buffer[properties_at - 2] << 8 | buffer[properties_at - 1]
+    if properties_length > PROPERTIES_BYTES_MAX or properties_at + properties_length != record_end:
         raise MessageIllegal(f"properties length {properties_length} does not end a record of {size} bytes")
-    return RecordFields._make((*head, body_at, topic_at, topic_length, properties_at, properties_length))
+    return _make_fields((*head, body_at, topic_at, topic_length, properties_at, properties_length))
 
 
 def check_record(buffer: Buffer, position: int, end: int, *, check_crc: bool = True) -> int:
@@ -229,9 +244,9 @@ def check_record(buffer: Buffer, position: int, end: int, *, check_crc: bool = T
     except MessageIllegal:
         return -1
     if check_crc and fields.body_length:
-        with memoryview(buffer)[fields.body_at : fields.body_at + fields.body_length] as body:
-            if body_crc(body) != fields.body_crc:
-                return -1
+        body = memoryview(buffer)[fields.body_at : fields.body_at + fields.body_length]
+        if body_crc(body) != fields.body_crc:
+            return -1
     return fields.size
 
 

@@ -2,7 +2,7 @@
 
     offset 0    i64  physical offset of the record      big-endian, 20 bytes, unit k of a queue at byte 20*k
     offset 8    i32  record size in bytes
-    offset 12   i64  tags code: Java hash of TAGS, sign-extended; 0 without a tag; delivery time (ms) if delayed
+    offset 12   i64  tags code: Java hash of TAGS, sign-extended; 0 without a tag; time of delivery if delayed
 
 The numpy type of the same layout is ``UNIT_DTYPE`` in ``unit_array``, apart so that processes without numpy
 can import this page.

@@ -80,5 +80,6 @@ def test_a_new_month_starts_a_new_salt(monkeypatch):
     keys = UniqueKeys()
     before = keys.next()
     keys._limit_ms = 0
+    keys._current = (0, "")
     after = keys.next()
     assert before[12:20] != after[12:20]
