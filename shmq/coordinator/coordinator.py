@@ -34,7 +34,7 @@ from shmq.coordinator.duty import DutyCycle
 from shmq.coordinator.forwarding import Forwarding
 from shmq.coordinator.grants import GrantServer
 from shmq.coordinator.internal_server import InternalServer
-from shmq.coordinator.registration import SECOND_MS, Registration
+from shmq.coordinator.registration import Registration
 from shmq.coordinator.services import ClientExpiry, OffsetExport, StatsSampling
 from shmq.coordinator.settling import Settling
 from shmq.coordinator.worker_links import WorkerLinks
@@ -170,7 +170,8 @@ class Coordinator:
             )
         self.index = IndexBuilder(self.store.layout, self.boot.settings, self.page)
         self.duty.add("registration", self.registration)
-        self.duty.add("offsets", OffsetExport(self.offsets, self.settings), SECOND_MS)
+        export_ms = self.settings.now.flush_consumer_offset_interval
+        self.duty.add("offsets", OffsetExport(self.offsets, self.settings), export_ms)
         self.duty.add("statistics", StatsSampling(self.stats, self.clock))
         expiry = ClientExpiry(self.clients, self.locks, self.forwarding, self.settings, self.clock)
         self.duty.add("expiry", expiry)
