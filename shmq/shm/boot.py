@@ -1,9 +1,9 @@
 """What the supervisor hands to a child it starts: who it is, and which descriptors it inherits.
 
 Made by the supervisor (`supervisor/children.py`), pickled for the child, read by `worker.main.run(boot)` and
-`coordinator.main.run(boot)`. Every `*_fd` is a descriptor number of the process that holds the object: the child's
-first code renumbers it (`renumbered`). -1 stands for "there is none". It stands in this layer so that worker and
-coordinator need not import the supervisor.
+`coordinator.main.run(boot)`. Every `*_fd` is a descriptor number of the process that holds the object; the
+child's first code renumbers it (`renumbered`). -1 stands for "there is none". It stands in this layer so
+that worker and coordinator need not import the supervisor.
 """
 
 from __future__ import annotations

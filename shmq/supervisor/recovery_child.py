@@ -8,6 +8,7 @@ start begins anew: recovery may be repeated from any point.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import selectors
 import signal
@@ -15,11 +16,16 @@ import sys
 from pathlib import Path
 
 from shmq.base import log
+from shmq.base.clock import monotonic_ms
 from shmq.base.errors import ConfigFault, ShmqError, StoreDamaged, Unavailable
 from shmq.model.settings import BrokerSettings
 from shmq.supervisor.child import leave_with_parent
 from shmq.supervisor.children import exit_text
 from shmq.supervisor.fork_server import CONTEXT, Inherited, leave_no_trace_in_child, nothing_as_main
+
+PROGRESS_MS = 1000
+
+_logger = log.get("shmq.recovery")
 
 _FAULTS: dict[str, type[ShmqError]] = {
     kind.__name__: kind for kind in (ConfigFault, StoreDamaged, Unavailable)
@@ -37,7 +43,7 @@ def recover_in_child(
     try:
         process = CONTEXT.Process(
             target=_main,
-            args=(root, settings, adopt, log_dir, result_write, Inherited.of((result_write,))),
+            args=(root, settings, adopt, os.getpid(), log_dir, result_write, Inherited.of((result_write,))),
             name=f"shmq: recovery {settings.broker_name}",
         )
         with nothing_as_main():
@@ -66,10 +72,32 @@ def recover_in_child(
         raise _FAULTS.get(answer["fault"], StoreDamaged)(answer["reason"])
 
 
+class _ProgressLog:
+    """Log how far recovery is, at most once a second; called by it as it walks the log."""
+
+    def __init__(self) -> None:
+        self._next_ms = monotonic_ms() + PROGRESS_MS
+
+    def __call__(self, records: int, known_flushed: int, position: int) -> None:
+        """`records` are checked, the walk is at `position`; below `known_flushed` nothing may be cut."""
+        now_ms = monotonic_ms()
+        if now_ms >= self._next_ms:
+            self._next_ms = now_ms + PROGRESS_MS
+            log.event(
+                _logger,
+                logging.INFO,
+                "recovering",
+                records=records,
+                position=position,
+                known_flushed=known_flushed,
+            )
+
+
 def _main(
     root: Path,
     settings: BrokerSettings,
     adopt: bool,
+    owner_pid: int,
     log_dir: Path | None,
     result_fd: int,
     inherited: Inherited,
@@ -87,7 +115,7 @@ def _main(
 
     answer: dict[str, str | None] = {"fault": None, "reason": None}
     try:
-        open_or_recover(root, settings, adopt)
+        open_or_recover(root, settings, adopt, owner_pid=owner_pid, progress=_ProgressLog())
     except ShmqError as fault:
         answer = {"fault": type(fault).__name__, "reason": str(fault)}
     os.write(result_fd, json.dumps(answer).encode())
