@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shmq import __version__
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -28,7 +26,7 @@ class Options:
         return self.arguments + ([f"namesrvAddr={self.namesrv}"] if self.namesrv is not None else [])
 
 
-def parse_options(program: str, description: str, arguments: Sequence[str] | None) -> Options:
+def parse_options(program: str, description: str, version: str, arguments: Sequence[str] | None) -> Options:
     """Read a command line; argparse ends the process with status 2 on a wrong one, with 0 after `--help`."""
     parser = argparse.ArgumentParser(prog=program, description=description)
     parser.add_argument("-c", "--configFile", metavar="FILE", type=Path, help="RocketMQ properties file")
@@ -43,7 +41,7 @@ def parse_options(program: str, description: str, arguments: Sequence[str] | Non
         )
     parser.add_argument("-p", "--printConfigItem", action="store_true", help="print every setting and leave")
     parser.add_argument("-m", "--printImportantConfig", action="store_true", help="print the important ones")
-    parser.add_argument("--version", action="version", version=f"{program} {__version__}")
+    parser.add_argument("--version", action="version", version=f"{program} {version}")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings; they win over the file")
     given = parser.parse_args(arguments)
     return Options(

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import setproctitle
 
+from shmq import __version__
 from shmq.base import log, runtime_dir
 from shmq.base.errors import ConfigFault, ShmqError
 from shmq.base.options import parse_options
@@ -35,7 +36,9 @@ _logger = log.get("shmq.naming")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `shmq-namesrv`; returns the exit status."""
-    options = parse_options("shmq-namesrv", "A RocketMQ-compatible name server for one host.", arguments)
+    options = parse_options(
+        "shmq-namesrv", "A RocketMQ-compatible name server for one host.", __version__, arguments
+    )
     try:
         loaded = load_settings(NamesrvSettings, options.file, options.arguments)
         for warning in loaded.warnings:

@@ -11,6 +11,7 @@ import resource
 import sys
 from collections.abc import Sequence
 
+from shmq import __version__
 from shmq.base.errors import ConfigFault, ShmqError
 from shmq.base.options import parse_options
 from shmq.base.runtime_dir import make_runtime_dir
@@ -24,7 +25,7 @@ _DESCRIPTION = "A RocketMQ-compatible message broker for one Linux host."
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `shmq-broker`; returns the exit status."""
-    options = parse_options("shmq-broker", _DESCRIPTION, arguments)
+    options = parse_options("shmq-broker", _DESCRIPTION, __version__, arguments)
     try:
         loaded = load_settings(BrokerSettings, options.file, options.settings_arguments)
         for warning in loaded.warnings:
