@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,8 +48,11 @@ def sent(broker: Broker) -> list[SendResult]:
 
 
 @pytest.fixture
-def admin(broker: Broker, capsys: pytest.CaptureFixture[str]) -> Admin:
+def admin(
+    broker: Broker, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Admin:
     """Runs a command line against the broker and returns what it printed; fails on another exit code."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # takes the bodies that queries write
 
     def run(*args: str, code: ExitCode = ExitCode.OK) -> str:
         capsys.readouterr()
@@ -244,7 +249,7 @@ def test_store_check_finds_a_running_store_whole(
     assert item["controlPage"] is True
 
 
-def test_store_check_refuses_what_is_no_store(admin: Admin, tmp_path: Any) -> None:
+def test_store_check_refuses_what_is_no_store(admin: Admin, tmp_path: Path) -> None:
     admin("storeCheck", str(tmp_path), code=ExitCode.NOT_FOUND)
 
 

@@ -1,27 +1,29 @@
 """What ./tools/test does: lint, types, layers, tests, and a look at what the tests left behind.
 
 Every step runs even when an earlier one failed; the last lines say which did. The tests get a temporary
-folder and a marked environment of their own, so that a process, an IPC object or a store that outlives them
-is seen and makes the run fail, while other brokers of the same machine are left out of it.
+folder of their own, and this process adopts what their processes leave behind, so that a process, an IPC
+object or a store that outlives them makes the run fail, while other brokers of the machine stay out of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-BIN = Path(sys.executable).parent
-RUN_MARK = "SHMQ_TEST_RUN"
-"""Environment variable that every process started by this run inherits."""
+import psutil
 
+BIN = Path(sys.executable).parent
+PR_SET_CHILD_SUBREAPER = 36
 PYTEST_FOLDER = "pytest"
 
 
@@ -75,18 +77,18 @@ def _run(tool: str, *args: str, env: dict[str, str] | None = None) -> bool:
 
 def _tests(options: argparse.Namespace) -> bool:
     """Run pytest in a folder of its own, then report everything that is still there."""
-    mark = uuid.uuid4().hex
+    _adopt_orphans()
     # A short path: Unix socket paths under it must stay below 108 bytes.
     folder = Path(tempfile.mkdtemp(prefix="st-", dir="/tmp"))
-    before = _ipc_objects()
-    env = {**os.environ, RUN_MARK: mark, "TMPDIR": str(folder)}
+    before, folders_before = _ipc_objects(), _broker_folders()
+    env = {**os.environ, "TMPDIR": str(folder)}
     args = [f"--basetemp={folder / PYTEST_FOLDER}"]
     if options.long:
         args.append("--long")
     if not options.serial:
         args += ["-n", str(options.processes), "--dist", "loadgroup"]
     passed = _run("pytest", *args, *options.pytest_args, env=env)
-    leftovers = _leftovers(mark, folder, before)
+    leftovers = _leftovers(folder, before, folders_before)
     for line in leftovers:
         print(f"LEFT BEHIND: {line}")
     if passed and not leftovers:
@@ -96,31 +98,60 @@ def _tests(options: argparse.Namespace) -> bool:
     return passed and not leftovers
 
 
-def _leftovers(mark: str, folder: Path, ipc_before: set[str]) -> list[str]:
-    """Processes with this run's mark, IPC objects that nobody maps, files outside pytest's own folder."""
+def _leftovers(folder: Path, ipc_before: set[str], folders_before: set[Path]) -> list[str]:
+    """Processes of this run (ended here), IPC objects that nobody maps, files outside pytest's own folder."""
     deadline = time.monotonic() + 5
-    while (processes := _marked_processes(mark)) and time.monotonic() < deadline:
+    while (processes := _orphans()) and time.monotonic() < deadline:
         time.sleep(0.1)  # a process may be on its way out
-    found = [f"process {pid}: {command}" for pid, command in processes]
+    found = [f"process {process.pid}: {_command(process)}" for process in processes]
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
     fresh = _ipc_objects() - ipc_before
     mapped = _mapped_ipc_objects()
     found += [f"/dev/shm/{name}" for name in sorted(fresh - mapped)]
-    found += [f"{path}" for path in sorted(folder.iterdir()) if path.name not in (PYTEST_FOLDER,)]
+    found += [str(path) for path in sorted(folder.iterdir()) if path.name != PYTEST_FOLDER]
+    found += [str(path) for path in sorted(_broker_folders() - folders_before) if not _is_used(path)]
     return found
 
 
-def _marked_processes(mark: str) -> list[tuple[int, str]]:
-    needle = f"{RUN_MARK}={mark}".encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if needle in (entry / "environ").read_bytes():
-                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    found.append((int(entry.name), command.strip()))
-            except OSError:
-                continue  # gone, or another user's
-    return found
+def _broker_folders() -> set[Path]:
+    """Folders of embedded brokers: in /tmp whatever TMPDIR says, because socket paths must be short."""
+    return {path for path in Path("/tmp").glob("shmq-*") if re.fullmatch(r"shmq-[a-z0-9_]{8}", path.name)}
+
+
+def _is_used(folder: Path) -> bool:
+    """Whether a process that lives names the folder: then it is another run's."""
+    needle = os.fsencode(folder)
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if needle in command.read_bytes():
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends: then none can get out of sight."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def _orphans() -> list[psutil.Process]:
+    """Descendants that still run; those that ended are reaped."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    return psutil.Process().children(recursive=True)
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return "(gone meanwhile)"
 
 
 def _ipc_objects() -> set[str]:
