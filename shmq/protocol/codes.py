@@ -118,7 +118,6 @@ class RequestCode(IntEnum):
     SEND_LOG_BATCH = 30001
     GRANT_READER = 30002
     GRANT_FILES = 30003
-    WAIT_QUEUES = 30004
 
 
 class ResponseCode(IntEnum):
