@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from shmq.base.runtime_dir import page_name
 from shmq.model.message_queue import MessageQueue
 from shmq.model.subscription import build_subscription
 from shmq.protocol import fastjson
@@ -177,4 +178,25 @@ def test_a_topic_deleted_under_its_senders_never_gives_an_offset_twice(
     passing = (ResponseCode.TOPIC_NOT_EXIST, ResponseCode.SYSTEM_BUSY, ResponseCode.SERVICE_NOT_AVAILABLE)
     assert [answer for answer in refused if answer.code not in passing] == []
     assert broker.stop() == 0
+    assert list(check_store(tmp_path / "store")) == []
+
+
+def test_a_topic_made_again_goes_on_even_when_the_page_is_lost(tmp_path: Path) -> None:
+    with running_broker(tmp_path) as broker:
+        with broker.connect() as client:
+            send_some(client, 5)
+            assert client.ask(RequestCode.DELETE_TOPIC_IN_BROKER, {"topic": "t"}).code == 0
+            send_some(client, 3)
+            assert client.max_offset("t") == 8
+            assert client.ask(RequestCode.DELETE_TOPIC_IN_BROKER, {"topic": "t"}).code == 0
+        broker.kill()
+    name = page_name(tmp_path / "store").removeprefix("/")
+    for path in Path("/dev/shm").glob(f"*{name}*"):
+        path.unlink()
+    with running_broker(tmp_path) as broker, broker.connect() as client:
+        send_some(client, 2)
+        assert client.max_offset("t") == 10
+        found = pull(client, 0)
+        assert (found.code, next_offset(found)) == (ResponseCode.PULL_OFFSET_MOVED, 8)
+        assert broker.stop() == 0
     assert list(check_store(tmp_path / "store")) == []
