@@ -1,0 +1,115 @@
+"""AppendMaps: the maps and disk blocks that appends of one process may store into, made outside the lock.
+
+Inside the AppendLock nothing is opened or allocated, only looked up here; what is not here ends the claim in
+front of the request that needs it, and `make_ready` gets it before the next try. One thread of one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from shmq.base.errors import QueueGone, ShmqError
+from shmq.model.unit import UNIT_BYTES
+from shmq.shm.control_page import ControlPage
+from shmq.shm.page_layout import WRITE_POSITION, ZEROED_POSITION
+from shmq.shm.queue_table import QueueRef, QueueTable
+from shmq.store.append_request import AppendRequest
+from shmq.store.commit_log import CommitLog
+from shmq.store.consume_queue import make_room
+from shmq.store.consume_queues import ConsumeQueues
+from shmq.store.mapped_file import MappedFile
+
+UNIT_FILES_MAX = 512
+"""Files remembered here beside the least-recently-used set; then all are forgotten and looked up again."""
+
+
+class AppendMaps:
+    """What is ready to be stored into."""
+
+    def __init__(self, page: ControlPage, table: QueueTable, log: CommitLog, queues: ConsumeQueues) -> None:
+        """`log` and `queues` are writable."""
+        self._words = page.words
+        self._table = table
+        self._log = log
+        self._queues = queues
+        self.unit_file_bytes = queues.layout.queue_file_bytes
+        self.segments: dict[int, MappedFile] = {}
+        self.unit_files: dict[tuple[int, int, int], MappedFile] = {}
+        """By (slot, generation, first byte of the file)."""
+
+    def make_ready(self, requests: Iterable[AppendRequest]) -> dict[QueueRef, ShmqError]:
+        """Make room and maps for the next units of these requests' queues, and map the log's end.
+
+        Returns why not, by queue: it was deleted meanwhile, or the disk is full.
+        """
+        counts: dict[QueueRef, int] = {}
+        size_sum = 0
+        for request in requests:
+            counts[request.queue] = counts.get(request.queue, 0) + len(request.sizes)
+            size_sum += len(request.data)
+        if len(self.unit_files) > UNIT_FILES_MAX:
+            self.unit_files.clear()
+        failed: dict[QueueRef, ShmqError] = {}
+        for queue, count in counts.items():
+            try:
+                self._make_queue_ready(queue, count)
+            except ShmqError as error:
+                failed[queue] = error
+        self._map_segments(size_sum)
+        return failed
+
+    def _make_queue_ready(self, queue: QueueRef, count: int) -> None:
+        """Allocate and map what the queue's next `count` units need. QueueGone; ServiceNotAvailable.
+
+        Disk full.
+        """
+        if not self._table.alive(queue):
+            raise QueueGone([queue.slot])
+        first = self._table.max(queue.slot)
+        end = first + count
+        if self._table.allocated(queue.slot) < end:
+            room = make_room(self._queues.layout, queue.topic, queue.queue_id, first, end)
+            self._table.set_allocated(queue.slot, room)
+        while first < end:
+            file = self._queues.file(queue, first)
+            self.unit_files[queue.slot, queue.generation, file.start] = file
+            first = self._queues.next_file(first)
+
+    def _map_segments(self, size_sum: int) -> None:
+        """Map the segments that claims of `size_sum` bytes may reach, as far as they are ready.
+
+        Forget older ones.
+        """
+        position, ready, step = (
+            self._words[WRITE_POSITION],
+            self._words[ZEROED_POSITION],
+            self._log.segment_bytes,
+        )
+        start = position - position % step
+        reach = min(ready, position + 2 * size_sum + step)
+        self.segments = {s: self._log.segment(s) for s in range(start, reach, step)}
+
+    def has_unit_files(self, queue: QueueRef, first: int, end: int) -> bool:
+        """Whether units `[first, end)` can be stored.
+
+        Their disk blocks are noted and their files mapped here.
+        """
+        _, _, slot, generation = queue
+        if end > self._table.allocated(slot):
+            return False
+        size = self.unit_file_bytes
+        position = first * UNIT_BYTES
+        starts = range(position - position % size, end * UNIT_BYTES, size)
+        return all((slot, generation, start) in self.unit_files for start in starts)
+
+    def store_units(self, queue: QueueRef, first: int, units: bytes) -> None:
+        """Copy units into their file, or files where one ends in between. Under the AppendLock."""
+        size = self.unit_file_bytes
+        position, done = first * UNIT_BYTES, 0
+        while done < len(units):
+            at = position % size
+            file = self.unit_files[queue.slot, queue.generation, position - at]
+            piece = units[done : done + size - at]
+            file.map[at : at + len(piece)] = piece
+            position += len(piece)
+            done += len(piece)
