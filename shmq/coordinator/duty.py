@@ -98,4 +98,5 @@ class DutyCycle:
             self._timer = None
         if self._running and self._entries:
             wait_ms = min(entry.due_ms for entry in self._entries) - self._clock.monotonic_ms()
-            self._timer = self._loop.call_later(max(0, wait_ms) / 1000, self.turn)
+            # the loop's clock may be up to 1 ms behind: a timer that is early would wake us twice
+            self._timer = self._loop.call_later((wait_ms + 1) / 1000 if wait_ms > 0 else 0, self.turn)
