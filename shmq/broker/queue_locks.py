@@ -3,7 +3,7 @@
 A lock belongs to (group, queue) and names one client id; it ends 60 s after its last renewal, on unlock, or
 when its group is deleted (Apache RocketMQ 5.3, RebalanceLockManager.java). Lives in the
 coordinator's loop, no locks of its own. After a coordinator's death it is filled again from the notes that
-workers kept (`notes`, `restore`).
+workers kept (`held`, `restore`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Consumer progress for operators: 208, 317 how far groups are; 222 reset; 314 clone; 321 units of a queue.
+"""Consumer progress for operators: 208, 317 how far groups are; 222 reset; 314 clone.
 
 Coordinator's handlers. A reset is stored at once and handed to the workers: the next pull of the queue is
 answered with 21 and the new offset, and commits are ignored until then, so a running consumer cannot

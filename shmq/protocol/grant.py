@@ -11,8 +11,9 @@ code   name          request                      answer
 30003  GRANT_FILES   body encode_file_requests()  body encode_grants() + 1 descriptor per granted file
 ```
 Errors: 16 the peer may not read the whole store, speaks another layout version, or (GRANT_FILES) has no
-grant yet; 29 no list of at most `FILES_MAX` files; 2 too many readers. A file that does not exist is no
-error: it is answered with false. After any error the connection stays usable; a broken frame closes it.
+grant yet; 29 no list of at most `FILES_MAX` files. Too many readers: closed at once. A file that does not
+exist is no error: it is answered with false. After any error the connection stays usable; a broken frame
+closes it.
 """
 
 from __future__ import annotations
