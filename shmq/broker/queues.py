@@ -18,7 +18,7 @@ from shmq.shm import page_layout as at
 from shmq.shm.append_journal import AppendJournal
 from shmq.shm.append_lock import AppendLock
 from shmq.shm.control_page import ControlPage
-from shmq.shm.directory import TOPIC, Directory, DirectoryView, DirectoryWriter
+from shmq.shm.directory import TOPIC, Directory, DirectoryView, DirectoryWriter, Entry
 from shmq.shm.queue_table import QueueRef, QueueTable, generation_word
 from shmq.store.names import StoreLayout
 
@@ -46,6 +46,8 @@ class Queues:
         self._page = page
         self._directory = directory
         self._writer = DirectoryWriter(page)
+        self._log = Directory(page)
+        self._history: dict[str, list[Entry]] = {}
         self._table = QueueTable(page)
         self._journal = AppendJournal(page)
         self._lock = lock
@@ -103,10 +105,11 @@ class Queues:
 
     def _last_maxima(self, topic: str) -> list[int]:
         """The maxima of a topic whose queues have ended, as far as their slots were not given out again."""
+        for entry in self._log.catch_up():
+            if entry.kind == TOPIC:
+                self._history.setdefault(entry.topic, []).append(entry)
         maxima: list[int] = []
-        for kind, _, name, first_queue_id, count, first_slot, generation in Directory(self._page).catch_up():
-            if kind != TOPIC or name != topic:
-                continue
+        for _, _, _, first_queue_id, count, first_slot, generation in self._history.get(topic, ()):
             maxima.extend([0] * (first_queue_id + count - len(maxima)))
             for n in range(count):
                 if self._table.generation(first_slot + n) == generation + 1:
