@@ -55,3 +55,11 @@ def gathered(buffer: Buffer, width: int, starts: IntArray) -> ByteArray:
     void = np.dtype((np.void, width))
     everywhere: npt.NDArray[Any] = np.ndarray((len(buffer) - width + 1,), void, buffer, strides=(1,))
     return everywhere[starts].view(np.uint8).reshape(-1, width)
+
+
+def scatter(buffer: bytearray | memoryview, rows: ByteArray, starts: IntArray) -> None:
+    """Write each row at its start; all of them must lie inside the buffer. The way back of ``gathered``."""
+    width = rows.shape[1]
+    void = np.dtype((np.void, width))
+    everywhere: npt.NDArray[Any] = np.ndarray((len(buffer) - width + 1,), void, buffer, strides=(1,))
+    everywhere[starts] = np.ascontiguousarray(rows).view(void).ravel()

@@ -88,6 +88,24 @@ def test_a_kept_buffer_is_written_into_when_large_enough():
     assert isinstance(larger, bytearray)
 
 
+def test_an_empty_body_is_refused_when_encoding():
+    with pytest.raises(MessageIllegal, match="message 1 of the batch has an empty body"):
+        batch([b"a", b"", b"c"])
+
+
+def test_a_dirty_buffer_leaves_no_trace():
+    kept = bytearray(b"\xff" * 50_000)
+    for bodies in ([b"b" * 100] * 10, [b"c" * 3000] * 10):
+        assert bytes(batch(bodies, buffer=kept)[0]) == bytes(batch(bodies)[0])
+
+
+def test_large_bodies_are_encoded_like_small_ones():
+    bodies = [bytes([i]) * 40_000 for i in range(5)]
+    buffer, sizes = batch(bodies)
+    check(buffer, sizes, max_body=40_000)
+    assert [bytes(MessageExt(record).body) for record in iter_records(buffer)] == bodies
+
+
 def test_keys_of_a_block_are_32_hex_digits_and_differ_between_blocks():
     first, second = unique_key_block(), unique_key_block()
     assert len(first[0]) == 32 and set(first[65535]) <= set("0123456789ABCDEF")
@@ -245,3 +263,8 @@ def test_a_flipped_byte_is_refused_or_leaves_a_log_that_can_be_read_to_its_end(n
 def test_random_bytes_are_refused(raw, sizes):
     with pytest.raises(MessageIllegal):
         check(raw, sizes)
+
+
+def test_a_batch_with_more_messages_than_a_block_has_keys_is_refused_when_encoding():
+    with pytest.raises(MessageIllegal, match="at most 65536"):
+        batch([b"x"] * 65537)
