@@ -26,7 +26,7 @@ from shmq.client.links import BrokerLink
 from shmq.client.outgoing_batch import OutgoingBatch
 from shmq.client.periodic import Periodic
 from shmq.client.producer_config import ProducerConfig
-from shmq.client.send_commands import SendCommands, log_batch_offsets, read_stored
+from shmq.client.send_commands import SendCommands, log_batch_place, read_stored
 from shmq.client.send_result import SendStatus
 from shmq.client.stored_batch import BatchedFuture, StoredBatch
 from shmq.model.message import Message
@@ -204,8 +204,10 @@ class Accumulator:
             ids = header.msg_id.split(",")
             stored = StoredBatch(status, placed, header.queue_offset, keys, ids=ids)
         else:
-            host, offsets = log_batch_offsets(header, link, sizes)
-            stored = StoredBatch(status, placed, header.queue_offset, keys, host=host, offsets=offsets)
+            host, first = log_batch_place(header, link)
+            stored = StoredBatch(
+                status, placed, header.queue_offset, keys, host=host, first=first, sizes=sizes
+            )
         self._leave(live)
         for place, waiting in enumerate(live):
             waiting.future.set_stored(stored, place)

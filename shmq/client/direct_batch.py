@@ -1,20 +1,25 @@
 """One direct batch: from queue offset to message views, checked in the order of `direct_reader`.
 
 Imports numpy, so only the first direct read loads this module. All positions come from the mapped page; the
-maps are the broker's own files. Returns None whenever the answer is not plainly "found", "nothing new" or
-"nothing matched".
+maps are the broker's own files. Everything about a batch is checked with arrays: each unit against its
+record's head, each body against its CRC. Returns None whenever the answer is not plainly "found", "nothing
+new" or "nothing matched".
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from shmq.base.checksum import crc32
 from shmq.base.errors import StoreDamaged
 from shmq.client.grant import READABLE, FileMap, ReaderGrant
 from shmq.client.pull import PullResult, PullStatus, wanted
 from shmq.client.pulled_message import PulledMessage
 from shmq.model.message_queue import MessageQueue
+from shmq.model.record import BODY_AT, MAGIC_V1, RECORD_OVERHEAD_V1
+from shmq.model.record_array import HEAD_DTYPE, gathered
 from shmq.model.subscription import SubscriptionData
+from shmq.model.sys_flag import BORN_HOST_V6, STORE_HOST_V6
 from shmq.model.unit import UNIT_BYTES
 from shmq.model.unit_array import UNIT_DTYPE, IntArray
 from shmq.protocol.grant import LOG, QUEUE, FileRequest
@@ -49,9 +54,9 @@ def read_batch(
     units = _units(grant, queue, offset, last)
     if units is None:
         return None
-    seen = int(np.searchsorted(units["physical_offset"] + units["size"], visible, side="right"))
-    positions = units["physical_offset"][:seen].astype(np.int64)
-    sizes = units["size"][:seen].astype(np.int64)
+    positions = units["physical_offset"].astype(np.int64)
+    sizes = units["size"].astype(np.int64)
+    seen = int(np.searchsorted(positions + sizes, visible, side="right"))
     chosen: IntArray = np.arange(seen)
     if filtered:
         codes = np.fromiter(subscription.code_set, dtype=np.int64)
@@ -59,20 +64,10 @@ def read_batch(
     # The limits of count and bytes cut the scan: what is behind the last message taken was not looked at.
     count = min(len(chosen), max_count, _fitting(sizes[chosen], max_bytes))
     scanned = seen if count == len(chosen) else int(chosen[count])
-    bounds = (minimum, maximum)
-    messages: list[PulledMessage] = []
-    for position, size in zip(
-        positions[chosen[:count]].tolist(), sizes[chosen[:count]].tolist(), strict=True
-    ):
-        record = _record(grant, position, size)
-        if record is None:
-            return None
-        message = PulledMessage(record, queue.broker_name, bounds)
-        if message.queue_offset - offset not in range(seen) or not message.body_crc_ok():
-            raise StoreDamaged(
-                f"the record at {position} of {queue} is not what its unit promises, or its CRC is wrong"
-            )
-        messages.append(message)
+    taken = chosen[:count]
+    records = _records(grant, queue, offset + taken, positions[taken], sizes[taken])
+    if records is None:
+        return None
     changed = words[slot + at.QUEUE_GENERATION] != ref.generation or words[slot + at.QUEUE_MIN] > offset
     if changed or words[at.STATE] not in READABLE or words[at.PAGE_ID] != grant.answer.page_id:
         return None
@@ -82,7 +77,11 @@ def read_batch(
         status = PullStatus.NO_MATCHED_MSG
     else:
         status = PullStatus.FOUND
-    return PullResult(status, offset + scanned, *bounds, wanted(messages, subscription))
+    bounds, name = (minimum, maximum), queue.broker_name
+    messages = wanted([PulledMessage(record, name, bounds) for record in records], subscription)
+    return PullResult(
+        status, offset + scanned, minimum, maximum, messages, record_bytes=int(sizes[taken].sum())
+    )
 
 
 def _units(grant: ReaderGrant, queue: MessageQueue, first: int, last: int) -> np.ndarray | None:
@@ -104,10 +103,61 @@ def _fitting(sizes: IntArray, max_bytes: int) -> int:
     return max(1, int(np.searchsorted(np.cumsum(sizes), max_bytes, side="right")))
 
 
-def _record(grant: ReaderGrant, position: int, size: int) -> FileMap | None:
-    """Return a view of one record."""
-    file_start = position - position % grant.answer.log_file_size
-    mapped = grant.file(FileRequest(LOG, "", 0, file_start))
-    if mapped is None:
-        return None
-    return mapped[position - file_start : position - file_start + size]
+def _records(
+    grant: ReaderGrant, queue: MessageQueue, offsets: IntArray, positions: IntArray, sizes: IntArray
+) -> list[FileMap] | None:
+    """Return a checked view of each record; None when a segment is not there."""
+    file_starts = positions - positions % grant.answer.log_file_size
+    found: list[FileMap] = []
+    place = 0
+    while place < len(positions):
+        start = int(file_starts[place])
+        end = int(np.searchsorted(file_starts, start, side="right"))  # positions rise, so segments do
+        mapped = grant.file(FileRequest(LOG, "", 0, start))
+        if mapped is None:
+            return None
+        part = slice(place, end)
+        found += _checked(mapped, queue, offsets[part], positions[part], positions[part] - start, sizes[part])
+        place = end
+    return found
+
+
+def _checked(
+    mapped: FileMap,
+    queue: MessageQueue,
+    offsets: IntArray,
+    positions: IntArray,
+    starts: IntArray,
+    sizes: IntArray,
+) -> list[FileMap]:
+    """Return the records of one segment after comparing each with its unit, and its body with its CRC."""
+    ends = starts + sizes
+    _demand((sizes >= RECORD_OVERHEAD_V1) & (ends <= len(mapped)), queue, offsets, "its size is impossible")
+    heads = gathered(mapped, BODY_AT, starts).view(HEAD_DTYPE).ravel()
+    same = (
+        (heads["total_size"] == sizes)
+        & (heads["physical_offset"] == positions)
+        & (heads["queue_offset"] == offsets)
+        & (heads["queue_id"] == queue.queue_id)
+    )
+    _demand(same, queue, offsets, "it is not what its unit promises")
+    records = [mapped[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+    v6 = BORN_HOST_V6 | STORE_HOST_V6
+    if bool(((heads["magic"] == MAGIC_V1) & ((heads["sys_flag"] & v6) == 0)).all()):
+        body_starts = starts + BODY_AT
+        body_ends = body_starts + heads["body_length"]
+        _demand(
+            (body_starts < body_ends) & (body_ends < ends), queue, offsets, "its body length is impossible"
+        )
+        bodies = zip(body_starts.tolist(), body_ends.tolist(), strict=True)
+        found = np.fromiter(map(crc32, [mapped[a:b] for a, b in bodies]), np.int64, len(records))
+        _demand(found & 0x7FFFFFFF == heads["body_crc"], queue, offsets, "its body CRC is wrong")
+    else:  # long topics or IPv6 hosts: the body is elsewhere
+        sound = [PulledMessage(record, "", (0, 0)).body_crc_ok() for record in records]
+        _demand(np.array(sound), queue, offsets, "its body CRC is wrong")
+    return records
+
+
+def _demand(holds: np.ndarray, queue: MessageQueue, offsets: IntArray, fault: str) -> None:
+    if not holds.all():
+        raise StoreDamaged(f"the record of {queue} at offset {offsets[int(np.argmin(holds))]}: {fault}")

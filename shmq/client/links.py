@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from shmq.client.channel import Channel, ChannelPool
 from shmq.client.config import ClientConfig
 from shmq.client.duplex import DuplexChannel, Reply
 from shmq.client.errors import ConnectFailed
+from shmq.model.host import pack_host
 from shmq.protocol.codes import ResponseCode
 from shmq.protocol.command import Command
 
@@ -77,6 +79,12 @@ class BrokerLink:
         """Tell whether the broker is shmq on this host behind its Unix socket: CBOR, log-ready batches,
         direct pull."""
         return self.endpoint.is_unix
+
+    @cached_property
+    def store_host(self) -> bytes:
+        """Return the broker's address as records hold it: the TCP address that routes name."""
+        address = parse_address(self.tcp_address)
+        return pack_host(address.host, address.port)
 
     def call(self, command: Command, timeout_s: float) -> Command:
         """Send a request on a pooled channel in this thread; returns the response whatever its code."""

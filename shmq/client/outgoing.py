@@ -6,6 +6,7 @@ carry the same key and nothing is compressed twice. The caller's message keeps i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from shmq.base.clock import now_ms
@@ -20,6 +21,7 @@ from shmq.model.properties import encode_properties
 from shmq.model.sys_flag import COMPRESSED
 
 Body = bytes | bytearray | memoryview
+BODY_TYPES = frozenset({bytes, bytearray, memoryview})
 
 LONE_PROPERTIES = frozenset(
     {
@@ -78,6 +80,18 @@ def _check_topic(topic: str) -> None:
     """Check a topic's name; only a good one is remembered."""
     check_topic(topic)
     check_sendable_topic(topic)
+
+
+def check_all_sendable(messages: Sequence[Message], max_message_size: int) -> None:
+    """Check many messages of one topic; the usual case, all of them fine, costs a few nanoseconds each."""
+    bodies = [message.body for message in messages]
+    if BODY_TYPES.issuperset(map(type, bodies)):
+        sizes = list(map(len, bodies))
+        if min(sizes) and max(sizes) <= max_message_size:
+            _check_topic(messages[0].topic)
+            return
+    for message in messages:
+        check_sendable(message, max_message_size)
 
 
 def check_sendable(message: Message, max_message_size: int) -> None:

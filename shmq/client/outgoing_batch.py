@@ -62,14 +62,17 @@ class OutgoingBatch:
     def _give_keys(self) -> list[str]:
         """Give every message its unique key; fresh ones come as a block, whose text numpy writes."""
         held = [message.properties for message in self.messages]
-        if any(names.UNIQ_KEY in properties for properties in held) or len(held) > KeyBlock.COUNT_MAX:
-            keys = [properties.get(names.UNIQ_KEY) or unique_key() for properties in held]
-        else:
-            first = held[0]
-            if all(properties == first for properties in held):
+        first, count = held[0], len(held)
+        alike = held.count(first) == count
+        fresh = names.UNIQ_KEY not in first if alike else not any(names.UNIQ_KEY in p for p in held)
+        if fresh and count <= KeyBlock.COUNT_MAX:
+            if alike:
                 self._shared = encode_properties(ordered(first))
             self._block = unique_key_block()
-            keys = [self._block[place] for place in range(len(held))]
+            prefix = self._block.prefix
+            keys = [prefix + suffix for suffix in _suffixes(count)]
+        else:
+            keys = [properties.get(names.UNIQ_KEY) or unique_key() for properties in held]
         for properties, key in zip(held, keys, strict=True):
             properties[names.UNIQ_KEY] = key
         return keys
@@ -114,3 +117,17 @@ class OutgoingBatch:
         """Return RocketMQ's batch body."""
         rows = zip(self._bodies, self._rows(), self._flags, strict=True)
         return encode_batch_elements(BatchElement(*row) for row in rows)
+
+
+_SUFFIXES: list[str] = []
+"""The last four characters of a block's keys, "0000" on: made once, grown as larger batches come."""
+
+
+def _suffixes(count: int) -> list[str]:
+    """Return the endings of the first `count` keys of a block; two threads may both grow the list,
+    harmlessly."""
+    global _SUFFIXES
+    made = _SUFFIXES
+    if len(made) < count:
+        made = _SUFFIXES = [f"{place:04X}" for place in range(count)]
+    return made[:count]

@@ -5,12 +5,13 @@ The wire form depends on the broker: log-ready records for a local shmq broker, 
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Protocol
 
 from shmq.client.links import BrokerLink
 from shmq.client.outgoing import Outgoing
 from shmq.client.outgoing_batch import OutgoingBatch
-from shmq.client.send_commands import SendCommands, log_batch_offsets, read_result, read_stored
+from shmq.client.send_commands import SendCommands, log_batch_place, read_result, read_stored
 from shmq.client.send_result import SendResult
 from shmq.model.message import Message
 from shmq.model.message_id import offset_message_id
@@ -88,8 +89,13 @@ class BatchPayload:
 
     def result(self, response: Command, link: BrokerLink, queue: MessageQueue) -> SendResult:
         """Read the answer: ids comma-joined, the first message's offset."""
-        result = read_result(response, link, queue, ",".join(self._batch.keys))
-        if self._sizes is not None:
-            host, offsets = log_batch_offsets(read_stored(response), link, self._sizes)
-            result.offset_msg_id = ",".join([offset_message_id(host, offset) for offset in offsets])
-        return result
+        keys, sizes = self._batch.keys, self._sizes
+        if sizes is None:
+            return read_result(response, link, queue, lambda: ",".join(keys))
+        host, first = log_batch_place(read_stored(response), link)
+
+        def offset_ids() -> str:
+            starts = accumulate(sizes[:-1], initial=first)
+            return ",".join([offset_message_id(host, start) for start in starts])
+
+        return read_result(response, link, queue, lambda: ",".join(keys), offset_ids)

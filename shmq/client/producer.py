@@ -21,7 +21,7 @@ from shmq.client.batch import check_batch
 from shmq.client.errors import ClientStateError
 from shmq.client.in_flight import InFlight
 from shmq.client.instance import ClientInstance
-from shmq.client.outgoing import Outgoing, check_sendable, travels_alone
+from shmq.client.outgoing import Outgoing, check_all_sendable, check_sendable, travels_alone
 from shmq.client.outgoing_batch import OutgoingBatch
 from shmq.client.payload import BatchPayload, Payload, SinglePayload
 from shmq.client.producer_config import ProducerConfig, configured
@@ -35,7 +35,7 @@ from shmq.model.message import Message
 from shmq.model.message_queue import MessageQueue
 from shmq.model.names import CLIENT_INNER_PRODUCER_GROUP, RESERVED_GROUPS, check_group
 
-ASYNC_COUNT_MAX = 65_536
+ASYNC_COUNT_MAX = 16_384
 """Unanswered async sends of one producer, without backpressure mode."""
 DRAIN_LIMIT_S = 10.0
 """How long `shutdown` waits for answers of async sends."""
@@ -304,8 +304,7 @@ class Producer:
             self._use(message.topic)
             return SinglePayload(outgoing, self._path.commands)
         check_batch(message)
-        for member in message:
-            check_sendable(member, self.config.max_message_size)
+        check_all_sendable(message, self.config.max_message_size)
         self._use(message[0].topic)
         return BatchPayload(OutgoingBatch(message, self.config, may_compress=False), self._path.commands)
 

@@ -50,6 +50,8 @@ class PullResult:
     max_offset: int
     messages: list[PulledMessage]
     suggested_broker_id: int = 0
+    record_bytes: int = 0
+    """Bytes of the records read directly, for the statistics; 0 when the broker counted them itself."""
 
     def __str__(self) -> str:
         """Print status, offsets and the number of messages."""

@@ -102,8 +102,7 @@ class PullConsumer(ConsumerBase):
             direct = reader.pull(queue, offset, max_count, max_bytes, subscription)
             if direct is not None and (suspend_ms == 0 or direct.status is not PullStatus.NO_NEW_MSG):
                 self._suggested.setdefault(queue, MASTER_ID)
-                size = sum(message.store_size for message in direct.messages)
-                self._offsets.count_read(queue, len(direct.messages), size)
+                self._offsets.count_read(queue, len(direct.messages), direct.record_bytes)
                 return direct
         request = PullRequest(
             self.consumer_group,

@@ -168,9 +168,7 @@ class PullService:
             size = config.pull_batch_size_in_bytes
             result = reader.pull(queue, state.offset, config.pull_batch_size, size, subscription)
             if result is not None and result.status is not PullStatus.NO_NEW_MSG:
-                self._offsets.count_read(
-                    queue, len(result.messages), sum(m.store_size for m in result.messages)
-                )
+                self._offsets.count_read(queue, len(result.messages), result.record_bytes)
                 self._ended(state, result)
                 return
             epoch = reader.policy_epoch()

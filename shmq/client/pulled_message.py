@@ -1,10 +1,29 @@
-"""PulledMessage: a received message as consumers see it: a view of its record plus where it was pulled."""
+"""PulledMessage: a received message as consumers see it: a view of its record plus where it was pulled.
+
+Made by the thousand, so it is lazy to the last: only record, broker and bounds are stored at once. Every
+other part of the object comes into being when it is first looked at (`__getattr__` runs for empty slots
+only).
+"""
 
 from __future__ import annotations
 
+import struct
+from typing import Any
+
 from shmq.model import properties as names
 from shmq.model.message_ext import MessageExt
-from shmq.model.record import Buffer
+from shmq.model.record import QUEUE_OFFSET_AT, Buffer, parse_record
+
+_I64 = struct.Struct(">q")
+
+_UNSET: dict[str, Any] = {
+    "_body": None,
+    "_consume_start_ms": 0,
+    "_local_retries": 0,
+    "_properties": None,
+    "_topic": None,
+}
+"""What an empty slot holds when it is first looked at; `_fields` is parsed then."""
 
 
 class PulledMessage(MessageExt):
@@ -15,12 +34,36 @@ class PulledMessage(MessageExt):
 
     __slots__ = ("_bounds", "_consume_start_ms", "_local_retries")
 
+    _consume_start_ms: int
+    _local_retries: int
+
     def __init__(self, record: Buffer, broker_name: str, bounds: tuple[int, int]) -> None:
-        """Look at one record of a queue that holds `bounds` = (min, max) offsets."""
-        super().__init__(record, broker_name)
+        """Look at exactly one record of a queue that holds `bounds` = (min, max) offsets."""
+        self._record = record
+        self.broker_name = broker_name
         self._bounds = bounds
-        self._consume_start_ms = 0
-        self._local_retries = 0
+
+    def __getattr__(self, name: str) -> Any:
+        """Fill an empty slot; MessageIllegal when the record does not hold together."""
+        if name == "_fields":
+            value: Any = parse_record(self._record)
+        elif name in _UNSET:
+            value = _UNSET[name]
+        else:
+            raise AttributeError(f"a message has no attribute {name!r}")
+        setattr(self, name, value)
+        return value
+
+    @property
+    def queue_offset(self) -> int:
+        """Index in its queue; at a fixed place of every record."""
+        offset: int = _I64.unpack_from(self._record, QUEUE_OFFSET_AT)[0]
+        return offset
+
+    @property
+    def store_size(self) -> int:
+        """Bytes of the whole record."""
+        return len(self._record)
 
     @property
     def properties(self) -> dict[str, str]:

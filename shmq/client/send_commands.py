@@ -4,17 +4,14 @@ Pure."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from itertools import accumulate
+from functools import partial
 
 from shmq.base.errors import MessageIllegal
-from shmq.client.addresses import parse_address
 from shmq.client.links import BrokerLink
 from shmq.client.outgoing import Outgoing
 from shmq.client.outgoing_batch import OutgoingBatch
 from shmq.client.producer_config import ProducerConfig
-from shmq.client.send_result import SendResult, SendStatus
-from shmq.model.host import pack_host
+from shmq.client.send_result import SendResult, SendStatus, Text
 from shmq.model.message_id import offset_message_id, parse_offset_message_id
 from shmq.model.message_queue import MessageQueue
 from shmq.protocol.codes import RequestCode, error_of
@@ -91,23 +88,34 @@ class SendCommands:
             )
 
 
-def read_result(response: Command, link: BrokerLink, queue: MessageQueue, unique_key: str) -> SendResult:
-    """Turn the answer to one message, or to a whole batch, into a result; BrokerError for a refusal."""
+def read_result(
+    response: Command, link: BrokerLink, queue: MessageQueue, unique_key: Text, offset_id: Text = ""
+) -> SendResult:
+    """Turn the answer to one message, or to a whole batch, into a result; BrokerError for a refusal.
+
+    Without an `offset_id` it is the broker's own, or made of the physical offset it names.
+    """
     header = read_stored(response)
-    offset_id = header.msg_id
-    if not offset_id and header.physical_offset is not None:
-        offset_id = offset_message_id(store_host(link), header.physical_offset)
+    if not offset_id:
+        offset_id = header.msg_id
+        if not offset_id and header.physical_offset is not None:
+            offset_id = partial(_offset_id, link, header.physical_offset)
     return SendResult(
         SendStatus(response.code),
         unique_key,
-        MessageQueue(queue.topic, queue.broker_name, header.queue_id),
+        queue if queue.queue_id == header.queue_id else queue._replace(queue_id=header.queue_id),
         header.queue_offset,
         offset_id,
-        header.transaction_id,
-        header.msg_region or "DefaultRegion",
-        header.trace_on != "false",
-        header.recall_handle,
+        transaction_id=header.transaction_id,
+        region_id=header.msg_region or "DefaultRegion",
+        trace_on=header.trace_on != "false",
+        recall_handle=header.recall_handle,
     )
+
+
+def _offset_id(link: BrokerLink, physical_offset: int) -> str:
+    """Return the broker's id of a message; most senders never ask."""
+    return offset_message_id(link.store_host, physical_offset)
 
 
 def read_stored(response: Command) -> SendMessageResponseHeader:
@@ -117,18 +125,8 @@ def read_stored(response: Command) -> SendMessageResponseHeader:
     return response.read_header(SendMessageResponseHeader)
 
 
-def log_batch_offsets(
-    header: SendMessageResponseHeader, link: BrokerLink, sizes: Sequence[int]
-) -> tuple[bytes, list[int]]:
-    """Return the store host and each record's physical offset: the records of a batch lie back to back."""
+def log_batch_place(header: SendMessageResponseHeader, link: BrokerLink) -> tuple[bytes, int]:
+    """Return the store host and the physical offset of a log-ready batch's first record."""
     if header.physical_offset is not None:
-        host, first = store_host(link), header.physical_offset
-    else:
-        host, first = parse_offset_message_id(header.msg_id)
-    return host, list(accumulate(sizes[:-1], initial=first))
-
-
-def store_host(link: BrokerLink) -> bytes:
-    """Return the broker's address as records hold it: the TCP address that routes name."""
-    address = parse_address(link.tcp_address)
-    return pack_host(address.host, address.port)
+        return link.store_host, header.physical_offset
+    return parse_offset_message_id(header.msg_id)

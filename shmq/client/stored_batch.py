@@ -17,7 +17,7 @@ from shmq.model.message_queue import MessageQueue
 class StoredBatch:
     """A batch stored at consecutive queue offsets."""
 
-    __slots__ = ("_first_queue_offset", "_host", "_ids", "_keys", "_offsets", "_queue", "_status")
+    __slots__ = ("_first", "_first_queue_offset", "_host", "_ids", "_keys", "_queue", "_sizes", "_status")
 
     def __init__(
         self,
@@ -27,24 +27,33 @@ class StoredBatch:
         keys: Sequence[str],
         *,
         host: bytes = b"",
-        offsets: Sequence[int] = (),
+        first: int = 0,
+        sizes: Sequence[int] = (),
         ids: Sequence[str] = (),
     ) -> None:
-        """Keep the answer; the brokers' ids come ready (`ids`) or as host and physical offsets."""
+        """Keep the answer; the broker's ids come ready (`ids`), or follow from the store host, the first
+        physical offset and the records' sizes."""
         self._status = status
         self._queue = queue
         self._first_queue_offset = first_queue_offset
         self._keys = keys
         self._host = host
-        self._offsets = offsets
+        self._first = first
+        self._sizes = sizes
         self._ids = ids
 
     def result(self, place: int) -> SendResult:
         """Return the result of the message at `place` of the batch."""
-        offset_id = self._ids[place] if self._ids else offset_message_id(self._host, self._offsets[place])
         return SendResult(
-            self._status, self._keys[place], self._queue, self._first_queue_offset + place, offset_id
+            self._status,
+            self._keys[place],
+            self._queue,
+            self._first_queue_offset + place,
+            self._ids[place] if self._ids else lambda: self._offset_id(place),
         )
+
+    def _offset_id(self, place: int) -> str:
+        return offset_message_id(self._host, self._first + sum(self._sizes[:place]))
 
 
 class BatchedFuture(SendFuture[SendResult]):

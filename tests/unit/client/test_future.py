@@ -86,7 +86,8 @@ def test_results_of_a_batch_are_made_when_asked_for() -> None:
         40,
         ["K0", "K1"],
         host=bytes([127, 0, 0, 1, 0, 0, 0x2A, 0x9F]),
-        offsets=[0, 300],
+        first=0,
+        sizes=[300, 300],
     )
     future = BatchedFuture()
     future.set_stored(stored, 1)
