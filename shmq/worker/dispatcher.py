@@ -8,6 +8,7 @@ handler costs one answer, never the worker.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from shmq.base import log
@@ -31,8 +32,11 @@ ASKS_MAX = 4
 class Dispatcher:
     """Serves the commands of all connections of this worker."""
 
-    def __init__(self, ctx: WorkerContext, coordinator: CoordinatorCalls) -> None:
-        """Bind what handlers get and where the other requests go."""
+    def __init__(
+        self, ctx: WorkerContext, coordinator: CoordinatorCalls, on_request: Callable[[], None]
+    ) -> None:
+        """Bind what handlers get, where the other requests go, and who wants to know that there was one."""
+        self._on_request = on_request
         self._ctx = ctx
         self._coordinator = coordinator
         self.draining = False
@@ -50,6 +54,7 @@ class Dispatcher:
                 command.response(ResponseCode.GO_AWAY, "this broker is shutting down: connect again"),
             )
             return
+        self._on_request()
         route = HANDLERS.get(command.code)
         if route is None:
             self._ctx.count("requests_unknown", 1)

@@ -37,6 +37,7 @@ from shmq.shm.worker_slots import SlotState, SlotTable, WorkerSlot
 from shmq.store.message_store import MessageStore
 from shmq.worker.acceptor import Acceptor
 from shmq.worker.append_turn import AppendTurn
+from shmq.worker.busy_poll import BusyPoll
 from shmq.worker.coordinator_calls import CoordinatorCalls
 from shmq.worker.dispatcher import Dispatcher
 from shmq.worker.duty import DutyCycle
@@ -104,7 +105,8 @@ class Worker:
             count=count,
         )
         self.ctx = self._context(settings)
-        self.dispatcher = Dispatcher(self.ctx, self.coordinator)
+        self.busy_poll = BusyPoll(loop, settings.busy_poll_micros * 1000)
+        self.dispatcher = Dispatcher(self.ctx, self.coordinator, self.busy_poll.worked)
         self.acceptor = self._acceptor(boot, counters)
         self.duty.steps = (
             self.appends.step,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shmq.base.errors import MessageIllegal, NoPermission
@@ -82,6 +82,7 @@ def test_a_nul_is_refused_because_recovery_takes_it_for_unwritten_space() -> Non
         prepare("k\x01a\0\x02", ADDED)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(TEXTS, TEXTS, max_size=6))
 def test_ordinary_properties_are_stored_as_they_came(properties: dict[str, str]) -> None:
     names = {"DELAY", "TRAN_MSG", "POP_CK", "CLUSTER", "MSG_REGION", "TRACE_ON"}
@@ -99,6 +100,7 @@ NAMES = st.sampled_from(
 PAIRS = st.tuples(NAMES, st.one_of(TEXTS, st.sampled_from(["true", "false", "TAGS", "UNIQ_KEY"])))
 
 
+@settings(deadline=None)
 @given(st.lists(PAIRS, max_size=6), st.booleans())
 def test_the_quick_look_and_the_thorough_one_agree(pairs: list[tuple[str, str]], ended: bool) -> None:
     text = "\x02".join(f"{n}\x01{v}" for n, v in [*pairs, ("UNIQ_KEY", "K")]) + ("\x02" if ended else "")
