@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigFault as fault:
         print(f"shmq-namesrv: {fault}", file=sys.stderr)
         return EXIT_CONFIG
-    except ShmqError as fault:
+    except (ShmqError, OSError) as fault:
         print(f"shmq-namesrv: cannot start: {fault}", file=sys.stderr)
         return EXIT_FAILED
     return 0

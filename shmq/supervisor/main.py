@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigFault as fault:
         print(f"shmq-broker: {fault}", file=sys.stderr)
         return EXIT_CONFIG
-    except ShmqError as fault:
+    except (ShmqError, OSError) as fault:
         print(f"shmq-broker: cannot start: {fault}", file=sys.stderr)
         return EXIT_FAILED
 

@@ -147,11 +147,19 @@ class ProcessTree:
 
     # -- down ----------------------------------------------------------------------------------------------
 
-    def stop(self, signals: SignalQueue | None) -> None:
+    def kill(self) -> None:
+        """End every child at once, without a look at what they leave: the next start repairs it."""
+        self._pending.clear()
+        for running in self._running.values():
+            running.signal(signal.SIGKILL)
+        wait_for_deaths(self._running.values(), KILLED_GO_MS)
+
+    def stop(self, signals: SignalQueue | None) -> bool:
         """Drain the workers, then the coordinator; kill who does not leave in time. Twice is harmless.
 
         A stop signal that comes meanwhile ends the waiting. Shared state is repaired after every death, so
-        that the last flush and the clean end that follow see no half-written claim.
+        that the last flush and the clean end that follow see no half-written claim. False when a killed child
+        is still there (it waits for a disk): then nobody may call this end clean.
         """
         self._pending.clear()
         for role, limit_ms in (
@@ -181,3 +189,4 @@ class ProcessTree:
             sending.close()
             receiving.close()
         self._handoffs.clear()
+        return not self._running

@@ -24,6 +24,7 @@ from shmq.base.errors import ShmqError, Unavailable
 from shmq.base.files import SharedFileLock
 from shmq.base.runtime_dir import page_name
 from shmq.model.settings import BrokerSettings
+from shmq.shm.append_journal import AppendJournal
 from shmq.shm.append_lock import create_semaphore, open_semaphore, semaphore_name, unlink_semaphore
 from shmq.shm.control_page import ControlPage
 from shmq.shm.doorbell import Doorbell
@@ -127,7 +128,7 @@ class SharedState:
         Otherwise both stay, with the marks of a crash: the next start repairs and recovers.
         """
         self._semaphore.close()
-        if clean:
+        if clean and AppendJournal(self.page).empty():
             mark_stopped(self.layout, Identity.of_stop(self.layout, self.page))
             self.page.retire()
             ControlPage.unlink(self.page_name)

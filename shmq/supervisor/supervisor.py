@@ -15,6 +15,7 @@ never waits for a disk, never talks to a client.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -68,7 +69,9 @@ class Supervisor:
         self._fronts: Fronts | None = None
         self._shared: SharedState | None = None
         self._flush: FlushService | None = None
-        self._clean = False
+        self._flushed = False
+        self._children_left = True
+        self._broken = False
         self._naming: NamingService | None = None
         self._tree: ProcessTree | None = None
         self._pipe: tuple[int, int] = (-1, -1)
@@ -86,10 +89,15 @@ class Supervisor:
             while not self._stopping and failure is None:
                 self._turn()
                 failure = self._failure()
-        finally:
-            self._manager.stopping()
-            log.event(_logger, logging.INFO, "stopping", reason=failure or "asked")
-            lifecycle.stop()
+        except (
+            Exception
+        ) as error:  # an error inside a repair, for one: nothing but a new start may go on from here
+            log.event(_logger, logging.CRITICAL, "supervisor_failed", exc_info=True)
+            failure = f"failed: {error!r}; the next start repairs the store"
+            self._broken = True
+        self._manager.stopping()
+        log.event(_logger, logging.INFO, "stopping", reason=failure or "asked")
+        lifecycle.stop()
         if failure is not None:
             print(f"shmq-broker: {failure}", file=sys.stderr)
         return 1 if failure is not None or lifecycle.failed_stops else 0
@@ -153,7 +161,7 @@ class Supervisor:
 
     def _close_store(self) -> None:
         if self._shared is not None:
-            self._shared.close(clean=self._clean)
+            self._shared.close(clean=self._flushed and self._children_left and not self._broken)
 
     def _start_flush(self) -> None:
         assert self._shared is not None
@@ -163,7 +171,7 @@ class Supervisor:
 
     def _stop_flush(self) -> None:
         if self._flush is not None:
-            self._clean = self._flush.stop()
+            self._flushed = self._flush.stop()
 
     def _start_naming(self) -> None:
         self._naming = NamingService(self._settings, self._folder, kv_config_path(self._settings))
@@ -208,7 +216,11 @@ class Supervisor:
 
     def _stop_children(self) -> None:
         if self._tree is not None:
-            self._tree.stop(self._signals)
+            self._children_left = False
+            if self._broken:
+                self._tree.kill()
+            else:
+                self._children_left = self._tree.stop(self._signals)
         for fd in self._pipe:
             if fd >= 0:
                 os.close(fd)
@@ -267,7 +279,8 @@ class Supervisor:
             "store": self._root,
         }
         line = " ".join(f"{key}={quote(str(value), safe='/:;,.-_')}" for key, value in places.items())
-        print(f"shmq-broker ready {line}", flush=True)
+        with contextlib.suppress(OSError):  # whoever started us does not listen any more
+            print(f"shmq-broker ready {line}", flush=True)
         log.event(_logger, logging.INFO, "ready", ms=monotonic_ms() - self._began_ms, **places)
         self._manager.ready(f"serving {self._fronts.unix_path} and {places['tcp']}")
         self._announced = True

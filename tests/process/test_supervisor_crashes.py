@@ -16,6 +16,7 @@ from tests.helpers.supervised_broker import (
     RawClient,
     SupervisedBroker,
     descendants,
+    process_title,
     running_broker,
     shared_objects,
 )
@@ -279,3 +280,47 @@ def answers(client: RawClient) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_a_killed_fork_server_takes_its_children_along_and_all_are_started_again(tmp_path: Path) -> None:
+    with running_broker(tmp_path) as broker:
+        send_until_acknowledged(broker, "t", b"1")
+        before = broker.children()
+        server = next(pid for pid in descendants(broker.pid) if process_title(pid) == "shmq: fork server")
+        os.kill(server, signal.SIGKILL)
+        wait_until(
+            lambda: len(after := broker.children()) == 3 and not set(after.values()) & set(before.values()),
+            15,
+            "three other children",
+        )
+        send_until_acknowledged(broker, "t", b"2")
+        assert max_offset(broker, "t") == 2
+        assert broker.stop() == 0
+
+
+def test_an_error_inside_a_repair_ends_the_supervisor_and_the_next_start_repairs(
+    make: BrokerMaker, tmp_path: Path
+) -> None:
+    (tmp_path / "faults").mkdir()
+    environment = {
+        "SHMQ_FAULTS": "append.half_filled=kill@3,repair.log_zeroed=raise",
+        "SHMQ_FAULTS_DIR": str(tmp_path / "faults"),
+    }
+    broker = make(tmp_path, environment=environment).start()
+    acknowledged = 0
+    with broker.connect() as client:
+        try:
+            for n in range(5):
+                acknowledged += client.send("t", b"%d" % n).code == 0
+        except OSError:
+            pass
+    assert broker.process is not None
+    _, errors = broker.process.communicate(timeout=10)
+    assert broker.process.returncode == 1
+    assert "the next start repairs" in errors.decode()
+    assert (Path(broker.places["store"]) / "abort").exists()
+    broker.start()
+    try:
+        assert max_offset(broker, "t") == acknowledged
+    finally:
+        assert broker.stop() == 0
