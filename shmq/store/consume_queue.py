@@ -81,10 +81,9 @@ def _allocate(
 
 
 def _fill_before(fd: int, position: int) -> None:
-    """Write fillers over `[0, position)` when numbering begins at `position`.
-
-    The unit before it was never written.
-    """
-    if os.pread(fd, UNIT_BYTES, position - UNIT_BYTES) == bytes(UNIT_BYTES):
+    """Write fillers over `[0, position)` of a file when no unit was ever written there."""
+    if os.pread(fd, UNIT_BYTES, position - UNIT_BYTES) != bytes(UNIT_BYTES):
+        return
+    if os.pread(fd, position, 0).count(0) == position:
         os.posix_fallocate(fd, 0, position)
         os.pwrite(fd, FILLER * (position // UNIT_BYTES), 0)

@@ -17,7 +17,7 @@ import numpy as np
 
 from shmq.model.unit import UNIT_BYTES, UNIT_STRUCT
 from shmq.model.unit_array import UNIT_DTYPE
-from shmq.store.consume_queue import FILLER, FILLER_SIZE, make_room
+from shmq.store.consume_queue import FILLER_SIZE, make_room
 from shmq.store.log_scan import IntArray
 from shmq.store.names import StoreLayout, file_starts
 
@@ -77,7 +77,7 @@ class QueueRepair:
             while low < high:
                 middle = (low + high) // 2
                 physical, size, _ = UNIT_STRUCT.unpack(files.read(middle, 1))
-                if size > 0 and (physical < position or size == FILLER_SIZE):
+                if size > 0 and (physical < position or (physical, size) == (0, FILLER_SIZE)):
                     low = middle + 1
                 else:
                     high = middle
@@ -94,7 +94,7 @@ class QueueRepair:
             while low < high:
                 middle = (low + high) // 2
                 physical, size, _ = UNIT_STRUCT.unpack(files.read(middle, 1))
-                if size == FILLER_SIZE or physical < position:
+                if physical < position or (physical, size) == (0, FILLER_SIZE):
                     low = middle + 1
                 else:
                     high = middle
@@ -115,7 +115,7 @@ class QueueRepair:
         make_room(self.layout, self.topic, self.queue_id, first, first + count)
         self.starts = file_starts(self.folder)
         with _Files(self.layout, self.topic, self.queue_id, writable=True) as files:
-            files.fill_gap(first, self._first_unit)
+            files.fill_gap(first, self._first_unit, UNIT_STRUCT.unpack_from(units)[0])
             found = files.read(first, count)
             if found != units:
                 files.write(first, units)
@@ -220,13 +220,17 @@ class _Files:
             os.pwrite(fd, units[done : done + length], at)
             done += length
 
-    def fill_gap(self, first: int, lowest: int) -> None:
-        """Write fillers over the zero units directly in front of `first`."""
+    def fill_gap(self, first: int, lowest: int, behind: int) -> None:
+        """Write fillers over the zero units directly in front of `first`, whose record begins at `behind`.
+
+        Their records are lost (fillers in front of all records point to 0, these just below `behind`, so that
+        physical offsets keep rising).
+        """
         gap = first
         while gap > lowest and self.read(gap - 1, 1) == bytes(UNIT_BYTES):
             gap -= 1
         if gap < first:
-            self.write(gap, FILLER * (first - gap))
+            self.write(gap, UNIT_STRUCT.pack(max(0, behind - 1), FILLER_SIZE, 0) * (first - gap))
 
 
 def find_queues(layout: StoreLayout) -> list[tuple[str, int]]:

@@ -24,6 +24,7 @@ from shmq.model.unit_array import UNIT_DTYPE
 from shmq.shm.control_page import ControlPage
 from shmq.shm.queue_table import QueueRef, QueueTable
 from shmq.store.commit_log import CommitLog
+from shmq.store.consume_queue import FILLER_SIZE
 from shmq.store.consume_queues import ConsumeQueues
 
 SCAN_UNITS_MAX = 16_384
@@ -98,7 +99,7 @@ class QueueReader:
             unit = self._queues.unit(queue, queue_offset)
         except FileNotFoundError:
             return 0
-        return unit.physical_offset + unit.size
+        return unit.physical_offset + (unit.size if unit.size != FILLER_SIZE else 0)
 
     def read(
         self,
@@ -184,7 +185,7 @@ def _select_few(
     size_sum = taken = scanned = 0
     run_start = run_end = run_count = 0
     for start, size, tags_code in UNIT_STRUCT.iter_unpack(units):
-        if tag_hashes is None or _low_32(tags_code) in tag_hashes:
+        if size != FILLER_SIZE and (tag_hashes is None or _low_32(tags_code) in tag_hashes):
             size_sum += size
             if taken and size_sum > max_bytes:
                 break
@@ -208,9 +209,9 @@ def _select_many(
 ) -> tuple[list[Run], int]:
     """The same as `_select_few`, with arrays."""
     table = np.frombuffer(units, UNIT_DTYPE)
-    wanted = np.arange(len(table))
+    wanted = np.flatnonzero(table["size"] != FILLER_SIZE)
     if tag_hashes is not None:
-        codes = table["tags_code"].astype(np.int64).astype(np.int32)
+        codes = table["tags_code"].astype(np.int64).astype(np.int32)[wanted]
         wanted = wanted[np.isin(codes, np.fromiter(tag_hashes, np.int32, len(tag_hashes)))]
     starts = table["physical_offset"].astype(np.int64)[wanted]
     sizes = table["size"].astype(np.int64)[wanted]

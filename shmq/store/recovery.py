@@ -176,7 +176,9 @@ def _anew(
         unlink_semaphore(semaphore_name(name, kept))
     ControlPage.unlink(name)
     if marks.last_run is LastRun.NONE:
-        _new_page(layout, settings, name).close()
+        page = _new_page(layout, settings, name)
+        fill_positions(page, settings, low=0, end=0, indexed=0, last_store_time=0)
+        page.close()
         return RecoveryReport(RecoveryMode.EMPTY, name)
     from shmq.store.full_recovery import FullRecovery
     from shmq.store.index_restart import indexed_position

@@ -186,7 +186,7 @@ class SegmentAllocator:
         Purely an optimisation.
         """
         position = int(self._page.words[WRITE_POSITION])
-        self._warmed = max(self._warmed, position - position % WARM_STEP_BYTES)
+        self._warmed = max(self._warmed, position - position % mmap.PAGESIZE)
         wanted = min(position + WARM_AHEAD_BYTES, self._allocated_end)
         if self._zero_ahead or not self._can_warm or self._warmed >= wanted:
             return False

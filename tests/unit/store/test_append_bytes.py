@@ -120,7 +120,9 @@ def test_one_call_serves_many_queues_in_order(store: OpenStore) -> None:
 
 
 def test_more_queues_than_journal_entries_take_several_claims(tmp_path: Path) -> None:
-    with OpenStore(tmp_path / "s", small_settings(queue_slots=4096, mapped_file_size_commit_log=1 << 20)) as store:
+    with OpenStore(
+        tmp_path / "s", small_settings(queue_slots=4096, mapped_file_size_commit_log=1 << 20)
+    ) as store:
         queues = store.make_topic("T", 1500)
         outcomes = store.append(*[request(queue, [b"x"]) for queue in queues])
         assert all(o.error is None and o.queue_offset == 0 for o in outcomes)

@@ -147,7 +147,9 @@ def test_few_and_many_units_select_alike(store: OpenStore) -> None:
     rng = random.Random(7)
     queue, other = store.make_topic("T", 2)
     for n in range(400):
-        store.append(request(rng.choice([queue, other]), [b"%d" % n * rng.randint(1, 30)], TAGS=rng.choice("AB")))
+        store.append(
+            request(rng.choice([queue, other]), [b"%d" % n * rng.randint(1, 30)], TAGS=rng.choice("AB"))
+        )
     units = store.store.queues.units(queue, 0, 64)
     for _ in range(300):
         count, size = rng.randint(1, 70), rng.randint(1, 20_000)
