@@ -50,15 +50,6 @@ class SubscriptionData:
         """Tell whether a message with this TAGS value is wanted: the exact test, not the hash."""
         return self.matches_all or (tags is not None and tags in self.tags_set)
 
-    def same_filter(self, other: "SubscriptionData") -> bool:
-        """Tell whether both want the same messages, whatever their versions."""
-        return (self.topic, self.expression_type, self.sub_string, self.tags_set) == (
-            other.topic,
-            other.expression_type,
-            other.sub_string,
-            other.tags_set,
-        )
-
 
 def build_subscription(topic: str, expression: str | None, sub_version: int = 0) -> SubscriptionData:
     """Build a tag subscription from ``*`` or ``A || B || C``.

@@ -17,7 +17,7 @@ from shmq.protocol import fastjson
 from shmq.protocol.codes import LanguageCode
 
 _LANGUAGE_NAMES = {int(code): code.name for code in LanguageCode}
-_LANGUAGE_CODES: dict[object, int] = {code.name: int(code) for code in LanguageCode}
+_LANGUAGE_CODES = {code.name: int(code) for code in LanguageCode}
 
 HeaderParts = tuple[int, int, int, int, int, str | None, dict[str, str] | None]
 """code, flag, opaque, language, version, remark, ext"""
@@ -57,17 +57,23 @@ def decode_json_header(header: memoryview) -> HeaderParts:
             raise FrameFault(f"JSON header cannot be read: {fault}") from fault
     if type(members) is not dict:
         raise FrameFault("JSON header is not an object")
-    language = members.get("language", "JAVA")
     remark = members.get("remark")
     return (
         _number(members, "code", None),
         _number(members, "flag", 0),
         _number(members, "opaque", 0),
-        language if type(language) is int else _LANGUAGE_CODES.get(language, LanguageCode.OTHER),
+        _language(members.get("language", "JAVA")),
         _number(members, "version", 0),
         remark if remark is None else ext_text(remark),
         _ext(members.get("extFields")),
     )
+
+
+def _language(value: object) -> int:
+    """Read a language by its name or number; an unknown one is no reason to refuse a command."""
+    if type(value) is str:
+        return _LANGUAGE_CODES.get(value, LanguageCode.OTHER)
+    return value if type(value) is int and value in _LANGUAGE_NAMES else LanguageCode.OTHER
 
 
 def _number(members: dict[str, Any], name: str, default: int | None) -> int:

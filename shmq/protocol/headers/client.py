@@ -7,19 +7,6 @@ from shmq.protocol.header_table import I32, I64
 
 
 @dataclass(slots=True)
-class HeartbeatResponseHeader:
-    """Answer to 34; both left out towards clients that shall keep sending whole heartbeats."""
-
-    WIRE: ClassVar[dict[str, str]] = {
-        "is_support_heart_beat_v2": "IS_SUPPORT_HEART_BEAT_V2",
-        "is_sub_change": "IS_SUB_CHANGE",
-    }
-
-    is_support_heart_beat_v2: str | None = None
-    is_sub_change: str | None = None
-
-
-@dataclass(slots=True)
 class UnregisterClientHeader:
     """35: a client leaves one group. C++ sends an empty text for the group it does not mean."""
 

@@ -54,8 +54,3 @@ def test_a_list_of_tags_is_split_and_trimmed():
 def test_delimiters_without_a_tag_are_refused(expression):
     with pytest.raises(SubscriptionParseFailed, match="names no tag"):
         build_subscription("t", expression)
-
-
-def test_equal_filters_are_equal_whatever_their_version():
-    assert build_subscription("t", "A||B", 1).same_filter(build_subscription("t", "A||B", 2))
-    assert not build_subscription("t", "A", 1).same_filter(build_subscription("t", "B", 1))

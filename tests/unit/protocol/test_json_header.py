@@ -61,7 +61,8 @@ def test_ext_values_become_texts():
 
 def test_an_unknown_language_is_no_reason_to_refuse():
     assert read('{"code":1,"language":"KLINGON"}')[3] == LanguageCode.OTHER
-    assert read('{"code":1,"language":null}')[3] == LanguageCode.OTHER
+    for odd in ("null", "[]", "{}", "99999999999", "-1", "1.5", "true"):
+        assert read('{"code":1,"language":' + odd + "}")[3] == LanguageCode.OTHER
 
 
 @pytest.mark.parametrize(
