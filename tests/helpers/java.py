@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shmq import AdminClient
 from tests.helpers.waiting import wait_until
 
 SOURCES = Path(__file__).parent.parent / "interop" / "java"
@@ -184,6 +185,9 @@ def apache_broker(folder: Path, **settings: str) -> Iterator[ApacheBroker]:
     try:
         processes.append(_server(class_path, "org.apache.rocketmq.namesrv.NamesrvStartup", folder, "namesrv"))
         processes.append(_server(class_path, "org.apache.rocketmq.broker.BrokerStartup", folder, "broker"))
+        with AdminClient(namesrv_addr) as admin:
+            # "boot success" comes before the registration has reached the name server.
+            wait_until(lambda: "TBW102" in admin.topic_list(), limit_s=40)
         yield ApacheBroker(namesrv_addr, f"127.0.0.1:{port}", "apache-a", store)
     finally:
         for process in reversed(processes):
@@ -217,7 +221,7 @@ def _bindable(port: int) -> bool:
 
 
 def _server(class_path: str, main: str, folder: Path, name: str) -> subprocess.Popen[bytes]:
-    """Start one of the two servers and wait until it says that it is up (a broker: and registered)."""
+    """Start one of the two servers and wait until it says that it is up."""
     flags = ["-Xms256m", "-Xmx512m", "-XX:MaxDirectMemorySize=256m", "-XX:+UseSerialGC"]
     command = java_command(class_path, main, "-c", str(folder / f"{name}.conf"), home=folder, flags=flags)
     environment = {**os.environ, "ROCKETMQ_HOME": str(folder)}
