@@ -27,6 +27,7 @@ from typing import Self
 
 from shmq.base.clock import monotonic_ms
 from shmq.base.errors import Unavailable
+from shmq.base.runtime_dir import page_name
 
 START_LIMIT_S = 20.0
 STOP_LIMIT_S = 10.0
@@ -191,8 +192,16 @@ class Broker:
         atexit.unregister(self.close)
         self.stop()
         if self._folder is not None:
+            self._remove_shared(self._folder / "store")
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+    @staticmethod
+    def _remove_shared(store: Path) -> None:
+        """Remove what a killed broker left in /dev/shm for a next start, which will not come."""
+        if store.is_dir():
+            for path in Path("/dev/shm").glob(f"*{page_name(store).removeprefix('/')}*"):
+                path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         """Start."""
