@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from shmq.base import log
-from shmq.base.errors import ShmqError, SystemBusy
+from shmq.base.errors import Bug, ShmqError, SystemBusy
 from shmq.broker import limits
 from shmq.handlers.context import AppendReply
 from shmq.protocol.codes import ResponseCode
@@ -96,9 +96,12 @@ class AppendTurn:
         try:
             outcomes = self._store.append(requests)
         except ShmqError as error:
-            for reply in replies:
-                reply.refuse(error)
-            self._kept_until_ms = None
+            self._refuse_all(replies, error)
+            return
+        except Exception as error:  # the edge of a turn: its senders must hear that nothing was acknowledged
+            self._count("requests_failed", len(replies))
+            log.event(_logger, logging.ERROR, "append_failed", exc_info=True, requests=len(requests))
+            self._refuse_all(replies, Bug(f"the append failed: {error!r}"))
             return
         self._took(self._monotonic_ms() - began_ms)
         self._settle(requests, replies, outcomes)
@@ -123,8 +126,13 @@ class AppendTurn:
             self._keep()
         else:
             self._kept_until_ms = None
-        if len(self._acks):
-            self._wake_by(now_ms)
+        if self._acks and (deadline_ms := self._acks.step(now_ms)) is not None:
+            self._wake_by(deadline_ms)
+
+    def _refuse_all(self, replies: list[AppendReply], error: ShmqError) -> None:
+        self._kept_until_ms = None
+        for reply in replies:
+            reply.refuse(error)
 
     def _keep(self) -> None:
         """Start the time limit of what waits for the next segment, if it does not run yet."""
@@ -139,13 +147,10 @@ class AppendTurn:
             return None
         if now_ms >= self._kept_until_ms:
             replies = self._replies
-            self._requests, self._replies, self._bytes, self._kept_until_ms = [], [], 0, None
+            self._requests, self._replies, self._bytes = [], [], 0
             self._count("busy_refused", len(replies))
-            error = SystemBusy(
-                "[TIMEOUT_CLEAN_QUEUE] the next log segment was not ready in time: send again later"
-            )
-            for reply in replies:
-                reply.refuse(error)
+            late = SystemBusy("[TIMEOUT_CLEAN_QUEUE] no log segment was ready in time: send again later")
+            self._refuse_all(replies, late)
             return None
         self.flush()
         return self._kept_until_ms

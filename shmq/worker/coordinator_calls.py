@@ -183,7 +183,7 @@ class CoordinatorCalls:
         self.link.request(code, header, None, answered)
 
     def _take(self, need: Need, answer: Command) -> None:
-        """Put the answer to a need into the view."""
+        """Put the answer to a need into the view; offset slots are found in the page's directory."""
         body = answer.body_bytes()
         if isinstance(need, NeedTopic):
             self._view.topic_changed(TopicConfig.from_json(orjson.loads(body), need.topic))
@@ -191,8 +191,6 @@ class CoordinatorCalls:
         elif isinstance(need, NeedGroup):
             self._view.group_changed(need.group, GroupState.decode(body))
             self._on_change(None, need.group)
-        else:
-            self._on_change(None, None)
 
     def reset_taken(self, group: str, topic: str, queue_id: int, offset: int) -> None:
         """Tell that a pull was answered with a reset offset; kept while there is no coordinator."""

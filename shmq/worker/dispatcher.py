@@ -47,11 +47,9 @@ class Dispatcher:
         if command.is_response:
             self._coordinator.client_response(connection, connection.last_frame)
             return
-        if self.draining and command.version > VERSION_GO_AWAY:
-            self._answer(
-                connection,
-                command,
-                command.response(ResponseCode.GO_AWAY, "this broker is shutting down: connect again"),
+        if self.draining and command.version > VERSION_GO_AWAY and not command.is_oneway:
+            connection.send(
+                command.response(ResponseCode.GO_AWAY, "this broker is shutting down: connect again")
             )
             return
         self._on_request()
