@@ -156,6 +156,9 @@ class IndexBuilder:
             file = self._writable_file()
             if file is None:
                 return False
+            done = max(done, file.known(physical))
+            if done == len(hashes):
+                break
             count = _whole_records(physical[done:], file.room)
             if not count:
                 self._seal(file)
@@ -244,6 +247,12 @@ class _OpenIndex:
     def room(self) -> int:
         """How many items still fit (RocketMQ leaves one place free at the end)."""
         return self._file.items - self.header.index_count
+
+    def known(self, physical: IntArray) -> int:
+        """How many of these entries, in log order, are in this file or an older one already."""
+        if not self.header.end_timestamp:
+            return 0
+        return int(np.searchsorted(physical, self.header.end_physical_offset, side="right"))
 
     def begin(self, before: IndexHeader) -> None:
         """Give a new file the provisional begin and end that RocketMQ copies from the one before."""

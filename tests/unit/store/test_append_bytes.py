@@ -26,8 +26,8 @@ from shmq.store.append_request import AppendRequest
 from shmq.store.check import check_store
 from tests.helpers.store import OpenStore, request, small_settings
 
-# One record as Apache RocketMQ 5.3 stores it: topic T, body Hello, KEYS=k1, TAGS=TagA, queue 3, queue offset 7,
-# physical offset 1024, born 1700000000000 at 10.0.0.1:50000, stored 1700000000123 at 10.0.0.2:10911.
+# One record as Apache RocketMQ 5.3 stores it: topic T, body Hello, KEYS=k1, TAGS=TagA, queue 3, queue offset
+# 7, physical offset 1024, born 1700000000000 at 10.0.0.1:50000, stored 1700000000123 at 10.0.0.2:10911.
 SAMPLE = bytes.fromhex(
     "00000073 DAA320A7 77D18982 00000003 00000000 0000000000000007 0000000000000400 00000000"
     "0000018BCFE56800 0A000001 0000C350 0000018BCFE5687B 0A000002 00002A9F 00000000 0000000000000000"

@@ -57,7 +57,7 @@ def test_neighbours_in_the_log_come_as_one_view(store: OpenStore, count: int) ->
 @pytest.mark.parametrize("many", [False, True])
 def test_at_least_one_message_then_up_to_the_size(store: OpenStore, many: bool) -> None:
     queue = store.queue("T")
-    for n in range(60 if many else 10):
+    for _ in range(60 if many else 10):
         store.append(request(queue, [b"x" * 400]))
     size = len(request(queue, [b"x" * 400]).data)
     ask = 60 if many else 10

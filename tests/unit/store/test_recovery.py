@@ -1,4 +1,4 @@
-"""Starts after clean stops, crashes, damage and with files taken away. Every one ends with the store check."""
+"""Starts after clean stops, crashes, damage and with files taken away. Each ends with the store check."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from shmq.base.errors import ConfigFault, StoreDamaged
+from shmq.model.settings import FlushDiskType
 from shmq.shm.directory import DirectoryView
 from shmq.shm.offset_slots import OffsetSlots
 from shmq.shm.page_layout import FLUSHED_POSITION, LAST_STORE_TIME, MIN_OFFSET, VISIBLE_WORD, WRITE_POSITION
@@ -41,11 +42,10 @@ def test_a_clean_stop_needs_no_walk_and_goes_on(store: OpenStore) -> None:
 
 def test_an_empty_store_opens_without_numpy(tmp_path: Path) -> None:
     script = (
-        "import sys, os; from pathlib import Path; from shmq.store.recovery import *; from tests.helpers import store\n"
-        if False
-        else "import sys; from pathlib import Path\n"
+        "import sys; from pathlib import Path\n"
         "from shmq.model.settings import BrokerSettings\n"
-        "import shmq.store.recovery as r, shmq.store.flusher, shmq.store.segment_allocator, shmq.store.checkpointer\n"
+        "import shmq.store.recovery as r, shmq.store.flusher\n"
+        "import shmq.store.segment_allocator, shmq.store.checkpointer\n"
         "from shmq.shm.control_page import ControlPage\n"
         f"root = Path({str(tmp_path)!r}); s = BrokerSettings(queue_slots=1024, offset_slots=1024)\n"
         "assert r.is_empty(root, s)\n"
@@ -340,8 +340,6 @@ def test_another_engine_is_seen_by_its_abort_or_its_checkpoint(store: OpenStore)
 
 
 def test_sync_flush_bounds_readers_by_the_flushed_position(tmp_path: Path) -> None:
-    from shmq.model.settings import FlushDiskType
-
     with OpenStore(tmp_path / "s", small_settings(flush_disk_type=FlushDiskType.SYNC_FLUSH)) as store:
         assert store.page.words[VISIBLE_WORD] == FLUSHED_POSITION
         store.send("T")

@@ -1,0 +1,153 @@
+"""The key index: RocketMQ's bytes, rolling, lookups, deaths between its stores."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shmq.base.clock import ManualClock
+from shmq.base.faults import FaultReached
+from shmq.model.subscription import java_hash
+from shmq.model.sys_flag import TRANSACTION_ROLLBACK
+from shmq.shm.page_layout import INDEXED_POSITION, LAST_STORE_TIME, WRITE_POSITION
+from shmq.store import index_builder
+from shmq.store.index_builder import IndexBuilder
+from shmq.store.index_file import index_file_bytes, index_names, key_hash, name_for, sealed_index_time
+from shmq.store.index_keys import key_hashes, keys_of
+from shmq.store.log_scan import scan
+from tests.helpers.store import OpenStore, request, small_settings
+
+ALWAYS = 2**60
+
+
+def test_hashes_are_rocketmqs() -> None:
+    assert key_hash("TopicTest", "KEY0") == 1656969517
+    assert key_hash("TopicTest", "KEY0") % 5_000_000 == 1969517
+    keys = ["KEY0", "a", "中文", "\U0001f600", "x" * 300, "polygenelubricants", "K\xe9"]
+    prefixes = np.array([java_hash("TopicTest#") & 0xFFFFFFFF] * len(keys), np.uint32)
+    found = key_hashes([key.encode() for key in keys], prefixes)
+    assert found.tolist() == [key_hash("TopicTest", key) for key in keys]
+    assert key_hashes([b"polygenelubricants"], np.zeros(1, np.uint32)).tolist() == [0]
+
+
+def test_a_files_bytes(store: OpenStore) -> None:
+    base = 5_000_000_000_000
+    store.page.words[LAST_STORE_TIME] = base
+    first = store.send("T", KEYS="a b", UNIQ_KEY="U1")
+    store.page.words[LAST_STORE_TIME] = base + 5_400
+    second = store.send("T", KEYS="a")
+    store.send("T")
+    store.index_all()
+    (name,) = index_names(store.root / "index")
+    data = (store.root / "index" / name).read_bytes()
+    slots, items = store.settings.max_hash_slot_num, store.settings.max_index_num
+    assert len(data) == 40 + 4 * slots + 20 * items == index_file_bytes(slots, items)
+    hashes = [key_hash("T", key) for key in ("U1", "a", "b", "a")]
+    taken = len({h % slots for h in hashes})
+    assert struct.unpack_from(">qqqqii", data) == (base, base + 5_400, 0, second.physical_offset, taken, 5)
+    table = struct.unpack_from(f">{slots}i", data, 40)
+    assert table[hashes[3] % slots] == 4
+    rows = [struct.unpack_from(">iqii", data, 40 + 4 * slots + 20 * n) for n in range(1, 5)]
+    assert [row[0] for row in rows] == hashes
+    assert [row[1] for row in rows] == [0, 0, 0, second.physical_offset]
+    assert [row[2] for row in rows] == [0, 0, 0, 5]
+    assert rows[3][3] == 2
+    assert first.physical_offset == 0
+    assert store.store.lookup_key("T", "a", 5, 0, ALWAYS) == [second.physical_offset, 0]
+    assert store.store.lookup_key("T", "a", 1, 0, ALWAYS) == [second.physical_offset]
+    assert store.store.lookup_key("T", "a", 5, 0, base + 100) == [0]
+    assert store.store.lookup_key("T", "a", 5, base + 5_300, ALWAYS) == [second.physical_offset]
+    assert store.store.lookup_key("Other", "a", 5, 0, ALWAYS) == []
+
+
+def test_full_files_roll_and_all_keys_are_found(store: OpenStore) -> None:
+    where = {
+        n: store.send(f"T{n % 2}", KEYS=f"k{n} all", UNIQ_KEY=f"U{n}").physical_offset for n in range(500)
+    }
+    store.index_all()
+    names = index_names(store.root / "index")
+    assert len(names) >= 4 and names == sorted(names)
+    assert sealed_index_time(store.root / "index") > 0
+    for n in range(0, 500, 7):
+        for key in (f"k{n}", f"U{n}"):
+            assert store.store.lookup_key(f"T{n % 2}", key, 5, 0, ALWAYS) == [where[n]]
+    assert len(store.store.lookup_key("T0", "all", 64, 0, ALWAYS)) == 64
+    assert store.page.words[INDEXED_POSITION] == where[499] + (where[499] - where[498])
+
+
+@pytest.mark.parametrize("window", ["index.items_written", "index.slots_written", "index.header_written"])
+def test_a_death_between_its_stores_loses_no_key(
+    store: OpenStore, monkeypatch: pytest.MonkeyPatch, window: str
+) -> None:
+    for n in range(60):
+        store.send("T", KEYS=f"k{n % 20}", UNIQ_KEY=f"U{n}")
+    store.index_all()
+    for n in range(60, 90):
+        store.send("T", KEYS=f"k{n % 20}", UNIQ_KEY=f"U{n}")
+
+    def die(name: str) -> None:
+        if name == window:
+            raise FaultReached(name)
+
+    monkeypatch.setattr(index_builder.faults, "reach", die)
+    with pytest.raises(FaultReached):
+        store.index.step(0)
+    monkeypatch.undo()
+    for n in range(60):
+        assert len(store.store.lookup_key("T", f"U{n}", 5, 0, ALWAYS)) == 1, "readers lose nothing meanwhile"
+    store.index = IndexBuilder(store.layout, store.settings, store.page)
+    store.index_all()
+    for n in range(90):
+        assert store.store.lookup_key("T", f"U{n}", 5, 0, ALWAYS)
+    for n in range(20):
+        assert len(store.store.lookup_key("T", f"k{n}", 64, 0, ALWAYS)) == len(range(n, 90, 20))
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_after_a_restart_it_goes_on(store: OpenStore, clean: bool) -> None:
+    for n in range(250):
+        store.send("T", UNIQ_KEY=f"U{n}")
+    store.index_all()
+    store.flush()
+    if clean:
+        store.reopen()
+        assert store.index.lag == 0
+    else:
+        store.crash()
+        assert store.index.lag > 0, "the newest file may be torn, and goes"
+    for n in range(250, 300):
+        store.send("T", UNIQ_KEY=f"U{n}")
+    store.index_all()
+    for n in range(300):
+        assert len(store.store.lookup_key("T", f"U{n}", 5, 0, ALWAYS)) == 1
+
+
+def test_rolled_back_records_have_no_keys(store: OpenStore) -> None:
+    store.append(request(store.queue("T"), [b"y"], KEYS="k2"))
+    segment = store.store.log.segment(0)
+    found = scan(segment.map, 0, store.page.words[WRITE_POSITION], 0)
+    assert len(keys_of(segment.map, found)[0]) == 1
+    found.sys_flags[0] |= TRANSACTION_ROLLBACK
+    assert len(keys_of(segment.map, found)[0]) == 0
+
+
+def test_names_are_local_time_to_the_millisecond(tmp_path: Path) -> None:
+    assert len(name_for(1_700_000_000_007)) == 17
+    assert name_for(1_700_000_000_007).endswith("007")
+    with OpenStore(tmp_path / "s", small_settings(max_index_num=20)) as store:
+        store.index = IndexBuilder(store.layout, store.settings, store.page, ManualClock())
+        for n in range(60):
+            store.send("T", UNIQ_KEY=f"U{n}")
+        store.index_all()
+        assert len(set(index_names(store.root / "index"))) == 4, "a clock that stands still gives new names"
+
+
+def test_without_the_index_the_position_just_follows(tmp_path: Path) -> None:
+    with OpenStore(tmp_path / "s", small_settings(message_index_enable=False)) as store:
+        store.send("T", KEYS="k")
+        store.index.step(0)
+        assert store.index.lag == 0
+        assert index_names(store.root / "index") == []
