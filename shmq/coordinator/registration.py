@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from shmq.base import log
@@ -18,11 +18,11 @@ from shmq.base.checksum import body_crc
 from shmq.base.errors import ShmqError
 from shmq.broker.live_settings import LiveSettings
 from shmq.broker.topics import TopicRegistry
-from shmq.coordinator.namesrv_channel import NamesrvChannel
+from shmq.coordinator.namesrv_registration import NamesrvRegistration
 from shmq.model.topic_config import TopicConfig
 from shmq.protocol.bodies.registration import RegisterBrokerBody, encode_register_broker
 from shmq.protocol.bodies.topics import TopicTable
-from shmq.protocol.codes import RequestCode, ResponseCode, error_of
+from shmq.protocol.codes import RequestCode
 from shmq.protocol.command import Command, Serialization
 from shmq.protocol.headers.naming import BrokerIdentityHeader, RegisterBrokerHeader
 
@@ -59,7 +59,9 @@ class Registration:
         self._unix_socket = unix_socket
         self._count = count
         addresses = dict.fromkeys(filter(None, map(str.strip, settings.now.namesrv_addr.split(";"))))
-        self._channels = [NamesrvChannel(address, on_lost) for address in addresses]
+        self._servers = [
+            NamesrvRegistration(address, topics, self._registration, on_lost) for address in addresses
+        ]
         self._failing: set[str] = set()
         self._round: asyncio.Task[None] | None = None
         self._rounds = 0
@@ -69,7 +71,7 @@ class Registration:
     def step(self, now_ms: int) -> int:
         """Start a round of full registrations unless one still runs; a failing server is tried soon again."""
         self.round()
-        if not all(channel.registered for channel in self._channels):
+        if not all(server.channel.registered for server in self._servers):
             return now_ms + RETRY_MS
         self._rounds += 1
         return now_ms + (SECOND_MS if self._rounds == 1 else self._settings.now.register_name_server_period)
@@ -81,21 +83,14 @@ class Registration:
         return self._round
 
     async def register_all(self) -> None:
-        """Send the whole topic table to every name server; failures are logged once until they end."""
+        """Send the whole topic table to every name server."""
         limit_s = self._settings.now.register_broker_timeout_mills / 1000
-        await asyncio.gather(
-            *(self._register(channel, list(self._topics), limit_s) for channel in self._channels)
-        )
+        await asyncio.gather(*(self._tell(server, server.tell_all(limit_s)) for server in self._servers))
 
     async def register_topic(self, config: TopicConfig, limit_s: float) -> None:
-        """Tell a new or changed topic to servers that know this broker; others get all of it anyway.
-
-        A full registration that is under way may have been encoded without the topic: it comes first.
-        """
-        if self._round is not None and not self._round.done():
-            await asyncio.wait([self._round], timeout=limit_s)
-        known = [channel for channel in self._channels if channel.registered]
-        await asyncio.gather(*(self._register(channel, [config], limit_s) for channel in known))
+        """Tell a new or changed topic to servers that know this broker; the others get all of it anyway."""
+        telling = [self._tell(server, server.tell_topic(config, limit_s)) for server in self._servers]
+        await asyncio.gather(*telling)
 
     async def unregister(self) -> None:
         """Take leave of every name server (104) and close the connections."""
@@ -106,37 +101,33 @@ class Registration:
         if self._round is not None:
             self._round.cancel()
         calls = [
-            channel.call(_request(RequestCode.UNREGISTER_BROKER, header), UNREGISTER_LIMIT_S)
-            for channel in self._channels
-            if channel.registered
+            server.channel.call(_request(RequestCode.UNREGISTER_BROKER, header), UNREGISTER_LIMIT_S)
+            for server in self._servers
+            if server.channel.registered
         ]
         await asyncio.gather(*calls, return_exceptions=True)
-        for channel in self._channels:
-            channel.close()
+        for server in self._servers:
+            server.channel.close()
 
     # -- one server --
 
-    async def _register(self, channel: NamesrvChannel, topics: list[TopicConfig], limit_s: float) -> None:
-        is_full = len(topics) > 1
+    async def _tell(self, server: NamesrvRegistration, telling: Awaitable[None]) -> None:
+        """Count how it went; a failure is logged once until it ends."""
+        address, known = server.channel.address, server.channel.registered
         try:
-            answer = await channel.call(self._registration(topics), limit_s)
-            if answer.code != ResponseCode.SUCCESS:
-                raise error_of(answer.code, answer.remark)
+            await telling
         except ShmqError as error:
             self._count("registrations_failed", 1)
-            if channel.address not in self._failing:
-                self._failing.add(channel.address)
-                log.event(
-                    _logger, logging.WARNING, "registration_failed", namesrv=channel.address, reason=error
-                )
+            if address not in self._failing:
+                self._failing.add(address)
+                log.event(_logger, logging.WARNING, "registration_failed", namesrv=address, reason=error)
             return
         self._count("registrations", 1)
-        if channel.address in self._failing or (is_full and not channel.registered):
-            self._failing.discard(channel.address)
-            log.event(_logger, logging.INFO, "registered", namesrv=channel.address, topics=len(self._topics))
-        channel.registered = channel.registered or is_full
+        if address in self._failing or known != server.channel.registered:
+            self._failing.discard(address)
+            log.event(_logger, logging.INFO, "registered", namesrv=address, topics=len(self._topics))
 
-    def _registration(self, topics: list[TopicConfig]) -> Command:
+    def _registration(self, topics: Iterable[TopicConfig]) -> Command:
         settings = self._settings.now
         table = {config.topic_name: config for config in topics}
         body = encode_register_broker(RegisterBrokerBody(TopicTable(table, self._topics.data_version)))

@@ -1,4 +1,4 @@
-"""A real coordinator and real name servers in threads of the test: registering, again and again, and leaving."""
+"""A real coordinator and real name servers in threads of the test: registering, again and again; leaving."""
 
 from __future__ import annotations
 
@@ -106,6 +106,29 @@ def test_every_name_server_knows_the_broker_until_it_leaves(
     finally:
         for server in servers:
             server.stop()
+
+
+def test_topics_made_in_the_same_moment_are_all_known(rig: CoordinatorRig, tmp_path: Path, port: int) -> None:
+    """A name server ignores a registration whose DataVersion it has: topics must not share one."""
+    server = NamingThread(bind_tcp("127.0.0.1", port))
+    try:
+        rig.start()
+        wait_until(lambda: route(("127.0.0.1", port), "TBW102"), 10, "registered")
+        worker = rig.worker()
+        forwards = [
+            worker.start_forward(
+                1,
+                Command.request(
+                    RequestCode.UPDATE_AND_CREATE_TOPIC, CreateTopicHeader(f"t{n}", "TBW102", 1, 1, 6)
+                ),
+            )
+            for n in range(30)
+        ]
+        assert {worker.finish(forward).code for forward in forwards} == {0}
+        unknown = [n for n in range(30) if route(("127.0.0.1", port), f"t{n}") is None]
+        assert unknown == []
+    finally:
+        server.stop()
 
 
 def test_a_name_server_that_was_away_is_told_again_soon(rig: CoordinatorRig, port: int) -> None:
