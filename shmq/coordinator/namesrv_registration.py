@@ -36,41 +36,43 @@ class NamesrvRegistration:
         self._told = topics.data_version
         self._one_at_a_time = asyncio.Lock()
 
-    async def tell_all(self, limit_s: float) -> None:
-        """Send the whole topic table. ShmqError says why the server did not take it."""
+    async def tell_all(self, limit_s: float) -> bool:
+        """Send the whole topic table; True. ShmqError says why the server did not take it."""
         async with self._one_at_a_time:
             if self._untold:
                 self._renew_version()
             self._untold.clear()  # the table holds them
             await self._call(list(self._topics), limit_s)
             self.channel.registered = True
+            return True
 
-    async def tell_topic(self, config: TopicConfig, limit_s: float) -> None:
+    async def tell_topic(self, config: TopicConfig, limit_s: float) -> bool:
         """Send a new or changed topic, with all others that wait; returns when the server knows it.
 
-        A server that does not know the broker yet gets the whole table anyway. ShmqError as above; the
-        topic then comes with the next whole table.
+        False: nothing was sent, as somebody else did, or the server does not know the broker yet and gets the
+        whole table anyway. ShmqError as above; the topic then comes with the next whole table.
         """
         if not self.channel.registered and not self._one_at_a_time.locked():
-            return
+            return False
         self._untold[config.topic_name] = config
         try:
             async with asyncio.timeout(limit_s):
-                await self._tell_untold(limit_s)
+                return await self._tell_untold(limit_s)
         except TimeoutError:
             raise Unavailable(f"name server {self.channel.address} is too slow for a new topic") from None
 
-    async def _tell_untold(self, limit_s: float) -> None:
+    async def _tell_untold(self, limit_s: float) -> bool:
         async with self._one_at_a_time:
             told, self._untold = self._untold, {}
             if not told or not self.channel.registered:
-                return
+                return False
             self._renew_version()
             try:
                 await self._call(told.values(), limit_s)
             except BaseException:
                 self._untold = {**told, **self._untold}
                 raise
+            return True
 
     def _renew_version(self) -> None:
         """Make sure that the next registration has a version this server has not seen."""

@@ -111,11 +111,12 @@ class Registration:
 
     # -- one server --
 
-    async def _tell(self, server: NamesrvRegistration, telling: Awaitable[None]) -> None:
+    async def _tell(self, server: NamesrvRegistration, telling: Awaitable[bool]) -> None:
         """Count how it went; a failure is logged once until it ends."""
         address, known = server.channel.address, server.channel.registered
         try:
-            await telling
+            if not await telling:
+                return
         except ShmqError as error:
             self._count("registrations_failed", 1)
             if address not in self._failing:
