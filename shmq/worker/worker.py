@@ -33,6 +33,7 @@ from shmq.shm.directory import DirectoryView
 from shmq.shm.doorbell import Doorbell
 from shmq.shm.offset_slots import OffsetSlots
 from shmq.shm.page_layout import FLUSHED_POSITION
+from shmq.shm.supervisor_watch import SupervisorWatch
 from shmq.shm.worker_slots import SlotState, SlotTable, WorkerSlot
 from shmq.store.message_store import MessageStore
 from shmq.worker.acceptor import Acceptor
@@ -44,7 +45,6 @@ from shmq.worker.duty import DutyCycle
 from shmq.worker.handoff import Handoff, Spread
 from shmq.worker.pending_acks import PendingAcks
 from shmq.worker.ring_parking import WorkerRings
-from shmq.worker.supervisor_watch import SupervisorWatch
 from shmq.worker.tally import Tally
 
 LOOPBACK = "127.0.0.1"
