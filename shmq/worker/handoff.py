@@ -14,8 +14,13 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from shmq.base.clock import monotonic_ms
+
 RECEIVE_BATCH_MAX = 64
 """Descriptors taken per turn, so that a flood of hand-offs cannot starve the clients already served."""
+
+UNDER_WAY_MS_MAX = 1_000
+"""After this a hand-over counts as arrived: its worker may have died between taking and counting it."""
 
 ConnectionsOf = Callable[[int], int | None]
 ReceivedOf = Callable[[int], int]
@@ -31,14 +36,20 @@ class Spread:
     """
 
     def __init__(
-        self, own: int, workers: int, connections_of: ConnectionsOf, received_of: ReceivedOf
+        self,
+        own: int,
+        workers: int,
+        connections_of: ConnectionsOf,
+        received_of: ReceivedOf,
+        clock_ms: Callable[[], int] = monotonic_ms,
     ) -> None:
         """``own`` is this worker's index among ``workers``."""
         self._own = own
         self._workers = workers
         self._connections_of = connections_of
         self._received_of = received_of
-        self._under_way: list[deque[int]] = [deque() for _ in range(workers)]
+        self._clock_ms = clock_ms
+        self._under_way: list[deque[tuple[int, int]]] = [deque() for _ in range(workers)]
         self._next_tie = own
 
     def choose(self) -> int:
@@ -59,7 +70,9 @@ class Spread:
         """Remember one descriptor on its way to worker ``index``."""
         waiting = self._under_way[index]
         expected = self._received_of(index) + 1
-        waiting.append(max(expected, waiting[-1] + 1) if waiting else expected)
+        if waiting:
+            expected = max(expected, waiting[-1][0] + 1)
+        waiting.append((expected, self._clock_ms() + UNDER_WAY_MS_MAX))
 
     def not_handed_to(self, index: int) -> None:
         """Take back the last ``handed_to`` of this worker: the hand-off failed."""
@@ -68,8 +81,8 @@ class Spread:
     def _still_under_way(self, index: int) -> int:
         waiting = self._under_way[index]
         if waiting:
-            received = self._received_of(index)
-            while waiting and waiting[0] <= received:
+            received, now_ms = self._received_of(index), self._clock_ms()
+            while waiting and (waiting[0][0] <= received or waiting[0][1] <= now_ms):
                 waiting.popleft()
         return len(waiting)
 

@@ -73,6 +73,18 @@ def test_a_worker_that_is_not_alive_gets_nothing() -> None:
     assert workers.loads() == [5, 0, 5]
 
 
+def test_what_a_worker_took_along_into_its_death_is_forgotten_in_time() -> None:
+    now_ms = [0]
+    connections: list[int | None] = [0, 0]
+    spread = Spread(0, 2, connections.__getitem__, lambda i: 0, lambda: now_ms[0])
+    for _ in range(5):
+        spread.handed_to(1)
+    assert [spread.choose() for _ in range(3)] == [0, 0, 0]
+    now_ms[0] = 1000
+    connections[0] = 2
+    assert spread.choose() == 1
+
+
 def test_alone_it_keeps_everything() -> None:
     assert Spread(0, 1, lambda i: 0, lambda i: 0).choose() == 0
     assert Spread(1, 2, lambda i: None, lambda i: 0).choose() == 1
