@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,92 +26,15 @@ from shmq import (
     PushConsumer,
 )
 from shmq.embedded import Broker
-from shmq.model.topic_config import TopicConfig
+from tests.helpers.client_processes import Member, ended_members, make_topic, owners
 from tests.helpers.waiting import wait_until
-
-MEMBER = """
-import sys, threading
-from shmq import *
-namesrv, group, topic, path = sys.argv[1:5]
-lock = threading.Lock()
-with open(path, "a", buffering=1) as log:
-    def consume(messages, context):
-        with lock:
-            for m in messages:
-                log.write(f"{m.queue_id} {m.queue_offset}\\n")
-        return ConsumeConcurrentlyStatus.CONSUME_SUCCESS
-    consumer = PushConsumer(group, namesrv_addr=namesrv, direct_pull=%(direct)s,
-        consume_from_where=ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET,
-        await_termination_millis_when_shutdown=1000)
-    consumer.subscribe(topic)
-    consumer.register_message_listener(consume)
-    with consumer:
-        print("ready", flush=True)
-        sys.stdin.read()
-"""
-
-
-class Member:
-    """A consumer process that writes down what it gets."""
-
-    def __init__(self, broker: Broker, group: str, topic: str, path: Path, *, direct: bool = True) -> None:
-        self.path = path
-        path.touch()
-        command = [
-            sys.executable,
-            "-c",
-            MEMBER % {"direct": direct},
-            broker.namesrv_addr,
-            group,
-            topic,
-            str(path),
-        ]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-
-    def wait_ready(self) -> None:
-        assert self.process.stdout and self.process.stdout.readline() == "ready\n"
-
-    @property
-    def got(self) -> list[tuple[int, int]]:
-        lines = self.path.read_text().splitlines()
-        return [
-            (int(queue), int(offset)) for queue, offset in (line.split() for line in lines if " " in line)
-        ]
-
-    def stop(self) -> None:
-        self.process.communicate(timeout=20)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate(timeout=20)
 
 
 @pytest.fixture
 def members() -> Iterator[list[Member]]:
     """Members that are killed after the test, if it did not stop them."""
-    started: list[Member] = []
-    yield started
-    for member in started:
-        if member.process.poll() is None:
-            member.kill()
-
-
-def make_topic(broker: Broker, topic: str, queues: int) -> None:
-    with AdminClient(broker.namesrv_addr) as admin:
-        admin.create_topic(broker.tcp_addr, TopicConfig(topic, queues, queues))
-
-
-def owners(broker: Broker, group: str, topic: str) -> Counter[str]:
-    """How many queues of the topic each member says it owns."""
-    found: Counter[str] = Counter()
-    with AdminClient(broker.namesrv_addr) as admin:
-        for connection in admin.consumer_connections(group).connections:
-            queues = admin.client_queues(group, connection.client_id)
-            found[connection.client_id] = sum(queue.topic == topic for queue in queues)
-    return found
+    with ended_members() as started:
+        yield started
 
 
 @pytest.mark.parametrize("direct", [True, False], ids=["direct", "socket"])
