@@ -18,9 +18,12 @@ def bind_or_explain(host: str, port: int, key: str) -> socket.socket:
     try:
         return bind_tcp(host, port)
     except Unavailable:
-        raise Unavailable(
-            f"{key}: {host}:{port} is taken by {holder_of(port)}: stop it or choose another {key}"
-        ) from None
+        raise port_taken(host, port, key) from None
+
+
+def port_taken(host: str, port: int, key: str) -> Unavailable:
+    """The error for a port that somebody else has: who, and what to do."""
+    return Unavailable(f"{key}: {host}:{port} is taken by {holder_of(port)}: stop it or choose another {key}")
 
 
 def bind_pair(host: str, port: int, key: str) -> tuple[socket.socket, socket.socket]:

@@ -28,7 +28,7 @@ from shmq.model.settings import BrokerSettings, NamesrvSettings
 from shmq.naming.name_server import NameServer
 from shmq.naming.probe import is_name_server
 from shmq.net.listener import bind_tcp, bind_unix
-from shmq.net.ports import bind_or_explain
+from shmq.net.ports import port_taken
 
 TAKE_OVER_S = 5.0
 STOP_S = 1.0
@@ -57,14 +57,28 @@ class NamingService:
         return self._unix_path
 
     def start(self) -> None:
-        """Bind and begin to serve, or find who serves. Unavailable when another process has the port."""
+        """Bind and begin to serve, or find who serves. Unavailable when another process has the port.
+
+        The port is tried before anybody is asked: of two brokers that start together one gets it, and the
+        other finds a name server that may take a moment to answer.
+        """
         if self._settings.namesrv_addr:
             return
-        if self._settings.namesrv_port and self._is_served():
-            self.addresses = f"{self._host()}:{self._settings.namesrv_port}"
+        port = self._settings.namesrv_port
+        try:
+            tcp = bind_tcp(self._settings.bind_address, port)
+        except Unavailable:
+            if not is_name_server((self._host(), port)):
+                raise port_taken(self._settings.bind_address, port, "namesrvPort") from None
+            self.addresses = f"{self._host()}:{port}"
             log.event(_logger, logging.INFO, "name_server_found", address=self.addresses)
         else:
-            self._bind()
+            self._sockets.append(tcp)
+            self.addresses = f"{self._host()}:{tcp.getsockname()[1]}"
+            path = self._bind_unix()
+            if self._unix_path is None:
+                log.event(_logger, logging.WARNING, "name_server_socket_taken", path=path)
+                self.addresses += f";unix:{path}"
         self._thread = threading.Thread(target=self._run, name="naming", daemon=True)
         self._thread.start()
 
@@ -91,23 +105,13 @@ class NamingService:
         bound = self._settings.bind_address
         return "127.0.0.1" if bound in ("0.0.0.0", "::", "") else bound
 
-    def _is_served(self) -> bool:
-        """True when a shmq name server answers on our port; nobody or somebody else: False."""
-        return is_name_server((self._host(), self._settings.namesrv_port))
-
-    def _bind(self) -> None:
-        """Bind both sockets; the address list follows from what could be bound."""
-        tcp = bind_or_explain(self._settings.bind_address, self._settings.namesrv_port, "namesrvPort")
-        self._sockets.append(tcp)
-        addresses = [f"{self._host()}:{tcp.getsockname()[1]}"]
+    def _bind_unix(self) -> Path:
+        """Bind namesrv.sock unless another name server of this folder has it; returns its path."""
         path = runtime_dir.namesrv_socket(self._folder)
-        try:
+        with contextlib.suppress(Unavailable):
             self._sockets.append(bind_unix(path, mode=0o660, group=self._settings.socket_group or None))
             self._unix_path = path
-        except Unavailable:
-            log.event(_logger, logging.WARNING, "name_server_socket_taken", path=path)
-            addresses.append(f"unix:{path}")
-        self.addresses = ";".join(addresses)
+        return path
 
     def _take_over(self) -> bool:
         """Become the name server when the one that was found has gone."""
@@ -115,10 +119,7 @@ class NamingService:
             self._sockets.append(bind_tcp(self._settings.bind_address, self._settings.namesrv_port))
         except Unavailable:
             return False
-        path = runtime_dir.namesrv_socket(self._folder)
-        with contextlib.suppress(Unavailable):
-            self._sockets.append(bind_unix(path, mode=0o660, group=self._settings.socket_group or None))
-            self._unix_path = path
+        self._bind_unix()
         log.event(_logger, logging.WARNING, "name_server_taken_over", address=self.addresses)
         return True
 
@@ -144,6 +145,7 @@ class NamingService:
             if not self._stopping.is_set():
                 loop.run_forever()
             server.stop()
+            loop.run_until_complete(asyncio.sleep(0))  # transports close in the turn after
         finally:
             self._loop = None
             loop.close()

@@ -66,9 +66,14 @@ class SupervisedBroker:
         return self.process
 
     def start(self, limit_s: float = 30) -> SupervisedBroker:
-        """Start and wait for the ready line; fail with what the broker said instead."""
-        process = self.launch()
-        assert process.stdout is not None
+        """Start and wait for the ready line."""
+        self.launch()
+        return self.wait_ready(limit_s)
+
+    def wait_ready(self, limit_s: float = 30) -> SupervisedBroker:
+        """Wait for the ready line of a launched broker; fail with what it said instead."""
+        process = self.process
+        assert process is not None
         line = _read_line(process, limit_s)
         if not line.startswith("shmq-broker ready "):
             process.kill()

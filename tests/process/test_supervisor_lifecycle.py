@@ -146,6 +146,42 @@ def test_two_brokers_of_one_host_have_their_own_names_stores_and_share_a_name_se
             assert (folder / "run" / "namesrv.sock").is_socket()
 
 
+def test_brokers_that_start_together_agree_on_one_name_server(make: BrokerMaker, folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    shared = {"runtimeDir": str(folder / "run"), "namesrvPort": port}
+    brokers = [make(folder / name, brokerName=name, **shared) for name in ("b1", "b2", "b3")]
+    for broker in brokers:
+        broker.launch()
+    for broker in brokers:
+        broker.wait_ready()
+    assert {broker.places["namesrv"] for broker in brokers} == {f"127.0.0.1:{port}"}
+    assert len([broker for broker in brokers if broker.places["namesrvUnix"]]) == 1
+    for broker in brokers:
+        assert broker.stop() == 0
+    assert list((folder / "run").iterdir()) == []
+
+
+def test_sockets_are_closed_to_others_and_the_internal_one_to_the_group(broker: SupervisedBroker) -> None:
+    run = broker.folder / "run"
+    modes = {path.name: path.stat().st_mode & 0o777 for path in run.iterdir() if path.is_socket()}
+    assert modes == {
+        "broker-t.sock": 0o660,
+        "broker-t.grant.sock": 0o660,
+        "broker-t.internal.sock": 0o600,
+        "namesrv.sock": 0o660,
+    }
+
+
+def test_a_loopback_address_at_a_remote_name_server_is_one_warning_line(folder: Path) -> None:
+    with running_broker(folder, "-n", "192.0.2.1:9876") as broker:
+        assert broker.log_text().count("loopback_address_registered") == 1
+        assert broker.places["namesrv"] == "192.0.2.1:9876"
+        with broker.connect() as client:
+            assert client.send("t", b"x").code == 0
+        assert broker.stop() == 0
+
+
 @pytest.mark.parametrize("key", ["listenPort", "namesrvPort"])
 def test_a_port_held_by_another_process_is_an_error_naming_its_pid(
     make: BrokerMaker, folder: Path, key: str
