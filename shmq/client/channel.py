@@ -19,18 +19,34 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from shmq.base.errors import FrameFault
 from shmq.client.addresses import Address, connect
 from shmq.client.errors import RemotingError, RemotingTimeout
-from shmq.protocol.command import Command, Serialization, decode_frame, encode_command
-from shmq.protocol.frame import FrameDecoder
+from shmq.protocol.command import RESPONSE_FLAG, Command, Serialization, decode_frame, encode_command
+from shmq.protocol.frame import FRAME_BYTES_MAX, LENGTHS, LENGTHS_BYTES
 
 READ_BYTES = 256 << 10
+SMALL_READ = 16 << 10
 IDLE_MAX = 8
 """Idle channels kept per address; more are closed when they come back."""
 IDLE_CHECK_S = 0.5
 """A channel that rested longer is looked at for a hang-up before it is used."""
 IDLE_CLOSE_S = 90.0
 """Servers close connections that rested for 120 s; ours go a little earlier."""
+
+Buffer = bytes | bytearray | memoryview
+
+_generation = 0
+"""How often this process' ancestors have forked since the program began; a pool of another one is the
+parent's. Asking the kernel for the pid at every send would cost more than the comparison."""
+
+
+def _count_fork() -> None:
+    global _generation
+    _generation += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
 
 _TIMEVAL = struct.Struct("@ll")
 
@@ -50,7 +66,7 @@ def view_of(command: Command) -> memoryview:
     return memoryview(body)
 
 
-def send_all(sock: socket.socket, buffers: list[bytes | bytearray | memoryview]) -> None:
+def send_all(sock: socket.socket, buffers: list[Buffer]) -> None:
     """Write all buffers, in as few system calls as the kernel allows."""
     total = sum(len(part) for part in buffers)
     sent = sock.sendmsg(buffers)
@@ -72,33 +88,32 @@ class Channel:
         self._sock.settimeout(None)
         self._timeout_s = 0.0
         self._opaque = 0
-        self._decoder = FrameDecoder()
+
+    def next_opaque(self) -> int:
+        """Return the id of the next request on this channel."""
+        self._opaque = (self._opaque + 1) & 0x7FFFFFFF
+        return self._opaque
 
     def call(self, command: Command, timeout_s: float) -> Command:
         """Send a request and return its response; RemotingTimeout or RemotingError end the channel."""
-        deadline = time.monotonic() + timeout_s
-        self._set_timeout(timeout_s)
-        opaque = self._opaque = (self._opaque + 1) & 0x7FFFFFFF
-        command.opaque = opaque
+        command.opaque = self.next_opaque()
         command.serialization = self._serialization
+        return self.exchange(encode_command(command), command.opaque, timeout_s)
+
+    def exchange(self, frame: list[Buffer], opaque: int, timeout_s: float) -> Command:
+        """Send a ready frame whose request id is `opaque` and return the response; errors as in `call`."""
+        self._set_timeout(timeout_s)
         try:
-            send_all(self._sock, encode_command(command))
+            send_all(self._sock, frame)
             while True:
-                data = self._sock.recv(READ_BYTES)
-                if not data:
-                    raise RemotingError(f"{self.address} closed the connection before it answered")
-                for frame in self._decoder.feed(data):
-                    response = decode_frame(frame)
-                    if response.is_response and response.opaque == opaque:
-                        return response
-                if time.monotonic() > deadline:
-                    raise BlockingIOError
+                response = decode_frame(self._receive())
+                if response.opaque == opaque and response.flag & RESPONSE_FLAG:
+                    return response
         except BlockingIOError:
             self.close()
             raise RemotingTimeout(
-                f"{self.address} did not answer request {command.code} within {timeout_s * 1000:.0f} ms; it "
-                "may "
-                "still have been carried out"
+                f"{self.address} did not answer within {timeout_s * 1000:.0f} ms; the request may still have "
+                "been carried out"
             ) from None
         except OSError as error:
             self.close()
@@ -106,6 +121,35 @@ class Channel:
         except BaseException:  # interrupted or undecodable: the answer still to come belongs to nobody
             self.close()
             raise
+
+    def _receive(self) -> bytes | memoryview:
+        """Read exactly one frame. Small ones come with the first recv; of larger ones the rest is read into
+        place."""
+        sock = self._sock
+        data = sock.recv(SMALL_READ)
+        while len(data) < LENGTHS_BYTES:
+            more = sock.recv(SMALL_READ) if data else b""
+            if not more:
+                raise RemotingError(f"{self.address} closed the connection before it answered")
+            data += more
+        size = LENGTHS.unpack_from(data)[0] + 4
+        if not LENGTHS_BYTES <= size <= FRAME_BYTES_MAX:
+            raise FrameFault(
+                f"{self.address} sent a frame of {size} bytes, at most {FRAME_BYTES_MAX} are possible"
+            )
+        if len(data) == size:
+            return data
+        if len(data) > size:
+            raise FrameFault(f"{self.address} sent {len(data) - size} bytes more than one answer")
+        frame = memoryview(bytearray(size))
+        got = len(data)
+        frame[:got] = data
+        while got < size:
+            count = sock.recv_into(frame[got:])
+            if not count:
+                raise RemotingError(f"{self.address} closed the connection within an answer")
+            got += count
+        return frame
 
     def send_oneway(self, command: Command, timeout_s: float) -> None:
         """Send a request that gets no answer."""
@@ -151,13 +195,21 @@ class ChannelPool:
         self._open = open_channel
         self._lock = threading.Lock()
         self._idle: deque[Channel] = deque()
-        self._pid = os.getpid()
+        self._generation = _generation
         self._closed = False
 
     def call(self, command: Command, timeout_s: float) -> Command:
         """Send one request over an idle or a new channel and return the response."""
         channel = self._take()
         response = channel.call(command, timeout_s)
+        self.put(channel)
+        return response
+
+    def exchange(self, frame_of: Callable[[int], list[Buffer]], timeout_s: float) -> Command:
+        """Send the frame made for a request id over an idle or a new channel and return the response."""
+        channel = self._take()
+        opaque = channel.next_opaque()
+        response = channel.exchange(frame_of(opaque), opaque, timeout_s)
         self.put(channel)
         return response
 
@@ -169,7 +221,7 @@ class ChannelPool:
 
     def _take(self) -> Channel:
         """Return the channel used last, if it still lives, else a new one."""
-        if os.getpid() != self._pid:
+        if self._generation != _generation:
             self._forget_after_fork()
         while self._idle:
             try:
@@ -194,10 +246,10 @@ class ChannelPool:
         """In a forked child: drop the parent's descriptors (closing ours leaves the parent's connection
         alone)."""
         with self._lock:
-            if os.getpid() != self._pid:
+            if self._generation != _generation:
                 while self._idle:
                     self._idle.pop().close()
-                self._pid = os.getpid()
+                self._generation = _generation
 
     def close(self) -> None:
         """Close the idle channels; one in use closes when its call ends."""

@@ -19,7 +19,7 @@ from typing import TypeVar
 from shmq.base import log
 from shmq.base.errors import BrokerError, NoPermission
 from shmq.client.addresses import Address, is_local_host, parse_address
-from shmq.client.channel import Channel, ChannelPool
+from shmq.client.channel import Buffer, Channel, ChannelPool
 from shmq.client.config import ClientConfig
 from shmq.client.duplex import DuplexChannel, Reply
 from shmq.client.errors import ConnectFailed
@@ -89,6 +89,10 @@ class BrokerLink:
     def call(self, command: Command, timeout_s: float) -> Command:
         """Send a request on a pooled channel in this thread; returns the response whatever its code."""
         return self._pool.call(command, timeout_s)
+
+    def exchange(self, frame_of: Callable[[int], list[Buffer]], timeout_s: float) -> Command:
+        """Send a ready CBOR frame, made for a request id, on a pooled channel; only to a local broker."""
+        return self._pool.exchange(frame_of, timeout_s)
 
     def request(self, command: Command, timeout_s: float) -> Command:
         """Like `call`, but any code except SUCCESS is raised as BrokerError."""

@@ -33,6 +33,9 @@ class Payload(Protocol):
     def command(self, link: BrokerLink, queue_id: int) -> Command:
         """Build the request for this broker; again for each attempt."""
 
+    def exchange(self, link: BrokerLink, queue_id: int, timeout_s: float) -> Command:
+        """Send the request to this broker in this thread and return the response."""
+
     def result(self, response: Command, link: BrokerLink, queue: MessageQueue) -> SendResult:
         """Read the answer to the last command; BrokerError for a refusal."""
 
@@ -56,6 +59,13 @@ class SinglePayload:
     def command(self, link: BrokerLink, queue_id: int) -> Command:
         """Build request 310."""
         return self._commands.single(self._outgoing, queue_id)
+
+    def exchange(self, link: BrokerLink, queue_id: int, timeout_s: float) -> Command:
+        """Send request 310; to a local broker by the short way."""
+        if not link.is_local:
+            return link.call(self.command(link, queue_id), timeout_s)
+        commands, outgoing = self._commands, self._outgoing
+        return link.exchange(lambda opaque: commands.single_frame(outgoing, queue_id, opaque), timeout_s)
 
     def result(self, response: Command, link: BrokerLink, queue: MessageQueue) -> SendResult:
         """Read the answer."""
@@ -86,6 +96,10 @@ class BatchPayload:
             return self._commands.batch(self._batch, queue_id)
         command, self._sizes = self._commands.log_batch(self._batch, queue_id)
         return command
+
+    def exchange(self, link: BrokerLink, queue_id: int, timeout_s: float) -> Command:
+        """Send the batch."""
+        return link.call(self.command(link, queue_id), timeout_s)
 
     def result(self, response: Command, link: BrokerLink, queue: MessageQueue) -> SendResult:
         """Read the answer: ids comma-joined, the first message's offset."""

@@ -12,15 +12,19 @@ from shmq.client.outgoing import Outgoing
 from shmq.client.outgoing_batch import OutgoingBatch
 from shmq.client.producer_config import ProducerConfig
 from shmq.client.send_result import SendResult, SendStatus, Text
+from shmq.client.send_template import SendTemplate
 from shmq.model.message_id import offset_message_id, parse_offset_message_id
 from shmq.model.message_queue import MessageQueue
 from shmq.protocol.codes import RequestCode, error_of
-from shmq.protocol.command import Command
+from shmq.protocol.command import Command, encode_command
 from shmq.protocol.headers.log_batch import SendLogBatchHeader
 from shmq.protocol.headers.send import SendMessageResponseHeader, SendMessageV2Header
 
-STORED = frozenset(SendStatus)
+STORED: dict[int, SendStatus] = {int(status): status for status in SendStatus}
 """Response codes that mean: the message is stored."""
+TEMPLATES_MAX = 4096
+
+Buffer = bytes | bytearray | memoryview
 
 
 class SendCommands:
@@ -30,10 +34,10 @@ class SendCommands:
         """Keep what every request names."""
         self._group = group
         self._config = config
+        self._templates: dict[tuple[str, int], SendTemplate] = {}
 
-    def single(self, outgoing: Outgoing, queue_id: int, *, oneway: bool = False) -> Command:
-        """Return request 310 for one message."""
-        header = SendMessageV2Header(
+    def _header(self, outgoing: Outgoing, queue_id: int) -> SendMessageV2Header:
+        return SendMessageV2Header(
             self._group,
             outgoing.topic,
             self._config.create_topic_key,
@@ -44,7 +48,26 @@ class SendCommands:
             outgoing.message.flag,
             outgoing.properties.decode(),
         )
+
+    def single(self, outgoing: Outgoing, queue_id: int, *, oneway: bool = False) -> Command:
+        """Return request 310 for one message."""
+        header = self._header(outgoing, queue_id)
         return Command.request(RequestCode.SEND_MESSAGE_V2, header, outgoing.body, oneway=oneway)
+
+    def single_frame(self, outgoing: Outgoing, queue_id: int, opaque: int) -> list[Buffer]:
+        """Return the frame of request 310 for a CBOR connection, from a template where that can say it."""
+        key = (outgoing.topic, queue_id)
+        template = self._templates.get(key)
+        if template is None:
+            if len(self._templates) >= TEMPLATES_MAX:
+                self._templates.clear()
+            template = self._templates[key] = SendTemplate(self._header(outgoing, queue_id))
+        frame = template.frame(outgoing, opaque)
+        if frame is None:
+            command = self.single(outgoing, queue_id)
+            command.opaque = opaque
+            frame = encode_command(command)
+        return frame
 
     def batch(self, batch: OutgoingBatch, queue_id: int) -> Command:
         """Return request 320, RocketMQ's batch; MessageIllegal when it is over the size limit."""
@@ -101,7 +124,7 @@ def read_result(
         if not offset_id and header.physical_offset is not None:
             offset_id = partial(_offset_id, link, header.physical_offset)
     return SendResult(
-        SendStatus(response.code),
+        STORED[response.code],
         unique_key,
         queue if queue.queue_id == header.queue_id else queue._replace(queue_id=header.queue_id),
         header.queue_offset,

@@ -137,7 +137,7 @@ class SendPath:
         link = self.link(queue)
         context = self._before(payload, queue, mode) if self._hooks else None
         try:
-            response = link.call(payload.command(link, queue.queue_id), limit_s)
+            response = payload.exchange(link, queue.queue_id, limit_s)
             result = payload.result(response, link, queue)
         except ShmqError as error:
             self._note(queue, started, error)
