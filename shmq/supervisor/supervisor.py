@@ -72,6 +72,7 @@ class Supervisor:
         self._flushed = False
         self._children_left = True
         self._broken = False
+        self._ended_clean = False
         self._naming: NamingService | None = None
         self._tree: ProcessTree | None = None
         self._pipe: tuple[int, int] = (-1, -1)
@@ -89,9 +90,8 @@ class Supervisor:
             while not self._stopping and failure is None:
                 self._turn()
                 failure = self._failure()
-        except (
-            Exception
-        ) as error:  # an error inside a repair, for one: nothing but a new start may go on from here
+        except Exception as error:
+            # The edge of the process. After an error inside a repair nothing but a new start may go on.
             log.event(_logger, logging.CRITICAL, "supervisor_failed", exc_info=True)
             failure = f"failed: {error!r}; the next start repairs the store"
             self._broken = True
@@ -100,7 +100,7 @@ class Supervisor:
         lifecycle.stop()
         if failure is not None:
             print(f"shmq-broker: {failure}", file=sys.stderr)
-        return 1 if failure is not None or lifecycle.failed_stops else 0
+        return 0 if self._ended_clean and not failure and not lifecycle.failed_stops else 1
 
     def _steps(self) -> list[Step]:
         """The order of the start; the stop is the reverse."""
@@ -161,7 +161,8 @@ class Supervisor:
 
     def _close_store(self) -> None:
         if self._shared is not None:
-            self._shared.close(clean=self._flushed and self._children_left and not self._broken)
+            self._ended_clean = self._flushed and self._children_left and not self._broken
+            self._shared.close(clean=self._ended_clean)
 
     def _start_flush(self) -> None:
         assert self._shared is not None

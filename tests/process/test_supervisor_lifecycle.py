@@ -162,6 +162,22 @@ def test_brokers_that_start_together_agree_on_one_name_server(make: BrokerMaker,
     assert list((folder / "run").iterdir()) == []
 
 
+def test_a_store_of_another_engine_is_opened_only_when_it_is_adopted(make: BrokerMaker, folder: Path) -> None:
+    broker = make(folder).start()
+    with broker.connect() as client:
+        assert client.send("theirs", b"x").code == 0
+    assert broker.stop() == 0
+    (folder / "store" / "shmq" / "identity.json").unlink()
+    refused = make(folder)
+    _, errors = refused.launch().communicate(timeout=20)
+    assert refused.process is not None and refused.process.returncode == 78
+    assert "--adopt" in errors.decode()
+    adopted = make(folder, "--adopt").start()
+    with adopted.connect() as client:
+        assert client.max_offset("theirs") == 1
+    assert adopted.stop() == 0
+
+
 def test_sockets_are_closed_to_others_and_the_internal_one_to_the_group(broker: SupervisedBroker) -> None:
     run = broker.folder / "run"
     modes = {path.name: path.stat().st_mode & 0o777 for path in run.iterdir() if path.is_socket()}
