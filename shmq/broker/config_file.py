@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from shmq.base import log
-from shmq.base.errors import StoreDamaged
+from shmq.base.errors import ServiceNotAvailable, StoreDamaged
 from shmq.base.files import write_durably
 from shmq.broker.pretty_json import pretty_json
 from shmq.protocol import fastjson
@@ -58,10 +58,19 @@ class ConfigFile:
         return {}
 
     def save(self, value: Mapping[str, Any]) -> None:
-        """Replace the content durably; nothing is written when the text is the same as at the last `save`."""
+        """Replace the content durably; nothing is written when the text is the same as at the last `save`.
+
+        ServiceNotAvailable when the disk refuses: the old content is still there.
+        """
         raw = pretty_json(value)
         if raw == self._saved:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(self.path, raw)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(self.path, raw)
+        except OSError as error:
+            self._saved = None
+            raise ServiceNotAvailable(
+                f"{self.path} cannot be written: {error.strerror}; nothing was changed"
+            ) from error
         self._saved = raw

@@ -7,6 +7,7 @@ SubscriptionGroupManager.java.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,8 +65,9 @@ class GroupRegistry:
         if not (self._auto_create or names.is_system_group(group)):
             raise _unknown(group)
         names.check_group(group)
-        made = self._groups[group] = SubscriptionGroupConfig(group)
-        self._save()
+        made = SubscriptionGroupConfig(group)
+        with self._changing():
+            self._groups[group] = made
         return made, True
 
     def update(self, wanted: SubscriptionGroupConfig) -> bool:
@@ -75,18 +77,19 @@ class GroupRegistry:
             raise InvalidParameter("retryQueueNums must be at least 0 and retryMaxTimes at least -1")
         if self._groups.get(wanted.group_name) == wanted:
             return False
-        self._groups[wanted.group_name] = wanted
-        self._save()
+        with self._changing():
+            self._groups[wanted.group_name] = wanted
         return True
 
     def delete(self, group: str) -> bool:
         """An administrator deletes a group; False when it does not exist. Built-in groups stay."""
         if names.is_system_group(group):
             raise InvalidParameter(f"group [{group}] belongs to the broker and cannot be deleted")
-        if self._groups.pop(group, None) is None:
+        if group not in self._groups:
             return False
-        self.forbidden.pop(group, None)
-        self._save()
+        with self._changing():
+            del self._groups[group]
+            self.forbidden.pop(group, None)
         return True
 
     def set_auto_create(self, enabled: bool) -> None:
@@ -95,9 +98,17 @@ class GroupRegistry:
 
     # -- inside --
 
-    def _save(self) -> None:
-        self.data_version = self.data_version.next(self._clock.now_ms())
-        self._file.save(self.to_json())
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Make a change, then a new version of it durable; ServiceNotAvailable undoes it."""
+        before = dict(self._groups), dict(self.forbidden), self.data_version
+        try:
+            yield
+            self.data_version = self.data_version.next(self._clock.now_ms())
+            self._file.save(self.to_json())
+        except BaseException:
+            self._groups, self.forbidden, self.data_version = before
+            raise
 
     def to_json(self) -> dict[str, Any]:
         """The content of subscriptionGroup.json, and the body of request 201."""

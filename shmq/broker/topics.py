@@ -17,12 +17,15 @@ TopicConfigManager.java.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from shmq.base import faults, log
 from shmq.base.clock import SYSTEM_CLOCK, Clock
-from shmq.base.errors import InvalidParameter, NoPermission, TopicNotExist
+from shmq.base.errors import InvalidParameter, NoPermission, ServiceNotAvailable, TopicNotExist
 from shmq.broker.config_file import ConfigFile
 from shmq.broker.pretty_json import Prepared, prepared_row, prepared_table
 from shmq.broker.system_topics import system_topics
@@ -35,6 +38,10 @@ from shmq.model.topic_config import PERM_INHERIT, PERM_READ_WRITE, TopicConfig
 QUEUE_NUMS_MAX = 65_535
 PERM_MAX = 7
 _DELETED = "shmqDeletedTopics"
+
+_logger = log.get(__name__)
+
+faults.declare({"topic.saved": "topics.json with a new topic is durable, its queues are not made"})
 
 
 class QueueSlots(Protocol):
@@ -77,8 +84,8 @@ class TopicRegistry:
         """Register the system topics, finish interrupted deletions, give every topic its queues. Repeats."""
         missing = [config for config in self._system.values() if config.topic_name not in self._topics]
         if missing:
-            self._topics.update((config.topic_name, config) for config in missing)
-            self._save()
+            with self._changing():
+                self._topics.update((config.topic_name, config) for config in missing)
         for name in [name for name in self._deleted if name not in self._topics]:
             self._finish_delete(name)
         for config in self._topics.values():
@@ -178,16 +185,21 @@ class TopicRegistry:
             raise InvalidParameter("the topic name may not be blank")
         if self.is_system(topic):
             raise InvalidParameter(f"topic [{topic}] belongs to the broker and cannot be deleted")
-        if self._topics.pop(topic, None) is None:
+        if topic not in self._topics:
             return False
-        self._deleted.setdefault(topic, [])
-        self._save()
-        self._finish_delete(topic)
+        with self._changing():
+            del self._topics[topic]
+            self._deleted.setdefault(topic, [])
+        try:
+            self._finish_delete(topic)
+        except ServiceNotAvailable as error:
+            log.event(_logger, logging.WARNING, "deletion_not_finished", topic=topic, reason=error)
         return True
 
     def touch(self) -> None:
         """Move the version without a change: a name server that holds this one would not look again."""
-        self._save()
+        with self._changing():
+            pass
 
     def set_auto_create(self, enabled: bool) -> None:
         """An operator changed `autoCreateTopicEnable`."""
@@ -199,8 +211,9 @@ class TopicRegistry:
         if self._topics.get(config.topic_name) == config:
             return None
         self._queues.reserve(max(0, config.queue_nums - self._queues.count(config.topic_name)))
-        self._topics[config.topic_name] = config
-        self._save()
+        with self._changing():
+            self._topics[config.topic_name] = config
+        faults.reach("topic.saved")
         self._make_queues(config)
         return config
 
@@ -225,9 +238,17 @@ class TopicRegistry:
             del self._deleted[topic]  # it never had a message: nothing to go on from
         self._write()  # unchanged content is not written again
 
-    def _save(self) -> None:
-        self.data_version = self.data_version.next(self._clock.now_ms())
-        self._write()
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Make a change, then a new version of it durable; ServiceNotAvailable undoes it."""
+        before = dict(self._topics), dict(self._deleted), self.data_version
+        try:
+            yield
+            self.data_version = self.data_version.next(self._clock.now_ms())
+            self._write()
+        except BaseException:
+            self._topics, self._deleted, self.data_version = before
+            raise
 
     def _write(self) -> None:
         """Replace topics.json; the text of a topic that did not change is made only once."""

@@ -208,6 +208,20 @@ def test_a_deletion_cut_off_anywhere_is_finished_by_the_next_start(tmp_path: Pat
         rig.close()
 
 
+def test_a_creation_cut_off_is_finished_by_the_next_start(tmp_path: Path) -> None:
+    rig = CoordinatorRig(tmp_path)
+    try:
+        rig.start(faults="topic.saved=kill")
+        with pytest.raises(ConnectionResetError):
+            create(rig.worker(), "orders", 3)
+        assert rig.process is not None and rig.process.wait(10) == -9
+        rig.start()
+        assert queue_count(rig, "orders") == 3
+        assert create(rig.worker(1), "orders", 3).code == 0
+    finally:
+        rig.close()
+
+
 def test_a_worker_gets_a_topic_made_for_a_send(rig: CoordinatorRig) -> None:
     one, two = rig.worker(0), rig.worker(1)
     header = ResolveTopicHeader("orders", "TBW102", 4, 0, True)

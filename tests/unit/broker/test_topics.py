@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from shmq.base.clock import ManualClock
-from shmq.base.errors import InvalidParameter, NoPermission, SystemBusy, TopicNotExist
+from shmq.base.errors import (
+    InvalidParameter,
+    NoPermission,
+    ServiceNotAvailable,
+    SystemBusy,
+    TopicNotExist,
+)
+from shmq.broker import config_file
 from shmq.broker.config_file import ConfigFile
 from shmq.broker.topics import TopicRegistry
 from shmq.model.settings import BrokerSettings
@@ -277,3 +284,24 @@ def test_the_file_of_an_apache_broker_is_read_and_kept(tmp_path: Path, slots: Sl
     assert orders.order and orders.topic_sys_flag == 1 and slots.count("orders") == 3
     assert topics.data_version.counter == 8
     assert json.loads((tmp_path / "topics.json").read_text())["topicConfigTable"]["orders"]["order"] is True
+
+
+def test_a_full_disk_changes_nothing(
+    topics: TopicRegistry, slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics.update(TopicConfig("kept", 2, 2))
+    version = topics.data_version
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(config_file, "write_durably", refuse)
+    with pytest.raises(ServiceNotAvailable, match="No space left"):
+        topics.update(TopicConfig("new", 2, 2))
+    with pytest.raises(ServiceNotAvailable):
+        topics.delete("kept")
+    assert topics.get("new") is None and slots.count("new") == 0
+    assert topics.get("kept") is not None and slots.count("kept") == 2
+    assert topics.data_version == version
+    monkeypatch.undo()
+    assert topics.update(TopicConfig("new", 2, 2)) is not None and slots.count("new") == 2
