@@ -58,7 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(settings: NamesrvSettings) -> None:
     """Bind, announce, run until a stop signal comes."""
-    setproctitle.setproctitle("shmq: namesrv")
     log.setup("namesrv", log.log_folder(settings.log_dir), settings.log_level, filename="namesrv.log")
     manager = ServiceManager()
     sockets, unix_path, own_path = _listen(settings)
@@ -68,9 +67,9 @@ def _serve(settings: NamesrvSettings) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, loop.stop)
         server.start(loop, sockets)
-        tcp = next(
-            ":".join(map(str, one.getsockname()[:2])) for one in sockets if one.family != socket.AF_UNIX
-        )
+        host, port = next(one.getsockname()[:2] for one in sockets if one.family != socket.AF_UNIX)
+        tcp = f"{host}:{port}"
+        setproctitle.setproctitle(f"shmq: namesrv {port}")
         print(f"shmq-namesrv ready pid={os.getpid()} tcp={tcp} unix={unix_path}", flush=True)
         log.event(_logger, logging.INFO, "ready", tcp=tcp, unix=unix_path)
         manager.ready(f"serving {tcp} and {unix_path}")
@@ -89,8 +88,7 @@ def _serve(settings: NamesrvSettings) -> None:
 
 
 def _listen(settings: NamesrvSettings) -> tuple[list[socket.socket], str, Path | None]:
-    """The listening sockets (inherited ones first), the Unix socket's path, and that path if it was made
-    here."""
+    """The listening sockets, inherited ones first; the Unix socket's path; that path if it was made here."""
     sockets = inherited_sockets()
     own_path: Path | None = None
     try:

@@ -1,4 +1,4 @@
-"""`shmq-shutdown broker|namesrv [NAME]`: ask a broker or name server of this host to stop, and wait until it
+"""`shmq-shutdown broker|namesrv [NAME|PORT]`: ask a broker or name server of this host to stop, and wait until it
 has.
 
 Finds the process by its title, as `ps` shows it, and sends SIGTERM through a pidfd, so that no other process
@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 LIMIT_S = 15.0
 
-_TITLES = {"broker": "shmq: supervisor ", "namesrv": "shmq: namesrv"}
+_TITLES = {"broker": "shmq: supervisor ", "namesrv": "shmq: namesrv "}
 
 
 class Running(NamedTuple):
-    """A server process of this host: its pid and, for a broker, its name."""
+    """A server process of this host: its pid, and the broker's name or the name server's port."""
 
     pid: int
     name: str
@@ -35,7 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("kind", choices=sorted(_TITLES))
     parser.add_argument(
-        "name", nargs="?", metavar="NAME", help="broker name; not needed when there is only one"
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="broker name, or the name server's port; not needed when there is only one",
     )
     given = parser.parse_args(arguments)
     found = [one for one in running_servers(given.kind) if given.name in (None, one.name)]
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"shmq-shutdown: no {wanted} is running{_hint(given.kind)}", file=sys.stderr)
         return 1
     if len(found) > 1:
-        names = ", ".join(f"{one.name or 'pid'} ({one.pid})" for one in found)
+        names = ", ".join(f"{one.name} ({one.pid})" for one in found)
         print(f"shmq-shutdown: several are running, name one: {names}", file=sys.stderr)
         return 1
     return _stop(given.kind, found[0])

@@ -75,6 +75,19 @@ def test_it_serves_both_fronts_keeps_kv_and_leaves_nothing(tmp_path: Path) -> No
     assert again.stop() == 0
 
 
+def test_shmq_shutdown_stops_it_by_its_port(tmp_path: Path) -> None:
+    server = NameServerProcess(tmp_path, "listenPort=0")
+    port = server.ready()["tcp"].rpartition(":")[2]
+    shutdown = [sys.executable, "-m", "shmq.supervisor.shutdown", "namesrv", port]
+    done = subprocess.run(shutdown, capture_output=True, text=True, check=False)
+    assert (done.returncode, "has stopped" in done.stdout) == (0, True), done
+    server.process.communicate(timeout=10)
+    assert server.process.returncode == 0
+    again = subprocess.run(shutdown, capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert f"no namesrv {port} is running" in again.stderr
+
+
 def test_a_port_held_by_another_process_is_an_error_naming_its_pid(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         server = NameServerProcess(tmp_path, f"listenPort={taken.getsockname()[1]}")
