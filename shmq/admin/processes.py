@@ -7,14 +7,16 @@ shows a page that a dead broker left behind.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import psutil
+import typer
 
 from shmq.admin.output import Column, Item, Report
 from shmq.base.errors import ShmqError
 from shmq.shm import page_layout as at
 from shmq.shm.control_page import ControlPage, PageState
+from shmq.shm.counters import COUNTER_NAMES, totals
 from shmq.shm.worker_slots import SlotTable
 
 SHM_FOLDER = Path("/dev/shm")
@@ -42,7 +44,11 @@ POSITIONS = {
 }
 
 
-def ps() -> Report:
+def ps(
+    counters: Annotated[
+        bool, typer.Option("--counters", help="what was counted since the start, too")
+    ] = False,
+) -> Report:
     """List shmq's processes of this host with their roles, and the positions of every store in use."""
     processes = {item["pid"]: item for item in _titled_processes()}
     pages = [page for path in sorted(SHM_FOLDER.glob(PAGE_PREFIX + "*")) if (page := _page(path))]
@@ -53,7 +59,7 @@ def ps() -> Report:
     items = sorted(processes.values(), key=lambda item: (item["broker"], item["order"], item["role"]))
     for item in items:
         del item["order"]
-    lines = [line for page in pages for line in ("", *_page_lines(page))]
+    lines = [line for page in pages for line in ("", *_page_lines(page, counters))]
     for page in pages:
         del page["slots"]  # joined to the processes above
     return Report("Processes", items, COLUMNS, lines, more={"stores": pages})
@@ -100,6 +106,7 @@ def _page(path: Path) -> Item | None:
         facts["positions"] = {name: words[word] for name, word in POSITIONS.items()}
         facts["visiblePosition"] = page.visible_position()
         facts["queues"] = words[at.QUEUE_SLOTS_USED]
+        facts["counters"] = totals(page)
         facts["slots"] = [
             {
                 "pid": slot.pid,
@@ -116,8 +123,13 @@ def _page(path: Path) -> Item | None:
         page.close()
 
 
-def _page_lines(page: Item) -> list[str]:
+def _page_lines(page: Item, counters: bool) -> list[str]:
     if "error" in page:
         return [f"{page['page']}: {page['error']}"]
+    counted = [
+        f"  {name:<24}{count:>16}  {COUNTER_NAMES[name]}"
+        for name, count in page["counters"].items()
+        if counters and count
+    ]
     positions = "  ".join(f"{name} {value}" for name, value in page["positions"].items())
-    return [f"{page['page']}: {page['state']}, {page['queues']} queues, {positions}"]
+    return [f"{page['page']}: {page['state']}, {page['queues']} queues, {positions}", *counted]

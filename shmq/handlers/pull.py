@@ -131,6 +131,8 @@ def _reply(
     ctx.stats.pulled(found)
     if found:
         ctx.stats.got(header.topic, header.consumer_group, result.count, result.size)
+        ctx.count("messages_pulled", result.count)
+        ctx.count("pull_bytes", result.size)
         note_pulled(ctx, header.consumer_group, header.topic, header.queue_id, result.next_offset)
     answer = PullMessageResponseHeader(
         suggest_which_broker_id=0,

@@ -56,7 +56,6 @@ COUNTER_NAMES: Mapping[str, str] = {
     "forwards": "requests passed on to the coordinator",
     "forwards_failed": "requests the coordinator did not answer",
     # acknowledgements
-    "acks_pending_refused": "sends refused because too many waited for a flush",
     "acks_timed_out": "sends answered with a flush time-out",
     # services
     "flushes": "fdatasync calls of the CommitLog",

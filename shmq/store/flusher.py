@@ -22,6 +22,7 @@ import logging
 import os
 import select
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from shmq.base import log
@@ -29,6 +30,7 @@ from shmq.base.clock import monotonic_ms
 from shmq.base.files import SharedFileLock
 from shmq.model.settings import BrokerSettings, FlushDiskType
 from shmq.shm.control_page import ControlPage, PageState
+from shmq.shm.counters import SlotCounters
 from shmq.shm.doorbell import Doorbell
 from shmq.shm.page_layout import APPEND_RINGS, FLUSH_RINGS, FLUSHED_POSITION, WRITE_POSITION
 from shmq.shm.rings import park, ring_parked, unpark
@@ -69,6 +71,7 @@ class Flusher:
         self._sync = settings.flush_disk_type is FlushDiskType.SYNC_FLUSH
         self._on_wake = on_wake
         self._lock = SharedFileLock(layout.flush_lock)
+        self._counters = SlotCounters(page, SLOT)
         self._next_ms = 0
         self._thorough_ms = monotonic_ms()
         self._stopping = False
@@ -160,12 +163,12 @@ class Flusher:
         try:
             flushed, target = words[FLUSHED_POSITION], words[WRITE_POSITION]
             if flushed < target:
-                for start in range(self._layout.segment_start(flushed), target, self._layout.segment_bytes):
-                    os.fdatasync(self._descriptors.get(start))
+                self._sync_segments(flushed, target)
                 words[FLUSHED_POSITION] = target
                 self._descriptors.close_below(target)
         except OSError as error:
             self._page.state = PageState.FLUSH_FAILED
+            self._counters.add("flush_failures")
             log.event(_logger, logging.CRITICAL, "flush_failed", error=error, flushed=words[FLUSHED_POSITION])
             return False
         finally:
@@ -173,3 +176,12 @@ class Flusher:
             ring_parked(self._page, FLUSH_RINGS, self._bells)
             self._lock.unlock()
         return True
+
+    def _sync_segments(self, flushed: int, target: int) -> None:
+        """Bring what lies between two positions to the disk, and count it. OSError when the disk fails."""
+        began_ns = time.monotonic_ns()
+        for start in range(self._layout.segment_start(flushed), target, self._layout.segment_bytes):
+            os.fdatasync(self._descriptors.get(start))
+            self._counters.add("flushes")
+        self._counters.add("flush_bytes", target - flushed)
+        self._counters.add("flush_micros", (time.monotonic_ns() - began_ns) // 1000)

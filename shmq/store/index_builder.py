@@ -27,7 +27,9 @@ from shmq.base.files import fsync_folder
 from shmq.model.record import BLANK_BYTES_MIN
 from shmq.model.settings import BrokerSettings
 from shmq.shm.control_page import ControlPage
+from shmq.shm.counters import SlotCounters
 from shmq.shm.page_layout import INDEXED_POSITION, MIN_OFFSET
+from shmq.shm.worker_slots import COORDINATOR_SLOT
 from shmq.store.commit_log import CommitLog
 from shmq.store.index_file import (
     DIFF_SECONDS_MAX,
@@ -79,6 +81,7 @@ class IndexBuilder:
         """Go on where INDEXED_POSITION says."""
         self._layout = layout
         self._page = page
+        self._counters = SlotCounters(page, COORDINATOR_SLOT)
         self._clock = clock
         self._enabled = settings.message_index_enable
         self._slots = settings.max_hash_slot_num
@@ -165,6 +168,7 @@ class IndexBuilder:
                 continue
             part = slice(done, done + count)
             file.put(hashes[part], physical[part], times[part])
+            self._counters.add("index_keys", count)
             done += count
         return True
 

@@ -34,10 +34,12 @@ from shmq.base.clock import monotonic_ms
 from shmq.base.files import fsync_folder
 from shmq.model.settings import BrokerSettings, FlushDiskType
 from shmq.shm.control_page import ControlPage
+from shmq.shm.counters import SlotCounters
 from shmq.shm.doorbell import Doorbell
 from shmq.shm.page_layout import SEGMENT_ERROR, SEGMENT_RINGS, WRITE_POSITION, ZEROED_POSITION
 from shmq.shm.rings import ring_parked
 from shmq.shm.word import fence
+from shmq.shm.worker_slots import FLUSHER_SLOT
 from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
 from shmq.store.segment_descriptors import SegmentDescriptors
@@ -93,6 +95,7 @@ class SegmentAllocator:
         self._bells = bells
         self._descriptors = descriptors
         self._zero_ahead = zero_ahead_bytes
+        self._counters = SlotCounters(page, FLUSHER_SLOT)
         self._allocated_end = 0
         self._warmed = 0
         self._warming: MappedFile | None = None
@@ -225,6 +228,7 @@ class SegmentAllocator:
         self._descriptors.hold(start, fd)
         fsync_folder(self._layout.commit_log)
         self._allocated_end = start + self._layout.segment_bytes
+        self._counters.add("segments_made")
         log.event(_logger, logging.INFO, "segment_made", start=start, ms=monotonic_ms() - began)
 
     def _zero_step(self) -> None:
@@ -240,6 +244,7 @@ class SegmentAllocator:
     def _refused(self, error: OSError) -> None:
         """Tell appenders why nothing comes, once per kind of refusal, and wake those that wait for it."""
         number = error.errno or 1
+        self._counters.add("segment_failures")
         if self._page.words[SEGMENT_ERROR] != number:
             self._page.words[SEGMENT_ERROR] = number
             log.event(_logger, logging.ERROR, "segment_allocation_failed", error=error)

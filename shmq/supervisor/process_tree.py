@@ -129,6 +129,7 @@ class ProcessTree:
             pid=dead.pid,
             exit=exit_text(exit_code),
         )
+        self._shared.counters.add("children_died")
         self._shared.after_death(slot, self._running)
         restarts = self._restarts[slot]
         restarts.after_death(dead, monotonic_ms())

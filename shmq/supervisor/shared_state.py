@@ -27,9 +27,10 @@ from shmq.model.settings import BrokerSettings
 from shmq.shm.append_journal import AppendJournal
 from shmq.shm.append_lock import create_semaphore, open_semaphore, semaphore_name, unlink_semaphore
 from shmq.shm.control_page import ControlPage
+from shmq.shm.counters import SlotCounters
 from shmq.shm.doorbell import Doorbell
 from shmq.shm.page_layout import SLOT_COUNT
-from shmq.shm.worker_slots import SlotTable
+from shmq.shm.worker_slots import FLUSHER_SLOT, SlotTable
 from shmq.store.names import StoreLayout
 from shmq.store.recovery import is_empty, open_or_recover
 from shmq.store.run_marks import Identity, mark_stopped
@@ -53,6 +54,7 @@ class SharedState:
         self.page = page
         self.bells = bells
         self.slots = SlotTable(page)
+        self.counters = SlotCounters(page, FLUSHER_SLOT)
         self.semaphore_name = semaphore_name(name, page)
         self._semaphore = _open_or_create_semaphore(name, page)
         self._zeroing = Zeroing(layout, page)
@@ -106,6 +108,7 @@ class SharedState:
         look = self._detector.look_at(self.page, self._semaphore)
         if look.stuck:
             log.event(_logger, logging.ERROR, "appender_stuck")
+            self.counters.add("holders_stuck")
             self._repair(running)
             self._detector = StuckHolderDetector()
         self.next_look_ms = now_ms + look.next_look_ms

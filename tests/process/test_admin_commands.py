@@ -14,6 +14,7 @@ import pytest
 from shmq import Message, Producer, PullConsumer, SendResult
 from shmq.admin import main
 from shmq.admin.exits import ExitCode
+from shmq.base.runtime_dir import page_name
 from shmq.embedded import Broker
 from tests.helpers.waiting import wait_until
 
@@ -239,6 +240,21 @@ def test_ps_shows_every_process_and_the_positions(admin: Admin, broker: Broker) 
     assert {"supervisor", "coordinator", "worker 0", "worker 1"} <= set(roles)
     assert any(store["positions"]["writePosition"] > 0 for store in document["stores"])
     assert "#Role" in admin("ps")
+
+
+def test_ps_shows_what_was_counted(admin: Admin, broker: Broker, sent: list[SendResult]) -> None:
+    def counted() -> dict[str, int]:
+        stores = json.loads(admin("ps", "--json"))["stores"]
+        mine = page_name(broker.store_root).removeprefix("/")
+        return next(store["counters"] for store in stores if store["page"] == mine)
+
+    # Workers add their counts to the page about once a second.
+    made = wait_until(lambda: (now := counted())["frames_out"] and now["flushes"] and now, 10)
+    assert made["sends"] >= len(sent)
+    assert {"frames_in", "bytes_in", "bytes_out", "flush_bytes", "segments_made", "index_keys"} <= {
+        name for name, count in made.items() if count
+    }
+    assert "messages appended" in admin("ps", "--counters")
 
 
 def test_store_check_finds_a_running_store_whole(

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import shmq
 from shmq.shm.control_page import ControlPage
 from shmq.shm.counters import COUNTER_NAMES, SlotCounters, totals
 
@@ -26,3 +29,9 @@ def test_a_successor_goes_on_from_what_its_predecessor_counted(page: ControlPage
     SlotCounters(page, 2).add("sends", 3)
     SlotCounters(page, 2).add("sends", 3)
     assert totals(page)["sends"] == 6
+
+
+def test_every_counter_is_counted_somewhere() -> None:
+    sources = [path for path in Path(shmq.__file__).parent.rglob("*.py") if path.name != "counters.py"]
+    text = "\n".join(path.read_text() for path in sources)
+    assert [name for name in COUNTER_NAMES if f'"{name}"' not in text] == []
