@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
+from io import FileIO
 from typing import NamedTuple
 
 from shmq.base import log
@@ -33,6 +36,9 @@ LOOK_S = 1.0
 """How often the reader looks for requests whose time is over, while there are any."""
 SEND_LIMIT_S = 10.0
 """A peer that takes no bytes for this long is given up."""
+
+BELL_RING = (1).to_bytes(8, sys.byteorder)
+"""What an eventfd takes and gives."""
 
 _LOG = log.get(__name__)
 
@@ -67,6 +73,9 @@ class DuplexChannel:
         self._opaques = itertools.count(1)
         self._waiting: dict[int, _Waiting] = {}
         self._closed = False
+        self._bell = FileIO(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), "r+")
+        self._dozing = False
+        """The reader sleeps without a limit, because nothing was under way: ring it when that changes."""
         self._reader = threading.Thread(target=self._read, name=f"shmq-read-{address}", daemon=True)
         self._reader.start()
 
@@ -85,6 +94,9 @@ class DuplexChannel:
         ):  # else `_break` has failed it already
             reply(None, RemotingError(f"the connection to {self.address} is closed"))
             return
+        if self._dozing:
+            self._dozing = False
+            self._ring()
         self._write(command)
 
     def send_oneway(self, command: Command) -> None:
@@ -123,8 +135,14 @@ class DuplexChannel:
         poller = select.poll()
         try:
             poller.register(self._sock, select.POLLIN)
+            poller.register(self._bell, select.POLLIN)
             while not self._closed:
-                if not poller.poll(LOOK_S * 1000 if self._waiting else 30_000):
+                self._dozing = True  # stored before looking: a request added now sees it and rings
+                self._dozing = not self._waiting
+                ready = poller.poll(None if self._dozing else LOOK_S * 1000)
+                self._dozing = False
+                if self._sock.fileno() not in [fd for fd, _ in ready]:
+                    self._hush()
                     self._expire()
                     continue
                 data = self._sock.recv(READ_BYTES)
@@ -139,6 +157,16 @@ class DuplexChannel:
             error = unreadable
         self._break(error)
         self._sock.close()
+        self._bell.close()
+
+    def _ring(self) -> None:
+        """Wake the reader; it may be gone already, then there is nobody to wake."""
+        with contextlib.suppress(ValueError, OSError):
+            self._bell.write(BELL_RING)
+
+    def _hush(self) -> None:
+        """Empty the bell."""
+        self._bell.read(len(BELL_RING))
 
     def _dispatch(self, command: Command) -> None:
         """Run a response's callback, or hand a pushed request on. Their errors end neither thread nor
@@ -192,3 +220,4 @@ class DuplexChannel:
         self._closed = True
         self._waiting.clear()
         self._sock.close()
+        self._bell.close()

@@ -1,0 +1,115 @@
+"""Offset stores: memory first, upwards only, persisted where they belong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shmq.base.errors import ClientFault
+from shmq.client.errors import RemotingError
+from shmq.client.offset_store import NO_OFFSET, LocalOffsetStore, ReadCount, ReadMode, RemoteOffsetStore
+from shmq.model.message_queue import MessageQueue
+
+QUEUE = MessageQueue("T", "broker-a", 1)
+Commit = tuple[MessageQueue, int, ReadCount, bool]
+
+
+def remote(commits: list[Commit], stored: int = NO_OFFSET) -> RemoteOffsetStore:
+    return RemoteOffsetStore(lambda queue: stored, lambda *commit: commits.append(commit))
+
+
+def test_updates_go_upwards_unless_forced() -> None:
+    store = remote([])
+    store.update(QUEUE, 5)
+    store.update(QUEUE, 3)
+    assert store.read(QUEUE, ReadMode.MEMORY) == 5
+    store.update(QUEUE, 3, increase_only=False)
+    assert store.read(QUEUE, ReadMode.MEMORY) == 3
+
+
+def test_reading_looks_where_it_is_told() -> None:
+    store = remote([], stored=40)
+    assert store.read(QUEUE, ReadMode.MEMORY) == NO_OFFSET
+    assert store.read(QUEUE, ReadMode.MEMORY_THEN_STORE) == 40
+    store.update(QUEUE, 50)
+    assert store.read(QUEUE, ReadMode.MEMORY_THEN_STORE) == 50
+    assert store.read(QUEUE, ReadMode.STORE) == 40
+
+
+def test_counts_of_direct_reads_travel_with_the_commit_once() -> None:
+    commits: list[Commit] = []
+    store = remote(commits)
+    store.count_read(QUEUE, 3, 300)
+    store.count_read(QUEUE, 2, 200)
+    store.persist([QUEUE])
+    store.update(QUEUE, 7)
+    store.persist([QUEUE], wait=True)
+    assert commits == [(QUEUE, NO_OFFSET, ReadCount(5, 500), True), (QUEUE, 7, ReadCount(), False)]
+
+
+def test_a_failed_commit_keeps_offset_and_count_for_the_next() -> None:
+    commits: list[Commit] = []
+    failing = [True]
+
+    def commit(*values: object) -> None:
+        if failing.pop() if failing else False:
+            raise RemotingError("gone")
+        commits.append(values)  # type: ignore[arg-type]
+
+    store = RemoteOffsetStore(lambda queue: NO_OFFSET, commit)
+    store.update(QUEUE, 9)
+    store.count_read(QUEUE, 1, 100)
+    store.persist([QUEUE])
+    store.persist([QUEUE])
+    assert commits == [(QUEUE, 9, ReadCount(1, 100), True)]
+
+
+def test_a_removed_queue_is_forgotten() -> None:
+    commits: list[Commit] = []
+    store = remote(commits)
+    store.update(QUEUE, 9)
+    store.remove(QUEUE)
+    store.persist([QUEUE])
+    assert not commits
+
+
+@pytest.fixture
+def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ROCKETMQ_LOCAL_OFFSET_STORE_DIR", str(tmp_path))
+    return tmp_path / "client" / "group" / "offsets.json"
+
+
+def test_the_local_file_has_rocketmqs_form_and_is_read_back(local: Path) -> None:
+    store = LocalOffsetStore("client", "group")
+    store.load()
+    store.update(QUEUE, 12)
+    store.persist([QUEUE])
+    assert local.read_text() == '{"offsetTable":{{"brokerName":"broker-a","queueId":1,"topic":"T"}:12}}'
+    again = LocalOffsetStore("client", "group")
+    again.load()
+    assert again.read(QUEUE, ReadMode.STORE) == 12
+
+
+def test_a_damaged_file_falls_back_to_its_backup(local: Path) -> None:
+    store = LocalOffsetStore("client", "group")
+    for offset in (1, 2):
+        store.update(QUEUE, offset)
+        store.persist([QUEUE])
+    local.write_text('{"offsetTable":{')
+    again = LocalOffsetStore("client", "group")
+    again.load()
+    assert again.read(QUEUE, ReadMode.STORE) == 1
+    local.with_name("offsets.json.bak").write_text("nonsense")
+    with pytest.raises(ClientFault, match="damaged"):
+        LocalOffsetStore("client", "group").load()
+
+
+def test_strict_writers_keys_are_understood(local: Path) -> None:
+    local.parent.mkdir(parents=True)
+    local.write_text(
+        '{"offsetTable":{"{\\"brokerName\\":\\"broker-a\\",\\"queueId\\":1,\\"topic\\":\\"T\\"}":7}}'
+    )
+    store = LocalOffsetStore("client", "group")
+    store.load()
+    assert store.read(QUEUE, ReadMode.MEMORY) == 7
