@@ -160,7 +160,7 @@ The broker goes on running (pid {broker.pid}). Try:
   {admin} queryMsgByKey -t {TOPIC} -k greeting
   {admin} storeCheck {broker.store_root}
   {admin} ps
-  {sys.executable} -m shmq.examples.producer
+  NAMESRV_ADDR={broker.namesrv_tcp_addr} {sys.executable} -m shmq.examples.producer
 Stop it with: kill {broker.pid}   and remove it with: rm -r {broker.store_root.parent}""",
         soft_wrap=True,
     )
