@@ -1,5 +1,4 @@
-"""`shmq-shutdown broker|namesrv [NAME|PORT]`: ask a broker or name server of this host to stop, and wait until it
-has.
+"""`shmq-shutdown broker|namesrv [NAME|PORT]`: ask a server of this host to stop, and wait until it has.
 
 Finds the process by its title, as `ps` shows it, and sends SIGTERM through a pidfd, so that no other process
 can be hit. Exit status: 0 it has stopped, 1 there is none or it did not stop in time, 2 wrong command line.
