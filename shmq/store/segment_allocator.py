@@ -168,8 +168,9 @@ class SegmentAllocator:
         return int(self._page.words[ZEROED_POSITION])
 
     def _make_segment_if_due(self) -> bool:
-        """Make the next segment once half of the last one is written."""
-        if self._page.words[WRITE_POSITION] + self._layout.segment_bytes // 2 < self._allocated_end:
+        """Make the next segment once half of the last one is written, or zeroing is about to need it."""
+        ahead = max(self._layout.segment_bytes // 2, self._zero_ahead)
+        if self._page.words[WRITE_POSITION] + ahead < self._allocated_end:
             return False
         self._make_segment()
         self._publish_without_zeroing()

@@ -165,8 +165,10 @@ class OpenStore:
 
     def close_cleanly(self) -> None:
         """Stop as the supervisor does; page and semaphore are removed."""
-        self.stop_threads()
-        self.flush()
+        if self.threads:
+            self.stop_threads()
+        else:
+            self.flush()
         self.index.close()
         mark_stopped(self.layout, Identity.of_stop(self.layout, self.page))
         self._let_go()

@@ -1,0 +1,213 @@
+"""Flusher, segment allocator and checkpointer: what they promise to the others."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from shmq.base.clock import monotonic_ms
+from shmq.model.settings import FlushDiskType
+from shmq.shm.control_page import PageState
+from shmq.shm.counters import totals
+from shmq.shm.page_layout import (
+    APPEND_RINGS,
+    FLUSH_RINGS,
+    FLUSHED_POSITION,
+    LAST_STORE_TIME,
+    SEGMENT_ERROR,
+    WRITE_POSITION,
+    ZEROED_POSITION,
+)
+from shmq.shm.rings import park
+from shmq.store import flusher as flusher_module
+from shmq.store.checkpoint import Checkpoint
+from shmq.store.segment_allocator import zero_ahead_bytes
+from tests.helpers.store import OpenStore, request, small_settings
+from tests.helpers.waiting import wait_until
+
+SYNC = {"flush_disk_type": FlushDiskType.SYNC_FLUSH}
+
+
+def words(store: OpenStore, *indices: int) -> list[int]:
+    return [store.page.words[index] for index in indices]
+
+
+def test_sync_flush_makes_a_send_durable_at_once_and_rings(tmp_path: Path) -> None:
+    with OpenStore(tmp_path / "s", small_settings(**SYNC)) as store:
+        store.start_threads()
+        wait_until(lambda: store.page.raw[APPEND_RINGS * 8], what="the flusher sleeps parked")
+        for _ in range(5):
+            park(store.page, FLUSH_RINGS, 2)
+            outcome = store.send("T")
+            wait_until(lambda end=outcome.end: store.page.words[FLUSHED_POSITION] >= end)
+            assert store.bells[2].wait(1)
+            store.bells[2].clear()
+        assert store.page.visible_position() == store.page.words[WRITE_POSITION]
+
+
+def test_async_flush_waits_for_pages_or_the_thorough_interval(store: OpenStore) -> None:
+    now = monotonic_ms()
+    step = store.flusher.step
+    assert step(now) is None, "nothing to flush: until it is rung"
+    store.send("T", b"x" * 100)
+    assert step(now) == 500
+    assert words(store, FLUSHED_POSITION) == [0]
+    assert step(now + 100) == 400
+    assert step(now + 10_100) == 0, "thorough: everything"
+    assert store.page.words[FLUSHED_POSITION] == store.page.words[WRITE_POSITION]
+    store.append(request(store.queue("T"), [b"x" * 5000] * 4))
+    assert step(now + 10_200) == 400
+    assert step(now + 10_600) == 0, "four pages are dirty"
+    assert store.page.words[FLUSHED_POSITION] == store.page.words[WRITE_POSITION]
+
+
+def test_a_failed_sync_is_final(store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.send("T")
+    park(store.page, FLUSH_RINGS, 3)
+    calls = []
+
+    def fail(fd: int) -> None:
+        calls.append(fd)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(flusher_module.os, "fdatasync", fail)
+    assert store.flusher.flush() is False
+    monkeypatch.undo()
+    assert store.page.state is PageState.FLUSH_FAILED
+    assert words(store, FLUSHED_POSITION) == [0]
+    assert store.bells[3].wait(0), "who waits for the flush learns of it"
+    assert store.flusher.step(monotonic_ms() + 10**6) is None, "no second try"
+    assert store.store.append([request(store.queue("T"), [b"x"])])[0].error is not None
+    assert totals(store.page)["flush_failures"] == 1
+    assert store.crash(keep_page=True).mode.value == "full"
+
+
+def test_flushing_crosses_segments_in_order(store: OpenStore) -> None:
+    queue = store.queue("T")
+    store.append(*[request(queue, [b"x" * 20_000]) for _ in range(12)])
+    synced: list[int] = []
+    real = os.fdatasync
+    descriptors = store.descriptors
+
+    class Spy:
+        def fdatasync(self, fd: int) -> None:
+            synced.append(fd)
+            real(fd)
+
+    spied, flusher_module.os = flusher_module.os, Spy()
+    try:
+        held = [descriptors.get(start) for start in range(0, store.page.words[WRITE_POSITION], 64 << 10)]
+        store.flusher.flush()
+    finally:
+        flusher_module.os = spied
+    assert synced == held
+    assert store.page.words[FLUSHED_POSITION] == store.page.words[WRITE_POSITION]
+
+
+def test_the_next_segment_is_made_at_half_of_the_last(store: OpenStore) -> None:
+    segments = store.layout.segments
+    assert segments() == [0]
+    store.append(request(store.queue("T"), [b"x" * 30_000]))
+    store.allocator.step()
+    assert segments() == [0]
+    store.append(request(store.queue("T"), [b"x" * 3_000]))
+    store.allocator.step()
+    assert segments() == [0, 64 << 10]
+    assert words(store, ZEROED_POSITION) == [128 << 10]
+    assert totals(store.page)["segments_made"] == 2
+
+
+def test_a_refusing_disk_is_told_and_forgotten(store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = store.queue("T")
+    store.append(request(queue, [b"x" * 40_000]))
+
+    def refuse(fd: int, at: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    assert store.allocator.step() == 1000
+    assert words(store, SEGMENT_ERROR) == [errno.ENOSPC]
+    assert store.layout.segments() == [0]
+    assert not (store.root / "shmq" / "next-segment").exists()
+    refused = store.store.append([request(queue, [b"y" * 40_000])])[0]
+    assert "No space left" in str(refused.error)
+    monkeypatch.undo()
+    assert store.allocator.step() == 0
+    assert words(store, SEGMENT_ERROR) == [0]
+    assert store.append(request(queue, [b"y" * 40_000]))[0].error is None
+
+
+def test_zeroing_goes_ahead_and_never_over_records(tmp_path: Path) -> None:
+    settings = small_settings(zero_ahead_bytes=3 << 20, mapped_file_size_commit_log=4 << 20, **SYNC)
+    assert zero_ahead_bytes(settings) == 3 << 20
+    assert zero_ahead_bytes(small_settings(zero_ahead_bytes=3 << 20)) == 0
+    with OpenStore(tmp_path / "s", settings) as store:
+        assert words(store, ZEROED_POSITION) == [1 << 20]
+        queue = store.queue("T")
+        for _ in range(20):
+            store.append(request(queue, [b"x" * 500_000]))
+        while store.allocator.step() == 0:
+            pass
+        written, zeroed = words(store, WRITE_POSITION, ZEROED_POSITION)
+        assert zeroed - written >= 3 << 20
+        store.flush()
+        assert store.store.read(queue, 0, 100, 1 << 30).count == 20
+
+
+def test_a_checkpoint_claims_only_what_is_synced(store: OpenStore) -> None:
+    assert store.checkpointer.step(monotonic_ms()) is None
+    for n in range(150):
+        store.send(f"T{n % 2}")
+    now = monotonic_ms()
+    assert store.checkpointer.step(now) is None, "nothing is flushed yet"
+    store.flusher.flush()
+    pause = store.checkpointer.step(now)
+    assert pause is not None and 0 < pause <= 10_000
+    assert store.checkpointer.step(now + 10_001) is None
+    written = Checkpoint.load(store.layout.checkpoint)
+    time = store.page.words[LAST_STORE_TIME]
+    assert (written.physic_timestamp, written.logics_timestamp) == (time, time)
+    assert written.confirm_offset == store.page.words[WRITE_POSITION]
+    assert store.layout.checkpoint.stat().st_size == 4096
+
+
+def test_only_queues_that_moved_are_synced(store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[str, int, int, int]] = []
+    monkeypatch.setattr(store.checkpointer, "_sync_queue", lambda *row: synced.append(row))
+    store.make_topic("T", 900)
+    for queue_id in (3, 700):
+        store.send("T", queue_id=queue_id)
+    store.flusher.flush()
+    store.checkpointer.write()
+    assert synced == [("T", 3, 0, 1), ("T", 700, 0, 1)]
+    synced.clear()
+    store.send("T", queue_id=700)
+    store.flusher.flush()
+    store.checkpointer.write()
+    assert synced == [("T", 700, 1, 2)]
+
+
+def test_a_failed_queue_sync_ends_checkpoints(store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.send("T")
+    store.flusher.flush()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(store.checkpointer, "_sync_queue", fail)
+    store.checkpointer.write()
+    monkeypatch.undo()
+    store.checkpointer.write()
+    assert Checkpoint.load(store.layout.checkpoint).confirm_offset == 0
+
+
+def test_services_sleep_on_an_idle_store(store: OpenStore) -> None:
+    store.start_threads()
+    store.send("T")
+    wait_until(lambda: store.page.raw[APPEND_RINGS * 8] == 1 or store.flusher.step(0) is not None)
+    store.stop_threads()
+    assert store.page.words[FLUSHED_POSITION] == store.page.words[WRITE_POSITION]
+    assert Checkpoint.load(store.layout.checkpoint).confirm_offset == store.page.words[WRITE_POSITION]
