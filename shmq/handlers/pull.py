@@ -178,8 +178,15 @@ class HeldPull:
         return self._header.consumer_group
 
     def wake(self, why: Wake, now_ms: int) -> int | None:
-        """Read again; answer when there is something, the time is over, or it is not allowed any more."""
+        """Read again; answer when there is something, the time is over, or it is not allowed any more.
+
+        A peer that does not take its replies gets this one when it does: read then, and answered whatever is
+        found.
+        """
         if not self._connection.is_open:
+            return None
+        if self._connection.is_congested:
+            self._connection.when_writable(self._answer_late)
             return None
         ctx, command, header = self._ctx, self._command, self._header
         try:
@@ -205,6 +212,9 @@ class HeldPull:
             result.status = ReadStatus.NO_MATCHED_MESSAGE
         self._connection.send(_reply(ctx, command, header, terms, result, code))
         return None
+
+    def _answer_late(self) -> None:
+        self.wake(Wake.TIMED_OUT, self._ctx.clock.monotonic_ms())
 
 
 ROUTES: dict[int, Route] = {

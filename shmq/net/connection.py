@@ -19,6 +19,7 @@ import asyncio
 import itertools
 import logging
 import socket
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -78,6 +79,7 @@ class Connection(asyncio.Protocol):
         "_backlog",
         "_count",
         "_decoder",
+        "_deferred",
         "_limits",
         "_loop",
         "_on_close",
@@ -125,6 +127,8 @@ class Connection(asyncio.Protocol):
         self._write_paused = False
         self._backlog: list[memoryview] = []
         """Whole frames received that wait until the peer takes its replies; at most one read's worth."""
+        self._deferred: deque[Callable[[], None]] = deque()
+        """Later answers that wait for the same."""
 
     # -- called by the event loop --------------------------------------------------------------------------
 
@@ -199,7 +203,9 @@ class Connection(asyncio.Protocol):
         self._loop.call_soon(self._catch_up)
 
     def _catch_up(self) -> None:
-        """Serve the backlog; when that fills the peer's buffers again, the next resume goes on."""
+        """Serve what waited; when that fills the peer's buffers again, the next resume goes on."""
+        while self._deferred and not self._write_paused and self.close_reason is None:
+            self._deferred.popleft()()
         backlog, self._backlog = self._backlog, []
         if backlog and self.close_reason is None:
             self._serve(backlog)
@@ -219,6 +225,8 @@ class Connection(asyncio.Protocol):
         log.event(_logger, logging.DEBUG, "connection_closed", peer=self.peer.text, reason=self.close_reason)
         self._transport = None
         self.last_frame = memoryview(b"")
+        self._deferred.clear()
+        self._backlog.clear()
         self._on_close(self)
 
     # -- called by the owner, in the loop's thread -----------------------------------------------------------
@@ -229,9 +237,24 @@ class Connection(asyncio.Protocol):
         return self._transport is not None and self.close_reason is None
 
     @property
+    def is_congested(self) -> bool:
+        """True while the peer does not take its replies."""
+        return self._write_paused
+
+    @property
     def waiting_bytes(self) -> int:
         """Bytes handed over that the kernel has not taken yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def when_writable(self, answer: Callable[[], None]) -> None:
+        """Run ``answer``, now or when the peer takes replies again; never, when it is gone by then.
+
+        For answers that come later than their request and may be large: held pulls, requests that had to ask.
+        """
+        if self._write_paused:
+            self._deferred.append(answer)
+        else:
+            answer()
 
     def send(self, command: Command) -> None:
         """Send one command; silently nothing when the peer is gone (its reply has no reader any more)."""

@@ -104,7 +104,7 @@ class Dispatcher:
             if not connection.is_open:
                 return
             if error is None:
-                self._serve(connection, command, route, header, asked)
+                connection.when_writable(lambda: self._serve(connection, command, route, header, asked))
             else:
                 self._answer(connection, command, command.response(response_code_of(error), str(error)))
 
