@@ -19,7 +19,7 @@ from shmq.base.clock import monotonic_ms
 RECEIVE_BATCH_MAX = 64
 """Descriptors taken per turn, so that a flood of hand-offs cannot starve the clients already served."""
 
-UNDER_WAY_MS_MAX = 1_000
+UNDER_WAY_MS_MAX = 10_000
 """After this a hand-over counts as arrived: its worker may have died between taking and counting it."""
 
 ConnectionsOf = Callable[[int], int | None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 
-from shmq.worker.handoff import Handoff, Spread
+from shmq.worker.handoff import UNDER_WAY_MS_MAX, Handoff, Spread
 
 
 class Workers:
@@ -80,7 +80,7 @@ def test_what_a_worker_took_along_into_its_death_is_forgotten_in_time() -> None:
     for _ in range(5):
         spread.handed_to(1)
     assert [spread.choose() for _ in range(3)] == [0, 0, 0]
-    now_ms[0] = 1000
+    now_ms[0] = UNDER_WAY_MS_MAX
     connections[0] = 2
     assert spread.choose() == 1
 
