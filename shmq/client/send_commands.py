@@ -11,7 +11,7 @@ from shmq.client.links import BrokerLink
 from shmq.client.outgoing import Outgoing
 from shmq.client.outgoing_batch import OutgoingBatch
 from shmq.client.producer_config import ProducerConfig
-from shmq.client.send_result import SendResult, SendStatus, Text
+from shmq.client.send_result import SendResult, SendStatus, Text, durability_of
 from shmq.client.send_template import SendTemplate
 from shmq.model.message_id import offset_message_id, parse_offset_message_id
 from shmq.model.message_queue import MessageQueue
@@ -133,6 +133,7 @@ def read_result(
         region_id=header.msg_region or "DefaultRegion",
         trace_on=header.trace_on != "false",
         recall_handle=header.recall_handle,
+        durability=durability_of(header.flushed),
     )
 
 

@@ -38,6 +38,18 @@ class Durability:
     replicas_flushed: int = 0
 
 
+_TOLD = {
+    None: None,
+    False: Durability(LocalDurability.PAGE_CACHE),
+    True: Durability(LocalDurability.FLUSHED),
+}
+
+
+def durability_of(flushed: bool | None) -> Durability | None:
+    """Return what a broker's answer says of the disk; None when it says nothing (Apache RocketMQ)."""
+    return _TOLD[flushed]
+
+
 class CommunicationMode(Enum):
     """How a message is sent; hooks see it."""
 

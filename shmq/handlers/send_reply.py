@@ -11,7 +11,7 @@ from shmq.base.errors import ShmqError
 from shmq.handlers.context import WorkerContext
 from shmq.handlers.message_properties import MSG_REGION_DEFAULT
 from shmq.net.connection import Connection
-from shmq.protocol.codes import ResponseCode, response_code_of
+from shmq.protocol.codes import LanguageCode, ResponseCode, response_code_of
 from shmq.protocol.command import Command, Serialization
 from shmq.protocol.headers.send import SendMessageResponseHeader
 from shmq.protocol.send_answer import pack_send_answer
@@ -78,13 +78,14 @@ class SendReply:
         if ctx.needs_slave and self.waits:
             code = ResponseCode.SLAVE_NOT_AVAILABLE
         first = outcome.physical_offset
+        flushed = ctx.store.is_flushed(outcome.end)
         if code == 0 and command.serialization == Serialization.CBOR and command.opaque >= 0:
-            answer = pack_send_answer(command.opaque, self._queue_id, outcome.queue_offset, first)
+            answer = pack_send_answer(command.opaque, self._queue_id, outcome.queue_offset, first, flushed)
             self._connection.send_raw((answer,))
             return
         if command.serialization == Serialization.CBOR:
             header = SendMessageResponseHeader(
-                "", self._queue_id, outcome.queue_offset, physical_offset=first
+                "", self._queue_id, outcome.queue_offset, physical_offset=first, flushed=flushed
             )
         else:
             header = SendMessageResponseHeader(
@@ -94,6 +95,7 @@ class SendReply:
                 self._unique_key or None,
                 msg_region=MSG_REGION_DEFAULT,
                 trace_on="true",
+                flushed=flushed if command.language == LanguageCode.PYTHON else None,
             )
         self._connection.send(command.response(code, _REMARKS.get(code) if code else None, header))
 

@@ -126,6 +126,10 @@ class MessageStore:
         """One behind the last visible message's queue offset."""
         return self.reader.visible_max(queue)
 
+    def is_flushed(self, end: int) -> bool:
+        """Tell whether the log is on the disk up to `end`."""
+        return self.page.words[FLUSHED_POSITION] >= end
+
     def record_at(self, physical_offset: int) -> memoryview | None:
         """The visible record that begins exactly there, or None."""
         self._follow_retention()
