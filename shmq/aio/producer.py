@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from shmq.aio.bridge import Bridge
+from shmq.client.async_send import AsyncSend
 from shmq.client.producer import Producer as BlockingProducer
 from shmq.client.producer_config import ProducerConfig
 from shmq.client.queue_selection import MessageQueueSelector
 from shmq.client.send_result import SendResult
-from shmq.client.stored_batch import BatchedFuture
 from shmq.model.message import Message
 from shmq.model.message_queue import MessageQueue
 
@@ -64,7 +64,7 @@ class Producer:
         bridge = self._running()
         future: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
 
-        def settle(sent: BatchedFuture) -> None:
+        def settle(sent: AsyncSend) -> None:
             error = sent.exception()
             bridge.settle(future, None if error is not None else sent.result(), error)
 

@@ -17,9 +17,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from shmq.base.errors import BrokerError, ShmqError
+from shmq.client.async_send import AsyncSend, StoredBatch
 from shmq.client.errors import RemotingError, TooMuchRequest
 from shmq.client.in_flight import InFlight
 from shmq.client.links import BrokerLink
@@ -27,28 +27,15 @@ from shmq.client.outgoing_batch import OutgoingBatch
 from shmq.client.periodic import Periodic
 from shmq.client.producer_config import ProducerConfig
 from shmq.client.send_commands import SendCommands, log_batch_place, read_stored
-from shmq.client.send_result import SendStatus
-from shmq.client.stored_batch import BatchedFuture, StoredBatch
-from shmq.model.message import Message
+from shmq.client.send_result import SendStatus, durability_of
 from shmq.model.message_queue import MessageQueue
+from shmq.model.properties import WAIT
 from shmq.protocol.codes import ResponseCode
 from shmq.protocol.command import Command
 
 BATCHES_UNDER_WAY = 2
 RECORD_OVERHEAD = 256
 """Bytes counted per message beside its body: record header, topic, properties, roughly."""
-
-
-class Waiting(NamedTuple):
-    """A message in a lane. `attempts` are those left after the next one; `fixed`: the caller named the
-    queue."""
-
-    message: Message
-    future: BatchedFuture
-    deadline: float
-    attempts: int
-    fixed: bool
-    size: int
 
 
 class _Lane:
@@ -59,7 +46,7 @@ class _Lane:
     def __init__(self, queue: MessageQueue) -> None:
         self.queue = queue
         self.lock = threading.Lock()
-        self.pending: deque[Waiting] = deque()
+        self.pending: deque[AsyncSend] = deque()
         self.under_way = 0
         self.sending = False
 
@@ -74,8 +61,8 @@ class Accumulator:
         room: InFlight,
         link_of: Callable[[MessageQueue], BrokerLink],
         *,
-        again: Callable[[Waiting, MessageQueue], None],
-        alone: Callable[[Waiting, MessageQueue], None],
+        again: Callable[[AsyncSend, MessageQueue], None],
+        alone: Callable[[AsyncSend, MessageQueue], None],
     ) -> None:
         """`again` retries a message after a transport error, `alone` sends it outside any batch."""
         self._config = config
@@ -84,7 +71,8 @@ class Accumulator:
         self._link_of = link_of
         self._again = again
         self._alone = alone
-        self._lanes: dict[tuple[MessageQueue, bool], _Lane] = {}
+        self._lanes: dict[MessageQueue, _Lane] = {}
+        self._unwaiting_lanes: dict[MessageQueue, _Lane] = {}
         self._ticker: Periodic | None = None
         if config.batch_max_delay_ms > 0:
             period_s = max(1, config.batch_max_delay_ms // 2) / 1000
@@ -92,12 +80,16 @@ class Accumulator:
             self._ticker.add("send waiting batches", self.flush, period_s, period_s)
             self._ticker.start()
 
-    def add(self, waiting: Waiting, queue: MessageQueue) -> None:
+    def has_lane(self, queue: MessageQueue) -> bool:
+        """Tell whether messages for this queue have been batched before."""
+        return queue in self._lanes
+
+    def add(self, waiting: AsyncSend, queue: MessageQueue) -> None:
         """Put a message into its lane, and send the lane when nothing is to be waited for."""
-        key = (queue, waiting.message.wait_store_msg_ok)
-        lane = self._lanes.get(key)
+        lanes = self._lanes if waiting.message.properties.get(WAIT) != "false" else self._unwaiting_lanes
+        lane = lanes.get(queue)
         if lane is None:
-            lane = self._lanes.setdefault(key, _Lane(queue))
+            lane = lanes.setdefault(queue, _Lane(queue))
         lane.pending.append(waiting)
         if lane.under_way < BATCHES_UNDER_WAY and (
             self._ticker is None or len(lane.pending) >= self._config.batch_max_messages
@@ -106,7 +98,7 @@ class Accumulator:
 
     def flush(self) -> None:
         """Send what waits in every lane, as far as batches may be under way."""
-        for lane in list(self._lanes.values()):
+        for lane in [*self._lanes.values(), *self._unwaiting_lanes.values()]:
             if lane.pending:
                 self._send_lane(lane)
 
@@ -132,7 +124,7 @@ class Accumulator:
                 lane.under_way += 1
             self._send(lane, taken)
 
-    def _take(self, lane: _Lane) -> list[Waiting]:
+    def _take(self, lane: _Lane) -> list[AsyncSend]:
         """Return the next batch's messages: as many as fit the limits, at least one."""
         pending, limit = lane.pending, self._config.batch_max_bytes
         taken = [pending.popleft()]
@@ -144,7 +136,7 @@ class Accumulator:
             taken.append(pending.popleft())
         return taken
 
-    def _send(self, lane: _Lane, taken: list[Waiting]) -> None:
+    def _send(self, lane: _Lane, taken: list[AsyncSend]) -> None:
         """Send one batch; whatever goes wrong before it is out counts as its answer."""
         now = time.monotonic()
         live = [waiting for waiting in taken if waiting.deadline > now]
@@ -192,7 +184,7 @@ class Accumulator:
         response: Command,
         link: BrokerLink,
         queue: MessageQueue,
-        live: list[Waiting],
+        live: list[AsyncSend],
         keys: Sequence[str],
         sizes: list[int] | None,
     ) -> None:
@@ -200,26 +192,31 @@ class Accumulator:
         header = read_stored(response)
         placed = MessageQueue(queue.topic, queue.broker_name, header.queue_id)
         status = SendStatus(response.code)
+        durability = durability_of(header.flushed)
         if sizes is None:
             ids = header.msg_id.split(",")
-            stored = StoredBatch(status, placed, header.queue_offset, keys, ids=ids)
+            stored = StoredBatch(status, placed, header.queue_offset, keys, ids=ids, durability=durability)
         else:
             host, first = log_batch_place(header, link)
             stored = StoredBatch(
-                status, placed, header.queue_offset, keys, host=host, first=first, sizes=sizes
+                *(status, placed, header.queue_offset, keys),
+                host=host,
+                first=first,
+                sizes=sizes,
+                durability=durability,
             )
         self._leave(live)
         for place, waiting in enumerate(live):
-            waiting.future.set_stored(stored, place)
+            waiting.set_stored(stored, place)
 
-    def _lost(self, live: list[Waiting], queue: MessageQueue, error: Exception) -> None:
+    def _lost(self, live: list[AsyncSend], queue: MessageQueue, error: Exception) -> None:
         """The batch broke on the way: retry the messages that may be, fail the others."""
         retry = [w for w in live if w.attempts > 0] if isinstance(error, RemotingError) else []
         self._fail([w for w in live if w not in retry] if retry else live, error)
         for waiting in retry:
-            self._again(waiting._replace(attempts=waiting.attempts - 1), queue)
+            self._again(waiting, queue)
 
-    def _refused(self, live: list[Waiting], queue: MessageQueue, refusal: ShmqError) -> None:
+    def _refused(self, live: list[AsyncSend], queue: MessageQueue, refusal: ShmqError) -> None:
         """The broker stored nothing: one message may have spoilt it for all, so ask for each alone."""
         illegal = isinstance(refusal, BrokerError) and refusal.code == ResponseCode.MESSAGE_ILLEGAL
         if illegal and len(live) > 1:
@@ -228,11 +225,11 @@ class Accumulator:
         else:
             self._fail(live, refusal)
 
-    def _fail(self, some: list[Waiting], error: Exception) -> None:
+    def _fail(self, some: list[AsyncSend], error: Exception) -> None:
         if some:
             self._leave(some)
             for waiting in some:
-                waiting.future.set_exception(error)
+                waiting.set_exception(error)
 
-    def _leave(self, some: list[Waiting]) -> None:
+    def _leave(self, some: list[AsyncSend]) -> None:
         self._room.leave(len(some), sum(waiting.size for waiting in some))

@@ -19,7 +19,8 @@ class InFlight:
         """Start empty."""
         self._count_max = count_max
         self._bytes_max = bytes_max
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._count = 0
         self._bytes = 0
         self._waiting = 0
@@ -34,7 +35,7 @@ class InFlight:
 
         A message larger than all room is let in alone.
         """
-        with self._changed:
+        with self._lock:  # the condition's own lock, entered without its detour
             while self._count >= self._count_max or (self._bytes and self._bytes + size > self._bytes_max):
                 left = deadline - time.monotonic()
                 self._waiting += 1
@@ -42,8 +43,7 @@ class InFlight:
                     if left <= 0 or not self._changed.wait(left):
                         raise TooMuchRequest(
                             f"{self._count} async sends with {self._bytes} bytes are unanswered, which is "
-                            "the bound: "
-                            "send slower, or raise back_pressure_for_async_send_num/_size"
+                            "the bound: send slower, or raise back_pressure_for_async_send_num/_size"
                         )
                 finally:
                     self._waiting -= 1

@@ -16,12 +16,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from shmq.base.errors import ClientFault, InvalidParameter
-from shmq.client.accumulator import RECORD_OVERHEAD, Accumulator, Waiting
+from shmq.client.accumulator import RECORD_OVERHEAD
+from shmq.client.async_send import AsyncSend
+from shmq.client.async_sender import AsyncSender
 from shmq.client.batch import check_batch
 from shmq.client.errors import ClientStateError
-from shmq.client.in_flight import InFlight
 from shmq.client.instance import ClientInstance
-from shmq.client.outgoing import Outgoing, check_all_sendable, check_sendable, travels_alone
+from shmq.client.outgoing import Outgoing, check_all_sendable, check_sendable
 from shmq.client.outgoing_batch import OutgoingBatch
 from shmq.client.payload import BatchPayload, Payload, SinglePayload
 from shmq.client.producer_config import ProducerConfig, configured
@@ -30,13 +31,10 @@ from shmq.client.send_hooks import CheckForbiddenHook, SendHooks, SendMessageHoo
 from shmq.client.send_path import SendPath
 from shmq.client.send_result import SendResult
 from shmq.client.service_state import ServiceState
-from shmq.client.stored_batch import BatchedFuture
 from shmq.model.message import Message
 from shmq.model.message_queue import MessageQueue
 from shmq.model.names import CLIENT_INNER_PRODUCER_GROUP, RESERVED_GROUPS, check_group
 
-ASYNC_COUNT_MAX = 16_384
-"""Unanswered async sends of one producer, without backpressure mode."""
 DRAIN_LIMIT_S = 10.0
 """How long `shutdown` waits for answers of async sends."""
 
@@ -54,6 +52,7 @@ class Producer:
         self._topics: set[str] = set()
         self._instance: ClientInstance
         self._path: SendPath
+        self._asynchronous: AsyncSender
 
     # Life
 
@@ -89,21 +88,8 @@ class Producer:
 
     def _begin(self) -> None:
         """Set up what sends go through: at start, and again in a forked child."""
-        config = self.config
-        if config.enable_backpressure_for_async_mode:
-            count, size = config.back_pressure_for_async_send_num, config.back_pressure_for_async_send_size
-        else:
-            count, size = ASYNC_COUNT_MAX, config.total_batch_max_bytes
-        self._path = SendPath(self.producer_group, config, self._instance, self.hooks)
-        self._room = InFlight(max(10, count), max(1 << 20, size))
-        self._accumulator = Accumulator(
-            config,
-            self._path.commands,
-            self._room,
-            self._path.link,
-            again=self._send_again,
-            alone=self._send_alone,
-        )
+        self._path = SendPath(self.producer_group, self.config, self._instance, self.hooks)
+        self._asynchronous = AsyncSender(self.config, self._path, self.hooks)
 
     def shutdown(self) -> None:
         """Wait for async sends under way (at most 10 s), then leave the group. Again is harmless."""
@@ -111,8 +97,7 @@ class Producer:
             if self._state is not ServiceState.RUNNING:
                 return
             self._state = ServiceState.SHUTDOWN_ALREADY
-        self._accumulator.close()
-        self._room.wait_empty(DRAIN_LIMIT_S)
+        self._asynchronous.close(DRAIN_LIMIT_S)
         self._instance.remove_producer(self.producer_group)
         self._instance.release()
 
@@ -134,6 +119,7 @@ class Producer:
     def after_fork(self) -> None:
         """In a forked child: start with nothing under way. Called by the instance."""
         self._state_lock = threading.Lock()
+        self._topics = set()
         self._begin()
 
     def register_send_message_hook(self, hook: SendMessageHook) -> None:
@@ -154,9 +140,10 @@ class Producer:
 
     def _use(self, topic: str) -> None:
         """Note that a topic is sent to, whose route is kept fresh from now on."""
-        self.check_running()
-        self._topics.add(topic)
-        self._instance.periodic.start()  # runs already, but in a forked child that sends for the first time
+        if topic not in self._topics or self._state is not ServiceState.RUNNING:
+            self.check_running()
+            self._topics.add(topic)
+            self._instance.periodic.start()  # runs already, but for a forked child's first send
 
     # Sending
 
@@ -204,98 +191,35 @@ class Producer:
         selector: MessageQueueSelector | None = None,
         argument: Any = None,
         timeout_ms: int | None = None,
-    ) -> BatchedFuture:
+    ) -> AsyncSend:
         """Hand a message (or a list as one batch) over and return its future.
 
         Exactly one of the callbacks is called, by a client thread, which must not be kept long. Waits for
         room when too much is under way, up to the timeout; then the future fails with TooMuchRequest.
         """
-        deadline = time.monotonic() + self._timeout_ms(timeout_ms) / 1000
-        future = BatchedFuture()
-        if on_success is not None or on_exception is not None:
-            future.add_done_callback(_calling(on_success, on_exception))
+        config = self.config
+        limit_ms = config.send_msg_timeout_ms if timeout_ms is None else timeout_ms
+        deadline = time.monotonic() + limit_ms / 1000
+        retries = config.retry_times_when_send_async_failed
         if isinstance(message, Message):
-            check_sendable(message, self.config.max_message_size)
+            check_sendable(message, config.max_message_size)
             self._use(message.topic)
             if selector is not None:
                 queue = self._path.select(message, selector, argument)
             size = len(message.body) + RECORD_OVERHEAD
-            attempts = self.config.retry_times_when_send_async_failed
-            waiting = Waiting(message, future, deadline, attempts, queue is not None, size)
-            target = queue if queue is not None else self._path.choose(self._path.publish_info(message.topic))
-            if self._enter(waiting):
-                if self._batches(message, target):
-                    self._accumulator.add(waiting, target)
-                else:
-                    self._send_alone(waiting, queue)
-            return future
+            send = AsyncSend(message, deadline, retries, queue is not None, size)
+            if on_success is not None or on_exception is not None:
+                send.add_done_callback(_calling(on_success, on_exception))
+            self._asynchronous.one(send, queue)
+            return send
         payload = self._payload(message)
-        target_queue = self._target(payload, queue, selector, argument)
-        size = sum(len(member.body) for member in message)
-        waiting = Waiting(message[0], future, deadline, 0, target_queue is not None, size)
-        if self._enter(waiting):
-            self._dispatch(payload, waiting, target_queue)
-        return future
-
-    def _enter(self, waiting: Waiting) -> bool:
-        """Take room for an async send; without any, its future fails."""
-        try:
-            self._room.enter(waiting.size, waiting.deadline)
-        except Exception as error:
-            waiting.future.set_exception(error)
-            return False
-        return True
-
-    def _batches(self, message: Message, queue: MessageQueue) -> bool:
-        """Tell whether a message joins a batch: by the setting, else whenever its broker is a local shmq."""
-        auto = self.config.auto_batch
-        if auto is False or self.hooks or travels_alone(message):
-            return False
-        return auto is True or self._path.is_local(queue)
-
-    def _send_alone(self, waiting: Waiting, queue: MessageQueue | None) -> None:
-        """Send one message of its own request."""
-        try:
-            payload = SinglePayload(Outgoing(waiting.message, self.config), self._path.commands)
-        except Exception as error:
-            self._settle(waiting, None, error)
-            return
-        self._dispatch(payload, waiting, queue)
-
-    def _send_again(self, waiting: Waiting, failed: MessageQueue) -> None:
-        """Retry a message whose batch broke: on another broker's queue, unless the caller named the queue."""
-        self._path.later(lambda: self._choose_again(waiting, failed))
-
-    def _choose_again(self, waiting: Waiting, failed: MessageQueue) -> None:
-        queue = failed
-        try:
-            if not waiting.fixed:
-                info = self._path.publish_info(failed.topic)
-                queue = self._path.choose(info, failed.broker_name)
-        except Exception as error:
-            self._settle(waiting, None, error)
-        else:
-            self._accumulator.add(waiting, queue)
-
-    def _dispatch(self, payload: Payload, waiting: Waiting, queue: MessageQueue | None) -> None:
-        """Send a payload asynchronously; its answer settles the future."""
-        try:
-            self._path.send_async(
-                payload,
-                waiting.deadline,
-                queue,
-                lambda result, error: self._settle(waiting, result, error),
-                waiting.attempts + 1,
-            )
-        except Exception as error:
-            self._settle(waiting, None, error)
-
-    def _settle(self, waiting: Waiting, result: SendResult | None, error: Exception | None) -> None:
-        self._room.leave(1, waiting.size)
-        if result is not None:
-            waiting.future.set_result(result)
-        else:
-            waiting.future.set_exception(error or ClientFault("the send ended without a result"))
+        target = self._target(payload, queue, selector, argument)
+        size = sum(len(member.body) + RECORD_OVERHEAD for member in message)
+        send = AsyncSend(message[0], deadline, retries, target is not None, size)
+        if on_success is not None or on_exception is not None:
+            send.add_done_callback(_calling(on_success, on_exception))
+        self._asynchronous.batch(send, payload, target)
+        return send
 
     def _payload(self, message: Message | Sequence[Message]) -> Payload:
         """Check and prepare what is to be sent."""
@@ -354,7 +278,7 @@ def _calling(
 ) -> Callable[[Any], None]:
     """Return a done-callback that calls the one of the two that fits."""
 
-    def done(future: BatchedFuture) -> None:
+    def done(future: AsyncSend) -> None:
         error = future.exception()
         if error is None:
             if on_success is not None:

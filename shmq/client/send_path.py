@@ -73,6 +73,10 @@ class SendPath:
             return choose_tolerant(info.queues, info.turn, avoid_broker, self.faults)
         return choose_queue(info.queues, info.turn, avoid_broker)
 
+    def next_queue(self, topic: str, avoid_broker: str | None = None) -> MessageQueue:
+        """Return the queue for the next message of a topic."""
+        return self.choose(self.publish_info(topic), avoid_broker)
+
     def select(self, message: Message, selector: MessageQueueSelector, argument: Any) -> MessageQueue:
         """Ask the user's selector for a queue of the message's topic."""
         return apply_selector(selector, self.publish_info(message.topic).queues, message, argument)
@@ -192,7 +196,7 @@ class SendPath:
 
     def send_oneway(self, outgoing: Outgoing, queue: MessageQueue | None) -> None:
         """Send once without an answer; a delivery that fails is logged, never raised."""
-        target = queue if queue is not None else self.choose(self.publish_info(outgoing.topic))
+        target = queue if queue is not None else self.next_queue(outgoing.topic)
         try:
             command = self.commands.single(outgoing, target.queue_id, oneway=True)
             self.link(target).send_oneway(command, self._config.send_msg_timeout_ms / 1000)
@@ -207,9 +211,9 @@ class SendPath:
         """Start an async send that ends, retries included, before `deadline` (monotonic seconds)."""
         attempts = attempts or 1 + self._config.retry_times_when_send_async_failed
         info = self.publish_info(payload.topic) if queue is None else None
-        self._start(_AsyncSend(payload, deadline, queue, info, done, attempts))
+        self._start(_Attempts(payload, deadline, queue, info, done, attempts))
 
-    def _start(self, send: _AsyncSend) -> None:
+    def _start(self, send: _Attempts) -> None:
         """Run one attempt; its answer, or what went wrong, goes to `_answered`."""
         left_s = send.deadline - time.monotonic()
         if left_s <= 0:
@@ -249,8 +253,8 @@ class SendPath:
         self._retries = ListenerPool("shmq-retry", lambda retry: retry(), 4)
 
 
-class _AsyncSend:
-    """One async send between its attempts."""
+class _Attempts:
+    """One async request between its attempts."""
 
     __slots__ = ("attempts", "deadline", "done", "error", "fixed", "info", "payload", "tried")
 

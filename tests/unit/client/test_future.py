@@ -6,10 +6,11 @@ import threading
 
 import pytest
 
+from shmq.client.async_send import AsyncSend, StoredBatch
 from shmq.client.errors import RemotingTimeout
 from shmq.client.future import SendFuture
 from shmq.client.send_result import SendStatus
-from shmq.client.stored_batch import BatchedFuture, StoredBatch
+from shmq.model.message import Message
 from shmq.model.message_queue import MessageQueue
 
 
@@ -89,7 +90,7 @@ def test_results_of_a_batch_are_made_when_asked_for() -> None:
         first=0,
         sizes=[300, 300],
     )
-    future = BatchedFuture()
+    future = AsyncSend(Message("T", b"x"), 0.0, 0, False, 1)
     future.set_stored(stored, 1)
     result = future.result()
     assert (result.msg_id, result.queue_offset, result.message_queue) == ("K1", 41, queue)

@@ -1,0 +1,108 @@
+"""AsyncSend: one message handed over by `send_async`: its future, its limits, and its place in a stored
+batch.
+
+One object per message, because an async producer makes hundreds of thousands a second. The result of a
+batched message is made when somebody asks: a producer that never looks pays nothing for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from shmq.client.future import SendFuture
+from shmq.client.send_result import Durability, SendResult, SendStatus
+from shmq.model.message import Message
+from shmq.model.message_id import offset_message_id
+from shmq.model.message_queue import MessageQueue
+
+
+class StoredBatch:
+    """What a broker said of a whole batch, stored at consecutive queue offsets."""
+
+    __slots__ = (
+        "_durability",
+        "_first",
+        "_first_queue_offset",
+        "_host",
+        "_ids",
+        "_keys",
+        "_queue",
+        "_sizes",
+        "_status",
+    )
+
+    def __init__(
+        self,
+        status: SendStatus,
+        queue: MessageQueue,
+        first_queue_offset: int,
+        keys: Sequence[str],
+        *,
+        host: bytes = b"",
+        first: int = 0,
+        sizes: Sequence[int] = (),
+        ids: Sequence[str] = (),
+        durability: Durability | None = None,
+    ) -> None:
+        """Keep the answer; the broker's ids come ready (`ids`), or follow from the store host, the first
+        physical offset and the records' sizes."""
+        self._status = status
+        self._queue = queue
+        self._first_queue_offset = first_queue_offset
+        self._keys = keys
+        self._host = host
+        self._first = first
+        self._sizes = sizes
+        self._ids = ids
+        self._durability = durability
+
+    def result(self, place: int) -> SendResult:
+        """Return the result of the message at `place` of the batch."""
+        return SendResult(
+            self._status,
+            self._keys[place],
+            self._queue,
+            self._first_queue_offset + place,
+            self._ids[place] if self._ids else lambda: self._offset_id(place),
+            durability=self._durability,
+        )
+
+    def _offset_id(self, place: int) -> str:
+        return offset_message_id(self._host, self._first + sum(self._sizes[:place]))
+
+
+class AsyncSend(SendFuture[SendResult]):
+    """The future of one asynchronous send (of a message, or of a list as one batch)."""
+
+    __slots__ = ("attempts", "deadline", "fixed", "message", "place", "size", "stored")
+
+    def __init__(self, message: Message, deadline: float, attempts: int, fixed: bool, size: int) -> None:
+        """`attempts` are those left after the next one, `fixed`: the caller named the queue, `size`: bytes
+        counted while it is under way, `deadline`: monotonic seconds."""
+        super().__init__()
+        self.message = message
+        self.deadline = deadline
+        self.attempts = attempts
+        self.fixed = fixed
+        self.size = size
+        self.stored: StoredBatch | None = None
+        self.place = 0
+
+    def set_stored(self, batch: StoredBatch, place: int) -> None:
+        """Settle with the message's place in a stored batch. Called once, by the client."""
+        self.place = place
+        self.stored = batch
+        self.set_result(_LATER)
+
+    def result(self, timeout: float | None = None) -> SendResult:
+        """Wait like any future; the result is made by the first who asks."""
+        found = super().result(timeout)
+        if found is _LATER:
+            assert self.stored is not None
+            found = self._result = self.stored.result(self.place)
+        return found
+
+
+_LATER: Any = object()
+"""Stands for a result that is known and not made yet."""
