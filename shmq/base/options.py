@@ -1,5 +1,4 @@
-"""Command lines of `shmq-broker` and `shmq-namesrv`: RocketMQ's options, and `key=value` settings that win
-over a file."""
+"""Command lines of `shmq-broker` and `shmq-namesrv`: RocketMQ's options, and `key=value` settings."""
 
 from __future__ import annotations
 

@@ -37,8 +37,7 @@ class BrokerRole(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What one key accepts. `low`/`high` bound numbers, `choices` enumerations, `pattern` text; `own` marks
-    shmq's own keys."""
+    """What one key accepts: numbers from `low` to `high`, `choices`, or text like `pattern`; `own`: shmq's."""
 
     key: str
     kind: type

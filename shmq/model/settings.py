@@ -76,8 +76,7 @@ def load_settings(
 
 
 def changed(settings: Table, values: Mapping[str, str], origin: str = "request") -> tuple[Table, list[str]]:
-    """The settings with some keys changed (requests 25 and 318), and warnings for keys that mean nothing
-    here."""
+    """The settings with some keys changed (requests 25 and 318), and warnings for keys without meaning."""
     warnings: list[str] = []
     given = [Given(key, value, origin) for key, value in values.items()]
     accepted, origins = _accept(type(settings), given, warnings)
@@ -129,8 +128,7 @@ def _argument_values(arguments: Sequence[str]) -> list[Given]:
 def _accept(
     table: type[Any], given: Iterable[Given], warnings: list[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Attribute -> parsed value and attribute -> origin; what is not a setting of ours becomes a warning or
-    a fault."""
+    """Attribute -> parsed value and attribute -> origin; foreign keys become warnings or faults."""
     by_key: dict[str, tuple[str, Rule]] = {
         fold(rule.key): (name, rule) for name, rule in rules(table).items()
     }
@@ -154,8 +152,7 @@ _IGNORED_FOLDED = {fold(key): reason for key, reason in IGNORED.items()}
 
 
 def _foreign(key: str, value: str, origin: str) -> str:
-    """The warning for a key that is no setting of ours; ConfigFault when ignoring it would break a
-    promise."""
+    """The warning for a foreign key; ConfigFault when ignoring it would break a promise."""
     if key in REFUSED:
         if value.lower() != "false":
             raise ConfigFault(f"{origin}: {key}={value}: {REFUSED[key]}; allowed is false")

@@ -38,8 +38,7 @@ def format_properties(entries: Iterable[tuple[str, str]]) -> str:
 
 
 def _logical_lines(content: str) -> Iterator[tuple[int, str]]:
-    """Lines without comments and blank lines; a line that ends in an odd number of backslashes goes on in
-    the next."""
+    """Lines without comments and blanks; an odd number of backslashes at the end continues a line."""
     pending, began = "", 0
     for line_number, raw in enumerate(re.split(r"\r\n|\r|\n", content), start=1):
         line = raw.lstrip(" \t\f\ufeff")

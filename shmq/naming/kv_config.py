@@ -54,8 +54,7 @@ class KvConfig:
 
 
 def _load(path: Path) -> dict[str, dict[str, str]]:
-    """The tables of the file, else of its backup; StoreDamaged when both are there and neither can be
-    read."""
+    """The tables of the file, else of its backup; StoreDamaged when only unreadable ones are there."""
     broken: list[str] = []
     for candidate in (path, path.with_name(path.name + ".bak")):
         try:

@@ -1,5 +1,4 @@
-"""NameServer: routes for clients, registrations of brokers. One event loop, no other thread, nothing on disk
-but KV.
+"""NameServer: routes for clients, registrations of brokers. One event loop; on disk only the KV settings.
 
 Runs in a thread of the supervisor (`supervisor/naming_service.py`) or alone (`shmq-namesrv`). It knows only
 what living brokers told it: after a restart every broker registers again within its period, so its crash

@@ -1,5 +1,4 @@
-"""What the handlers of the name server work on, in one object. Lives in the name server's loop thread; no
-locks."""
+"""What the name server's handlers work on, in one object. Lives in its loop thread; no locks."""
 
 from __future__ import annotations
 

@@ -1,12 +1,10 @@
 """First code of every child process: cut its ties, wait for "go", then run its role.
 
-Runs in workers, the coordinator and the short-lived recovery child, in a freshly spawned interpreter. It
-imports nothing heavy by itself: a worker brings numpy and uvloop, the coordinator what it needs, each by the
-import inside its role's function.
+Runs in workers and the coordinator, forked from the fork server, which has imported what they need. This
+module imports nothing heavy itself, as the supervisor imports it too: each role's function brings its own.
 
-How it starts  spawned by `supervisor/children.py`: parent-death signal first, then title, signals, log; heavy
-               imports; "go" (its slot is filled now), LOCK_SH on <store>/appenders.lock, and a last look at
-               the supervisor pipe.
+How it starts  by `supervisor/children.py`: parent-death signal first, then title, signals, log; "go" (its slot
+               is filled now), LOCK_SH on <store>/appenders.lock, and a last look at the supervisor pipe.
 How it ends    its role returns (SIGTERM drained), or the supervisor's pipe is closed, or it dies.
 Its crash      is seen by the supervisor through the pidfd; shared state is repaired there, then it is started
                again.
@@ -43,8 +41,7 @@ _logger = log.get("shmq.child")
 
 
 def main(boot: ChildBoot, go_fd: int, inherited: Inherited) -> None:
-    """Run the child; never returns normally. `inherited` tells where the descriptors named in `boot`
-    arrived."""
+    """Run the child; never returns. `inherited` tells where the descriptors named in `boot` arrived."""
     leave_with_parent(signal.SIGKILL)
     leave_no_trace_in_child()
     here = inherited.here()

@@ -1,5 +1,4 @@
-"""The fork server: one idle process without threads that has imported everything, and of which children are
-forked.
+"""The fork server: an idle process without threads that has imported everything; children are forked from it.
 
 Python's and numpy's imports cost a child 0.6 s of processor time; forked from here it serves within tens of
 milliseconds, at the start and after a death, and children share the memory of what was imported. It is
@@ -82,8 +81,7 @@ def stop() -> None:
 
 
 def leave_no_trace_in_child() -> None:
-    """In a child: give up its copy of the fork server's life line, so that only the supervisor keeps that
-    alive."""
+    """In a child: give up its copy of the fork server's life line: only the supervisor keeps that alive."""
     server = forkserver._forkserver
     if server._forkserver_alive_fd is not None:
         os.close(server._forkserver_alive_fd)
@@ -92,8 +90,7 @@ def leave_no_trace_in_child() -> None:
 
 @contextlib.contextmanager
 def nothing_as_main() -> Iterator[None]:
-    """Hide `__main__` while a child is started: it would import the console script again, with all it
-    imports."""
+    """Hide `__main__` while a child is started: it would run the console script's imports again."""
     own_main = sys.modules["__main__"]
     nothing = types.ModuleType("__main__")
     nothing.__spec__ = None

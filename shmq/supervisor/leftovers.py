@@ -3,7 +3,7 @@
 A supervisor that was killed may leave children for a moment: they leave when its pipe closes, but a stopped
 or hung one does not. Every process that may append holds LOCK_SH on <store>/appenders.lock, so LOCK_EX proves
 that none is left. Until then: SIGKILL those recorded on the old control page whose start time matches, and
-try again. Main thread of the supervisor, under the store lock, before it spawns.
+try again. Main thread of the supervisor, under the store lock, before it starts a child.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ _logger = log.get("shmq.supervisor")
 
 
 def lock_out_appenders(store_root: Path, recorded: Iterable[tuple[int, int]]) -> SharedFileLock:
-    """Take LOCK_EX; `recorded` are (pid, start time) of an earlier run's appenders. Unavailable after 10
-    s."""
+    """Take LOCK_EX; `recorded` are an earlier run's (pid, start time). Unavailable after 10 s."""
     lock = SharedFileLock(store_root / APPENDERS_LOCK)
     suspects = list(recorded)
     deadline_ms = monotonic_ms() + LIMIT_MS

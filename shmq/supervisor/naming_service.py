@@ -1,8 +1,7 @@
 """The broker's own NameServer: a thread of the supervisor with an event loop of its own.
 
     namesrvAddr set                      no own name server: register where it says
-    namesrvPort free                     own name server on TCP `bindAddress:namesrvPort` and <runtime
-                                         dir>/namesrv.sock
+    namesrvPort free                     own name server on that TCP port and on <runtimeDir>/namesrv.sock
     a shmq name server has the port      register there; look every 5 s whether it is gone, then take over
     something else has the port          an error that names its pid
 

@@ -1,10 +1,9 @@
-"""The supervisor's hold on what all processes share: control page, AppendLock's semaphore, bells; and their
-repair.
+"""The supervisor's hold on what all processes share: control page, semaphore and bells, and their repair.
 
     open     nobody of an earlier run can append any more (LOCK_EX); a kept page is repaired whole; recovery
-             makes or keeps the page; then LOCK_EX is released and children may be spawned
+             makes or keeps the page; then LOCK_EX is released and children may append
     running  a death in the append protocol stops the world and is repaired; any other is tidied
-    close    a clean end removes page and semaphore; after a failed flush both the marks of a crash stay
+    close    a clean end removes page and semaphore; after any other both stay, with the marks of a crash
 
 Main thread of the supervisor only.
 """

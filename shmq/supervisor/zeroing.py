@@ -1,5 +1,4 @@
-"""Taking back what a dead appender wrote: zeros over its bytes in the CommitLog and its units in
-ConsumeQueues.
+"""Taking back what a dead appender wrote: zeros over its bytes in the CommitLog and its ConsumeQueue units.
 
 Called by crash repair in the supervisor's main thread while the world stands still. Positional writes into
 the files, which are coherent with every process's map of them. Repeating it is harmless. A file that is not
