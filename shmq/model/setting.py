@@ -37,7 +37,7 @@ class BrokerRole(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What one key accepts: numbers from `low` to `high`, `choices`, or text like `pattern`; `own`: shmq's."""
+    """What one key accepts: numbers from `low` to `high`, `choices`, or text; `own`: only shmq has it."""
 
     key: str
     kind: type

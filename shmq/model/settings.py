@@ -202,6 +202,6 @@ def _check_together(settings: BrokerSettings | NamesrvSettings, origins: Mapping
     if settings.mapped_file_size_commit_log < settings.max_message_size + _RECORD_OVERHEAD_MAX:
         origin = origins.get("mapped_file_size_commit_log", where["max_message_size"])
         raise ConfigFault(
-            f"{origin}: mappedFileSizeCommitLog={settings.mapped_file_size_commit_log}: smaller than the largest "
-            f"record; allowed is maxMessageSize + {_RECORD_OVERHEAD_MAX} or more"
+            f"{origin}: mappedFileSizeCommitLog={settings.mapped_file_size_commit_log}: smaller than the "
+            f"largest record; allowed is maxMessageSize + {_RECORD_OVERHEAD_MAX} or more"
         )

@@ -3,8 +3,8 @@
 Runs in workers and the coordinator, forked from the fork server, which has imported what they need. This
 module imports nothing heavy itself, as the supervisor imports it too: each role's function brings its own.
 
-How it starts  by `supervisor/children.py`: parent-death signal first, then title, signals, log; "go" (its slot
-               is filled now), LOCK_SH on <store>/appenders.lock, and a last look at the supervisor pipe.
+How it starts  by `supervisor/children.py`: parent-death signal first, then title, signals, log; "go" (its
+               slot is filled now), LOCK_SH on <store>/appenders.lock, and a last look at the supervisor pipe.
 How it ends    its role returns (SIGTERM drained), or the supervisor's pipe is closed, or it dies.
 Its crash      is seen by the supervisor through the pidfd; shared state is repaired there, then it is started
                again.
