@@ -18,6 +18,7 @@ import setproctitle
 from shmq.supervisor.child import leave_with_parent
 
 leave_with_parent(signal.SIGKILL)
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is the supervisor's business
 setproctitle.setproctitle("shmq: fork server")
 
 import shmq.coordinator.main  # noqa: E402
