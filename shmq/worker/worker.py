@@ -194,10 +194,11 @@ class Worker:
         return self.coordinator.report(report)  # type: ignore[arg-type]
 
     def sweep(self) -> None:
-        """Close silent connections; runs every ``SWEEP_INTERVAL_S``."""
+        """Close silent connections; runs every ``SWEEP_INTERVAL_S``, and oftener for a short idle limit."""
         self.connections.sweep(self.loop.time())
         self.slot.beat_ms = monotonic_ms()
-        self.loop.call_later(SWEEP_INTERVAL_S, self.sweep)
+        idle_s = self.boot.settings.server_channel_max_idle_time_seconds
+        self.loop.call_later(min(SWEEP_INTERVAL_S, idle_s / 2), self.sweep)
 
 
 def _connection_limits(settings: BrokerSettings) -> ConnectionLimits:

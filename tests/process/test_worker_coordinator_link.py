@@ -10,15 +10,30 @@ import pytest
 from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command, encode_command
 from shmq.protocol.internal import ForwardAnswerHeader, InternalCode, StatsReport
+from shmq.shm.boot import FIRST_WORKER_SLOT
 from tests.helpers.waiting import wait_until
 from tests.helpers.worker_rig import Client, WorkerRig, pull_request, running_rig, send_request
 
 
-@pytest.fixture
-def rig() -> Iterator[WorkerRig]:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[WorkerRig]:
     with running_rig() as running:
-        wait_until(lambda: seen(running, InternalCode.REPLAY_DONE), 10, "the worker has greeted")
         yield running
+
+
+@pytest.fixture
+def rig(shared: WorkerRig) -> WorkerRig:
+    """The shared rig as new: linked, nobody connected, nothing remembered."""
+    shared.coordinator.keep.clear()
+    shared.coordinator.answer_forwards = True
+    slot = shared.slots[FIRST_WORKER_SLOT]
+    wait_until(lambda: slot.connections == 0, 10, "the last test's clients have gone")
+    with shared.client() as probe:
+        wait_until(lambda: probe.call(heartbeat()).code == 0, 10, "the worker is linked")
+    wait_until(lambda: slot.connections == 0, 10, "the probe has gone")
+    wait_until(lambda: shared.coordinator.events[-1][0] == InternalCode.CLIENT_CLOSED, 5, "and is told so")
+    shared.coordinator.events.clear()
+    return shared
 
 
 @pytest.fixture
