@@ -17,7 +17,7 @@ from tests.helpers.worker_rig import Client, WorkerRig, pull_request, running_ri
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[WorkerRig]:
-    with running_rig() as running:
+    with running_rig(topics=2) as running:
         yield running
 
 
@@ -141,12 +141,12 @@ def test_a_new_coordinator_hears_of_clients_and_notes_before_the_replay_ends(
 
 def test_what_was_sent_and_pulled_is_reported_about_every_second(rig: WorkerRig, client: Client) -> None:
     for _ in range(3):
-        assert client.call(send_request()).code == 0
-    assert client.call(pull_request()).code == 0
+        assert client.call(send_request("T1")).code == 0
+    assert client.call(pull_request("T1")).code == 0
     reports = wait_until(lambda: seen(rig, InternalCode.STATS), 5, "a report")
-    wait_until(lambda: sum(r.puts.get("T0", (0, 0))[0] for r in decoded(rig)) == 3, 5)
+    wait_until(lambda: sum(r.puts.get("T1", (0, 0))[0] for r in decoded(rig)) == 3, 5)
     assert reports
-    assert sum(r.gets.get(("T0", "CG"), (0, 0))[0] for r in decoded(rig)) == 3
+    assert sum(r.gets.get(("T1", "CG"), (0, 0))[0] for r in decoded(rig)) == 3
 
 
 def decoded(rig: WorkerRig) -> list[StatsReport]:
