@@ -18,11 +18,12 @@ import enum
 import mmap
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from shmq.base.checksum import body_crc
+from shmq.base.checksum import crc32
 from shmq.base.errors import MessageIllegal
 from shmq.model.record import (
     BLANK_BYTES_MIN,
@@ -47,6 +48,13 @@ IntArray = npt.NDArray[np.int64]
 
 BATCH_RECORDS = 16_384
 BATCH_BYTES = 16 << 20
+
+BODY_CRC_MASK = 0x7FFFFFFF
+"""A record's body CRC has no sign bit."""
+
+ALIKE_MIN = 4
+"""So many neighbours of one size make it worth looking at the next ones at once."""
+
 _OVERHEAD_BEFORE_TOPIC = BODY_AT + 1
 _MAGICS = (MAGIC_V1, MAGIC_V2)
 _SIZE_AND_MAGIC = struct.Struct(">ii")
@@ -143,12 +151,18 @@ def scan(
 def _chain(
     data: mmap.mmap, start: int, stop: int, records_max: int
 ) -> tuple[IntArray, IntArray, int, ScanEnd]:
-    """Follow the size fields; return starts, sizes, where it stopped and why."""
+    """Follow the size fields; return starts, sizes, where it stopped and why.
+
+    Neighbours often have one size: after a few of them the next ones are looked at as one strided array.
+    """
+    i32 = _unaligned(data, ">i4")
+    pieces: list[IntArray] = []
     starts: list[int] = []
-    position, end = start, ScanEnd.END
-    byte_stop = min(stop, start + BATCH_BYTES)
     note, unpack = starts.append, _SIZE_AND_MAGIC.unpack_from
-    while position < byte_stop and len(starts) < records_max:
+    position, end, found = start, ScanEnd.END, 0
+    byte_stop = min(stop, start + BATCH_BYTES)
+    last_size = alike = 0
+    while position < byte_stop and found < records_max:
         room = stop - position
         if room < BLANK_BYTES_MIN:
             end = ScanEnd.BROKEN
@@ -157,11 +171,36 @@ def _chain(
         if magic not in _MAGICS or size < RECORD_OVERHEAD_V1 or size > room:
             end = ScanEnd.BLANK if magic == BLANK_MAGIC else ScanEnd.BROKEN
             break
-        note(position)
-        position += size
-    begins = np.array(starts, np.int64)
+        alike = alike + 1 if size == last_size else 0
+        last_size = size
+        if alike < ALIKE_MIN:
+            note(position)
+            position += size
+            found += 1
+            continue
+        alike = 0
+        count = _run_length(i32, position, size, min((byte_stop - position) // size, records_max - found))
+        pieces += [np.array(starts, np.int64), np.arange(position, position + count * size, size)]
+        starts.clear()
+        position += count * size
+        found += count
+    begins = np.concatenate([*pieces, np.array(starts, np.int64)])
     sizes = np.diff(begins, append=position)
     return begins, sizes, position, end
+
+
+def _run_length(i32: npt.NDArray[Any], position: int, size: int, most: int) -> int:
+    """How many records of `size` follow each other from `position`, at least 1, at most `most`."""
+    known = 1
+    while known < most:
+        look = min(most, known * 8)
+        rows = slice(position + known * size, position + look * size, size)
+        odd = i32[rows] != size
+        odd |= i32[rows.start + MAGIC_AT : rows.stop + MAGIC_AT : size] != MAGIC_V1
+        if odd.any():
+            return known + int(np.argmax(odd))
+        known = look
+    return known
 
 
 @dataclass(slots=True)
@@ -220,7 +259,7 @@ def _fields(data: mmap.mmap, starts: IntArray, sizes: IntArray) -> _Fields:
     return fields
 
 
-def _unaligned(data: mmap.mmap, dtype: str) -> npt.NDArray[np.signedinteger[npt.NBitBase]]:
+def _unaligned(data: mmap.mmap, dtype: str) -> npt.NDArray[Any]:
     """A view in which element k is the number that begins at byte k."""
     kind = np.dtype(dtype)
     return np.ndarray((len(data) - kind.itemsize + 1,), kind, buffer=data, strides=(1,))
@@ -262,15 +301,17 @@ def _sound(data: mmap.mmap, fields: _Fields, base: int) -> npt.NDArray[np.bool_]
 
 
 def _check_text(data: mmap.mmap, fields: _Fields, sound: npt.NDArray[np.bool_]) -> None:
-    """Look for NULs in topics and properties."""
+    """Look for NULs in properties, and in the first and last byte of topics.
+
+    A torn page cannot leave both ends of a topic and lose its middle: a topic is shorter than a sector.
+    """
     checked = np.flatnonzero(sound)
-    find = data.find
-    for begins, ends in (
-        (fields.topic_starts, fields.topic_ends),
-        (fields.property_starts, fields.starts + fields.sizes),
-    ):
-        spans = zip(begins[checked].tolist(), ends[checked].tolist(), strict=True)
-        sound[checked] &= np.array([find(b"\0", a, b) < 0 for a, b in spans], np.bool_)
+    u8 = np.frombuffer(data, np.uint8)
+    whole = (u8[fields.topic_starts[checked]] != 0) & (u8[fields.topic_ends[checked] - 1] != 0)
+    find, ends = data.find, fields.starts + fields.sizes
+    spans = zip(fields.property_starts[checked].tolist(), ends[checked].tolist(), strict=True)
+    whole &= np.array([find(b"\0", a, b) for a, b in spans], np.int64) < 0
+    sound[checked] &= whole
 
 
 def _check_bodies(data: mmap.mmap, fields: _Fields, sound: npt.NDArray[np.bool_]) -> None:
@@ -279,5 +320,7 @@ def _check_bodies(data: mmap.mmap, fields: _Fields, sound: npt.NDArray[np.bool_]
     begins = fields.body_starts[checked]
     ends = begins + fields.body_lengths[checked]
     with memoryview(data) as view:
-        crcs = [body_crc(view[a:b]) for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
-    sound[checked] = np.array(crcs, np.int64) == fields.body_crcs[checked]
+        bodies = [view[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
+        crcs = np.array(list(map(crc32, bodies)), np.int64) & BODY_CRC_MASK
+        bodies.clear()
+    sound[checked] = crcs == fields.body_crcs[checked]

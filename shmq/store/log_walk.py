@@ -21,13 +21,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from shmq.model.record import BLANK_BYTES_MIN, check_record
-from shmq.model.subscription import java_hash
 from shmq.model.sys_flag import TRANSACTION_COMMIT, TRANSACTION_MASK
 from shmq.store.commit_log import is_record
 from shmq.store.log_scan import IntArray, Scan, ScanEnd, scan
 from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
 from shmq.store.queue_set import QueueSet, UnitsMissing
+from shmq.store.record_text import tags_codes
 
 UNITS_HELD_MAX = 1 << 20
 """Units collected before they are compared with the files.
@@ -214,23 +214,3 @@ class LogWalk:
     def _report(self, end: int) -> None:
         if self.progress is not None:
             self.progress(self.records, self.known_flushed, end)
-
-
-def tags_codes(data: mmap.mmap, begins: IntArray, ends: IntArray) -> IntArray:
-    """The tags codes of records whose properties lie at `[begins, ends)`; of several TAGS the last counts."""
-    known: dict[bytes, int] = {}
-    codes: list[int] = []
-    note = codes.append
-    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-        properties = data[begin:end]
-        at = properties.rfind(b"\x02TAGS\x01") + 6
-        if at == 5 and properties[:5] != b"TAGS\x01":
-            note(0)
-            continue
-        stop = properties.find(b"\x02", at)
-        tags = properties[at:stop] if stop >= 0 else properties[at:]
-        code = known.get(tags)
-        if code is None:
-            code = known[tags] = java_hash(str(tags, "utf-8", "replace")) if tags else 0
-        note(code)
-    return np.array(codes, np.int64)

@@ -18,6 +18,7 @@ from shmq.store.config_tables import TopicTable
 from shmq.store.log_scan import IntArray, Scan
 from shmq.store.names import StoreLayout
 from shmq.store.queue_repair import QueueRepair, find_queues, pack
+from shmq.store.record_text import topic_kinds
 
 SCHEDULE_TOPIC = "SCHEDULE_TOPIC_XXXX"
 UNKNOWN_LEVEL_MS = 1000
@@ -102,23 +103,25 @@ class QueueSet:
 
     def indices(self, found: Scan, data: mmap.mmap) -> IntArray:
         """The queue index of each record, -1 for those that are nobody's."""
-        ids = self._topic_ids
-        topics: list[int] = []
-        for begin, end in zip(found.topic_starts.tolist(), found.topic_ends.tolist(), strict=True):
-            topic = data[begin:end]
-            known = ids.get(topic)
-            topics.append(self._new_topic(topic) if known is None else known)
-        codes, inverse = np.unique(np.array(topics, np.int64) << 32 | found.queue_ids, return_inverse=True)
+        firsts, like = topic_kinds(data, found.topic_starts, found.topic_ends)
+        kinds = [
+            self._topic_id(data[int(found.topic_starts[i]) : int(found.topic_ends[i])])
+            for i in firsts.tolist()
+        ]
+        topics = np.array(kinds, np.int64)[like]
+        codes, inverse = np.unique(topics << 32 | found.queue_ids, return_inverse=True)
         by_code = np.array([self._index_of_code(int(code)) for code in codes], np.int64)
         indices = by_code[inverse]
         indices[found.queue_offsets < self._low[indices]] = -1
         return indices
 
-    def _new_topic(self, topic: bytes) -> int:
-        name = str(topic, "utf-8", "replace")
-        self._topic_ids[topic] = len(self._topic_names)
-        self._topic_names.append(None if self._topics.is_deleted(name) else name)
-        return len(self._topic_names) - 1
+    def _topic_id(self, topic: bytes) -> int:
+        """A running number for each name of a topic that was not deleted."""
+        known = self._topic_ids.setdefault(topic, len(self._topic_names))
+        if known == len(self._topic_names):
+            name = str(topic, "utf-8", "replace")
+            self._topic_names.append(None if self._topics.is_deleted(name) else name)
+        return known
 
     def _index_of_code(self, code: int) -> int:
         name = self._topic_names[code >> 32]

@@ -1,0 +1,125 @@
+"""Topics and tags of many records at once, for recovery and the index: names as numbers, not as Python
+objects.
+
+Most records of a log have one of a few topics, and TAGS as their first property. So topics are told apart by
+a 64-bit hash of their bytes, computed for all records of one topic length in a few array operations, and only
+one of each kind is looked at; tags are hashed in place. Whatever is different goes a slow way, record by
+record. Pure; numpy.
+"""
+
+from __future__ import annotations
+
+import mmap
+import secrets
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shmq.model.subscription import java_hash
+from shmq.store.log_scan import IntArray
+
+_MIXERS = np.array([secrets.randbits(62) * 2 + 1 for _ in range(17)], np.uint64)
+"""Random odd factors: nobody can choose topics that are taken for one another."""
+
+_TAGS_PREFIX = b"TAGS\x01"
+_LATER_TAGS = b"\x02TAGS\x01"
+TAGS_BYTES_FAST = 24
+"""Longer tags go the slow way."""
+
+_NON_ASCII = 0x80
+_POWERS = np.array([pow(31, n, 1 << 32) for n in range(TAGS_BYTES_FAST + 1)], np.uint32)
+
+
+def overlapping(data: mmap.mmap, dtype: str) -> npt.NDArray[Any]:
+    """A view in which element k is the number that begins at byte k."""
+    kind = np.dtype(dtype)
+    return np.ndarray((len(data) - kind.itemsize + 1,), kind, buffer=data, strides=(1,))
+
+
+def topic_kinds(data: mmap.mmap, begins: IntArray, ends: IntArray) -> tuple[IntArray, IntArray]:
+    """Sort records by topic: (a record of each topic, which of those each record is like)."""
+    u64 = overlapping(data, ">u8")
+    lengths = ends - begins
+    hashes = np.empty(len(begins), np.uint64)
+    for length in np.unique(lengths).tolist():
+        rows = np.flatnonzero(lengths == length)
+        at = begins[rows]
+        mixed = np.full(len(rows), length, np.uint64)
+        if length < 8:
+            words = [u64[at].astype(np.uint64) >> np.uint64(64 - 8 * length)]
+        else:
+            words = [u64[at + n].astype(np.uint64) for n in (*range(0, length - 8, 8), length - 8)]
+        for n, word in enumerate(words):
+            mixed = (mixed ^ word) * _MIXERS[n % len(_MIXERS)]
+            mixed ^= mixed >> np.uint64(29)
+        hashes[rows] = mixed
+    _, firsts, like = np.unique(hashes, return_index=True, return_inverse=True)
+    return firsts.astype(np.int64), like.astype(np.int64)
+
+
+def tags_codes(data: mmap.mmap, begins: IntArray, ends: IntArray) -> IntArray:
+    """The tags codes of records whose properties lie at `[begins, ends)`, ascending.
+
+    The last of several TAGS counts.
+    """
+    codes = np.zeros(len(begins), np.int64)
+    if not len(begins):
+        return codes
+    fast, found = _first_tags(data, begins, ends)
+    codes[fast] = found
+    has_later = _with_later_tags(data, begins, ends)
+    is_slow = np.ones(len(begins), np.bool_)
+    is_slow[fast] = False
+    starts_with_tags = overlapping(data, ">u4")[begins] == int.from_bytes(_TAGS_PREFIX[:4], "big")
+    is_slow &= starts_with_tags & (ends - begins > len(_TAGS_PREFIX))
+    is_slow[has_later] = True
+    known: dict[bytes, int] = {}
+    for i in np.flatnonzero(is_slow).tolist():
+        codes[i] = _slow_code(data[int(begins[i]) : int(ends[i])], known)
+    return codes
+
+
+def _first_tags(data: mmap.mmap, begins: IntArray, ends: IntArray) -> tuple[IntArray, IntArray]:
+    """Records whose first property is a short ASCII TAGS that ends with 0x02, and the hashes of these tags."""
+    u8 = np.frombuffer(data, np.uint8)
+    reach = np.flatnonzero(ends - begins >= len(_TAGS_PREFIX) + 1)
+    reach = reach[begins[reach] + len(_TAGS_PREFIX) + TAGS_BYTES_FAST < len(u8)]
+    at = begins[reach]
+    is_tags = overlapping(data, ">u4")[at] == int.from_bytes(_TAGS_PREFIX[:4], "big")
+    is_tags &= u8[at + 4] == 1
+    reach, at = reach[is_tags], at[is_tags] + len(_TAGS_PREFIX)
+    text = u8[at[:, None] + np.arange(TAGS_BYTES_FAST)]
+    is_end = text == 2
+    lengths = np.argmax(is_end, axis=1)
+    inside = np.arange(TAGS_BYTES_FAST) < lengths[:, None]
+    fits = is_end.any(axis=1) & (lengths > 0) & (at + lengths < ends[reach])
+    fits &= ~((text >= _NON_ASCII) & inside).any(axis=1)
+    powers = _POWERS[np.maximum(lengths[:, None] - 1 - np.arange(TAGS_BYTES_FAST), 0)]
+    hashes = np.where(inside, text * powers, np.uint32(0)).sum(axis=1, dtype=np.uint32)
+    return reach[fits], hashes[fits].view(np.int32).astype(np.int64)
+
+
+def _with_later_tags(data: mmap.mmap, begins: IntArray, ends: IntArray) -> IntArray:
+    """Records that have TAGS behind another property. One search over all bytes: usually it finds nothing."""
+    hits: list[int] = []
+    position, stop = int(begins[0]), int(ends[-1])
+    while (position := data.find(_LATER_TAGS, position, stop)) >= 0:
+        hits.append(position)
+        position += len(_LATER_TAGS)
+    at = np.array(hits, np.int64)
+    rows = np.searchsorted(begins, at, side="right") - 1
+    inside = (rows >= 0) & (at < ends[np.maximum(rows, 0)])
+    return np.unique(rows[inside])
+
+
+def _slow_code(properties: bytes, known: dict[bytes, int]) -> int:
+    """The tags code of one record."""
+    at = properties.rfind(_LATER_TAGS) + len(_LATER_TAGS)
+    if at == len(_LATER_TAGS) - 1:
+        at = len(_TAGS_PREFIX)
+    stop = properties.find(b"\x02", at)
+    tags = properties[at:stop] if stop >= 0 else properties[at:]
+    if tags not in known:
+        known[tags] = java_hash(str(tags, "utf-8", "replace")) if tags else 0
+    return known[tags]
