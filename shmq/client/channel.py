@@ -22,6 +22,7 @@ from collections.abc import Callable
 from shmq.base.errors import FrameFault
 from shmq.client.addresses import Address, connect
 from shmq.client.errors import RemotingError, RemotingTimeout
+from shmq.client.spin import Spinner
 from shmq.protocol.command import RESPONSE_FLAG, Command, Serialization, decode_frame, encode_command
 from shmq.protocol.frame import FRAME_BYTES_MAX, LENGTHS, LENGTHS_BYTES
 
@@ -79,7 +80,9 @@ def send_all(sock: socket.socket, buffers: list[Buffer]) -> None:
 class Channel:
     """One connection with one request under way."""
 
-    def __init__(self, address: Address, timeout_s: float, broker_user: str | None = None) -> None:
+    def __init__(
+        self, address: Address, timeout_s: float, broker_user: str | None = None, *, spin_ns: int = 0
+    ) -> None:
         """Connect; ConnectFailed or NoPermission when that is not possible."""
         self.address = address
         self.idle_since = time.monotonic()
@@ -88,6 +91,7 @@ class Channel:
         self._sock.settimeout(None)
         self._timeout_s = 0.0
         self._opaque = 0
+        self._spinner = Spinner(spin_ns)
 
     def next_opaque(self) -> int:
         """Return the id of the next request on this channel."""
@@ -126,7 +130,9 @@ class Channel:
         """Read exactly one frame. Small ones come with the first recv; of larger ones the rest is read into
         place."""
         sock = self._sock
-        data = sock.recv(SMALL_READ)
+        data = self._spinner.receive(sock, SMALL_READ)
+        if data is None:
+            data = sock.recv(SMALL_READ)
         while len(data) < LENGTHS_BYTES:
             more = sock.recv(SMALL_READ) if data else b""
             if not more:

@@ -34,8 +34,9 @@ class ClientConfig:
     """Prefer the Unix socket that a route names, when its server is trusted; False: always TCP."""
     broker_user: str | None = field(default_factory=lambda: os.environ.get("SHMQ_BROKER_USER"))
     """User besides root and ourselves whose Unix sockets are trusted."""
-    spin_micros: int = 0
-    """Sync calls look for the answer this long before they sleep; 0 sleeps at once."""
+    spin_micros: int = -1
+    """How long a sync call to a local broker looks for the answer before it sleeps; 0 sleeps at once, -1 is
+    adaptive (see `spin`)."""
 
     def client_id(self, *, fixed_name: bool = False) -> str:
         """Build `ip@instance[@unit]`. A default instance name becomes pid#nanotime unless `fixed_name`

@@ -23,6 +23,7 @@ from shmq.client.channel import Buffer, Channel, ChannelPool
 from shmq.client.config import ClientConfig
 from shmq.client.duplex import DuplexChannel, Reply
 from shmq.client.errors import ConnectFailed
+from shmq.client.spin import spin_limit_ns
 from shmq.model.host import pack_host
 from shmq.protocol.codes import ResponseCode
 from shmq.protocol.command import Command
@@ -61,6 +62,8 @@ class BrokerLink:
         self._duplex: DuplexChannel | None = None
         self._making_duplex = threading.Lock()
         self._closed = False
+        self._complaint = ""
+        """Why the Unix socket was not used last time: said once, not at every connection."""
 
     def __str__(self) -> str:
         """Name the broker and where it is reached."""
@@ -144,7 +147,10 @@ class BrokerLink:
     def _open_channel(self) -> Channel:
         return self._connecting(
             lambda endpoint: Channel(
-                endpoint, self._config.connect_timeout_ms / 1000, self._config.broker_user
+                endpoint,
+                self._config.connect_timeout_ms / 1000,
+                self._config.broker_user,
+                spin_ns=spin_limit_ns(self._config.spin_micros) if endpoint.is_unix else 0,
             )
         )
 

@@ -393,3 +393,18 @@ def test_lite_pull_by_subscription_and_by_assignment(shared_broker: Broker) -> N
             assigned.seek(queue, 10_000)
         assigned.pause([queue])
         assert assigned.poll(0) is not None
+
+
+@DIRECT
+def test_the_broker_counts_what_is_read_either_way(broker: Broker, direct: bool) -> None:
+    send(broker, "Counted", 600)
+    collector = Collector()
+    with AdminClient(broker.namesrv_addr) as admin:
+
+        def got() -> int:
+            return int(admin.broker_runtime_info(broker.tcp_addr)["msgGetTotalTodayNow"])
+
+        with make_consumer(broker, "CountedGroup", "Counted", collector, direct_pull=direct):
+            wait_until(lambda: len(collector.messages) >= 600, limit_s=20)
+        wait_until(lambda: got() >= 600, limit_s=20)  # workers report once a second
+        assert got() == 600
