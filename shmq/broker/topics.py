@@ -153,7 +153,10 @@ class TopicRegistry:
             raise NoPermission(f"topic [{topic}] is reserved: choose another name")
         template = self._topics.get(default_topic)
         if template is None or (default_topic == names.AUTO_CREATE_TOPIC and not self._auto_create):
-            raise TopicNotExist(f"topic [{topic}] does not exist and a send may not create it")
+            raise TopicNotExist(
+                f"topic [{topic}] does not exist and a send may not create it: create it with updateTopic, "
+                "or let sends do so with autoCreateTopicEnable=true"
+            )
         if not template.inherited:
             raise TopicNotExist(
                 f"topic [{topic}] does not exist, and template [{default_topic}] may not be inherited from"

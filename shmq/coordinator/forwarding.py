@@ -20,7 +20,7 @@ from shmq.coordinator.client_calls import ClientCalls
 from shmq.coordinator.worker_links import WorkerLink
 from shmq.handlers.coordinator_context import Call, CoordinatorContext
 from shmq.handlers.routes import Route
-from shmq.protocol.codes import ResponseCode, response_code_of
+from shmq.protocol.codes import ResponseCode
 from shmq.protocol.command import Command, decode_frame, encode_command
 from shmq.protocol.internal import ForwardAnswerHeader, ForwardHeader
 
@@ -69,7 +69,7 @@ class Forwarding:
             answer: Command | None = await route.function(self._ctx, call, request, header)
             return answer
         except ShmqError as error:
-            return request.response(response_code_of(error), str(error))
+            return request.refusal(error)
         except Exception as error:  # the edge of a request: a defect costs this request, not the process
             log.event(
                 _logger, logging.ERROR, "request_failed", exc_info=True, code=request.code, peer=call.peer

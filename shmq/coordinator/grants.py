@@ -25,7 +25,7 @@ from shmq.broker.live_settings import LiveSettings
 from shmq.broker.queues import Queues
 from shmq.net.listener import accept_some
 from shmq.net.peer import Peer, is_own_user, peer_of
-from shmq.protocol.codes import RequestCode, ResponseCode, response_code_of
+from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command, decode_frame, encode_command
 from shmq.protocol.frame import FrameDecoder
 from shmq.protocol.grant import (
@@ -215,7 +215,7 @@ class _Reader:
                 raise RequestNotSupported(f"request code {command.code} is not served on the grant socket")
             answer, descriptors = serve(self._server, self, command)
         except ShmqError as error:
-            answer = command.response(response_code_of(error), str(error))
+            answer = command.refusal(error)
         try:
             self._send(answer, descriptors)
         finally:

@@ -25,7 +25,7 @@ from shmq.handlers.coordinator_context import CoordinatorContext
 from shmq.handlers.queue_lock import LOCK_NOTE, restore_locks
 from shmq.net.connection import Connection
 from shmq.protocol import internal
-from shmq.protocol.codes import ResponseCode, response_code_of
+from shmq.protocol.codes import ResponseCode
 from shmq.protocol.command import Command, decode_frame
 from shmq.protocol.internal import InternalCode
 
@@ -105,7 +105,7 @@ class InternalServer:
         try:
             answer = await ask(link, command)
         except ShmqError as error:
-            answer = command.response(response_code_of(error), str(error))
+            answer = command.refusal(error)
         except (
             Exception
         ) as error:  # the edge of a request: a defect must not leave a worker without an answer

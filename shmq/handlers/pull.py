@@ -14,7 +14,7 @@ from shmq.handlers.offset_commits import commit_offset, note_pulled
 from shmq.handlers.pull_checks import PullTerms, check_pull
 from shmq.handlers.routes import Place, Route
 from shmq.net.connection import Connection
-from shmq.protocol.codes import RequestCode, ResponseCode, response_code_of
+from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command, Serialization
 from shmq.protocol.headers.pull import PullMessageHeader, PullMessageResponseHeader
 from shmq.shm.queue_table import QueueRef
@@ -193,7 +193,7 @@ class HeldPull:
             terms = check_pull(ctx, header)
         except (ShmqError, Ask) as fault:
             error = TopicNotExist("the topic or the group was deleted") if isinstance(fault, Ask) else fault
-            self._connection.send(command.response(response_code_of(error), str(error)))
+            self._connection.send(command.refusal(error))
             return None
         reset = terms.group.reset_of(header.topic, header.queue_id)
         if reset is not None:

@@ -11,7 +11,7 @@ from shmq.base.errors import ShmqError
 from shmq.handlers.context import WorkerContext
 from shmq.handlers.message_properties import MSG_REGION_DEFAULT
 from shmq.net.connection import Connection
-from shmq.protocol.codes import LanguageCode, ResponseCode, response_code_of
+from shmq.protocol.codes import LanguageCode, ResponseCode
 from shmq.protocol.command import Command, Serialization
 from shmq.protocol.headers.send import SendMessageResponseHeader
 from shmq.protocol.send_answer import pack_send_answer
@@ -110,4 +110,4 @@ class SendReply:
         """Answer a send that was not stored."""
         self._ctx.stats.put_failed()
         if not self._command.is_oneway:
-            self._connection.send(self._command.response(response_code_of(error), str(error)))
+            self._connection.send(self._command.refusal(error))

@@ -16,11 +16,11 @@ from enum import IntEnum
 from itertools import count
 from typing import Any, TypeVar
 
-from shmq.base.errors import FrameFault
+from shmq.base.errors import BrokerError, FrameFault
 from shmq.protocol.binary_header import decode_binary_header, encode_binary_header
 from shmq.protocol.cbor_header import decode_cbor_header, encode_cbor_header
 from shmq.protocol.cbor_items import NULL, cbor_array
-from shmq.protocol.codes import VERSION, LanguageCode
+from shmq.protocol.codes import VERSION, LanguageCode, response_code_of
 from shmq.protocol.frame import (
     FRAME_BYTES_MAX,
     HEADER_LENGTH_MASK,
@@ -142,6 +142,12 @@ class Command:
             body=body,
             serialization=self.serialization,
         )
+
+    def refusal(self, error: Exception) -> "Command":
+        """Make the response that says why this request was not served; another's answer is passed on as it
+        is."""
+        remark = error.remark if isinstance(error, BrokerError) else str(error)
+        return self.response(response_code_of(error), remark)
 
     @property
     def is_response(self) -> bool:

@@ -22,7 +22,7 @@ from shmq.handlers.context import Need, NeedGroup, NeedOffsetSlots, NeedTopic
 from shmq.model.topic_config import TopicConfig
 from shmq.net.connection import Connection
 from shmq.net.connection_table import ConnectionTable
-from shmq.protocol.codes import ResponseCode, response_code_of
+from shmq.protocol.codes import ResponseCode
 from shmq.protocol.command import Command
 from shmq.protocol.internal import (
     ClientHeader,
@@ -142,7 +142,7 @@ class CoordinatorCalls:
             if answer is None:
                 assert error is not None
                 if not command.is_oneway:
-                    connection.send(command.response(response_code_of(error), str(error)))
+                    connection.send(command.refusal(error))
                 return
             self._keep_note(connection, answer)
             self._write(connection, answer)
@@ -216,7 +216,7 @@ class CoordinatorCalls:
                 _logger, logging.WARNING, "coordinator_request_refused", code=command.code, reason=str(error)
             )
             if not command.is_oneway:
-                link.send(command.response(response_code_of(error), str(error)))
+                link.send(command.refusal(error))
             return
         if not command.is_oneway:
             link.send(command.response(ResponseCode.SUCCESS))

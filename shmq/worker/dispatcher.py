@@ -16,7 +16,7 @@ from shmq.base.errors import Bug, ShmqError
 from shmq.handlers.context import Ask, Need, WorkerContext
 from shmq.handlers.table import HANDLERS, Place, Route
 from shmq.net.connection import Connection
-from shmq.protocol.codes import ResponseCode, response_code_of
+from shmq.protocol.codes import ResponseCode
 from shmq.protocol.command import Command
 from shmq.worker.coordinator_calls import CoordinatorCalls
 
@@ -81,7 +81,7 @@ class Dispatcher:
             self._ask(connection, command, route, header, (*asked, ask.need))
             return
         except ShmqError as error:
-            reply = command.response(response_code_of(error), str(error))
+            reply = command.refusal(error)
         except Exception as error:  # the edge of handlers: one answer is lost, not the worker
             self._ctx.count("requests_failed", 1)
             log.event(_logger, logging.ERROR, "handler_failed", exc_info=True, code=command.code)
@@ -106,7 +106,7 @@ class Dispatcher:
             if error is None:
                 connection.when_writable(lambda: self._serve(connection, command, route, header, asked))
             else:
-                self._answer(connection, command, command.response(response_code_of(error), str(error)))
+                self._answer(connection, command, command.refusal(error))
 
         self._coordinator.ask(need, resolved)
 
