@@ -25,7 +25,6 @@ from shmq.naming.table import HANDLERS
 from shmq.net.connection import Connection
 from shmq.net.limits import ConnectionLimits
 from shmq.net.listener import serve
-from shmq.protocol.codes import response_code_of
 from shmq.protocol.command import Command
 
 _logger = log.get("shmq.naming")
@@ -86,7 +85,7 @@ class NameServer:
         try:
             answer = self._answer(connection, command)
         except ShmqError as fault:
-            answer = command.response(response_code_of(fault), str(fault))
+            answer = command.refusal(fault)
         if not command.is_oneway:
             connection.send(answer)
 
