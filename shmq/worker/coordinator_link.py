@@ -107,11 +107,6 @@ class CoordinatorLink:
         self._sent.clear()
         self._waiting.clear()
 
-    @property
-    def is_up(self) -> bool:
-        """True when the coordinator knows all this worker knows."""
-        return self._ready
-
     async def _keep_connected(self) -> None:
         loop = asyncio.get_running_loop()
         while not self._stopping:
