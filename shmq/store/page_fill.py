@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from shmq.model.settings import BrokerSettings, FlushDiskType
 from shmq.shm.control_page import ControlPage
-from shmq.shm.directory import DirectoryWriter
-from shmq.shm.offset_slots import OffsetSlots
+from shmq.shm.directory import DirectoryView, DirectoryWriter
+from shmq.shm.offset_slots import NO_OFFSET, OffsetSlots
 from shmq.shm.page_layout import (
     CONFIRM_OFFSET,
     FLUSHED_POSITION,
@@ -81,6 +81,17 @@ def fill_offsets(
             clamped += offset > high
             slots.commit(first + queue_id, min(offset, high))
     return clamped
+
+
+def offsets_of(page: ControlPage) -> dict[tuple[str, str], dict[int, int]]:
+    """Every consumer offset stored on a page, as `load_consumer_offsets` returns those of the file."""
+    directory, slots = DirectoryView(page), OffsetSlots(page)
+    found: dict[tuple[str, str], dict[int, int]] = {}
+    for group, topic in directory.offset_groups():
+        by_queue = enumerate(directory.offset_slots(group, topic))
+        stored = {queue_id: slots.committed(slot) for queue_id, slot in by_queue if slot is not None}
+        found[group, topic] = {queue_id: offset for queue_id, offset in stored.items() if offset != NO_OFFSET}
+    return found
 
 
 def bounds_of(rows: Sequence[tuple[str, int, int, int]]) -> dict[tuple[str, int], tuple[int, int]]:

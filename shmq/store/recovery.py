@@ -35,8 +35,9 @@ from shmq.shm.control_page import ControlPage, PageState
 from shmq.shm.page_layout import FLUSHED_POSITION, VISIBLE_WORD, WRITE_POSITION
 from shmq.store.checkpoint import Checkpoint
 from shmq.store.config_tables import load_consumer_offsets, load_topics
+from shmq.store.flush_repair import drop_queue_caches, rewrite_unflushed
 from shmq.store.names import StoreLayout
-from shmq.store.page_fill import fill_offsets, fill_positions, fill_queues, visible_word
+from shmq.store.page_fill import fill_offsets, fill_positions, fill_queues, offsets_of, visible_word
 from shmq.store.run_marks import LastRun, Marks, mark_running, read_marks
 
 Progress = Callable[[int, int, int], None]
@@ -142,7 +143,7 @@ def _fast(
     """Go on with the kept page when everything speaks for it, else None."""
     if kept is None or marks.last_run is not LastRun.CRASHED:
         return None
-    usable = kept.same_boot and kept.page_id == marks.abort_page_id and kept.state is PageState.OK
+    usable = _is_of_last_run(kept, marks) and kept.state is PageState.OK
     fits = kept.queue_slots == settings.queue_slots and kept.offset_slots == settings.offset_slots
     if not (usable and fits and AppendJournal(kept).empty()):
         return None
@@ -171,7 +172,13 @@ def _anew(
 ) -> RecoveryReport:
     """Recover from the files, then make and fill a new page."""
     known_flushed = _flushed_of(kept, marks)
+    if kept is not None and kept.state is PageState.FLUSH_FAILED and _is_of_last_run(kept, marks):
+        rewrite_unflushed(layout, known_flushed, int(kept.words[WRITE_POSITION]))
+        drop_queue_caches(layout)
+    offsets = load_consumer_offsets(layout)
     if kept is not None:
+        if kept.page_id == marks.abort_page_id and kept.state is not PageState.RECOVERING:
+            offsets.update(offsets_of(kept))  # up to some seconds newer than the file
         kept.retire()
         unlink_semaphore(semaphore_name(name, kept))
     ControlPage.unlink(name)
@@ -185,12 +192,12 @@ def _anew(
 
     topics = load_topics(layout)
     found = FullRecovery(
-        layout, settings, topics, marks, known_flushed=known_flushed, progress=progress
+        layout, settings, topics, marks, known_flushed=known_flushed, progress=progress or _Progress()
     ).run()
     bounds = {(q.topic, q.queue_id): (q.minimum, q.maximum) for q in found.queues}
     page = _new_page(layout, settings, name)
     fill_queues(page, bounds, topics)
-    clamped = fill_offsets(page, load_consumer_offsets(layout), bounds)
+    clamped = fill_offsets(page, offsets, bounds)
     fill_positions(
         page,
         settings,
@@ -218,11 +225,26 @@ def _anew(
     )
 
 
+class _Progress:
+    """Logs how far a long walk is, once a second."""
+
+    def __init__(self) -> None:
+        self._next_ms = monotonic_ms() + 1000
+
+    def __call__(self, records: int, position: int, end: int) -> None:
+        if monotonic_ms() >= self._next_ms:
+            self._next_ms = monotonic_ms() + 1000
+            log.event(_logger, logging.INFO, "recovery_walks", records=records, position=position, end=end)
+
+
 def _flushed_of(kept: ControlPage | None, marks: Marks) -> int:
     """What the last run's page says is on the disk; 0 when that page is not there or not of that run."""
-    if kept is None or not kept.same_boot or kept.page_id != marks.abort_page_id:
-        return 0
-    return int(kept.words[FLUSHED_POSITION])
+    return int(kept.words[FLUSHED_POSITION]) if kept is not None and _is_of_last_run(kept, marks) else 0
+
+
+def _is_of_last_run(page: ControlPage, marks: Marks) -> bool:
+    """Whether the page is that of the run `abort` tells of, on a host that was not restarted since."""
+    return page.same_boot and page.page_id == marks.abort_page_id
 
 
 def _new_page(layout: StoreLayout, settings: BrokerSettings, name: str) -> ControlPage:

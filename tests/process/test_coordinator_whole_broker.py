@@ -126,6 +126,18 @@ def test_offsets_outlive_every_process(tmp_path: Path) -> None:
         assert committed(client) == 9
 
 
+def test_offsets_outlive_a_page_that_no_longer_fits(tmp_path: Path) -> None:
+    with running_broker(tmp_path, flushConsumerOffsetInterval="60000") as broker:
+        with broker.connect() as client:
+            send_some(client, 10)
+            beat(client, "a")
+            assert commit(client, 7).code == ResponseCode.SUCCESS
+        broker.kill()
+    with running_broker(tmp_path, queueSlots="5000") as broker, broker.connect() as client:
+        assert "RecoveryMode.FULL" in broker.log_text()
+        assert committed(client) == 7
+
+
 def test_a_reset_reaches_a_running_consumer_and_cannot_be_overwritten(broker: SupervisedBroker) -> None:
     with broker.connect() as client, broker.connect() as operator:
         send_some(client, 10)
