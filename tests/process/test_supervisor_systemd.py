@@ -26,10 +26,15 @@ def make() -> Iterator[BrokerMaker]:
     maker.end_all()
 
 
-def connect(path: Path) -> RawClient:
+def connect(path: Path) -> RawClient | None:
+    """A client of a Unix socket; None while nobody listens there."""
     client = socket.socket(socket.AF_UNIX)
     client.settimeout(20)
-    client.connect(str(path))
+    try:
+        client.connect(str(path))
+    except OSError:
+        client.close()
+        return None
     return RawClient(client)
 
 
@@ -72,8 +77,9 @@ def test_a_socket_activated_broker_serves_on_the_inherited_front_and_leaves_it(
         env=passed_through(),
     )
     try:
-        wait_until(path.is_socket, 10)
-        with connect(path) as client:  # the connection itself starts the broker
+        client = wait_until(lambda: connect(path), 10, "systemd listens")
+        assert client is not None
+        with client:  # the connection itself starts the broker
             assert client.send("activated", b"x").code == 0
             assert client.max_offset("activated") == 1
         assert activator.stdout is not None
