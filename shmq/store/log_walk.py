@@ -36,7 +36,7 @@ A queue's files are opened once for many of them.
 """
 
 Progress = Callable[[int, int, int], None]
-"""Called now and then with (records so far, position, end of the last segment)."""
+"""Called after each piece with (records so far, position, end of the log's files)."""
 
 
 @dataclass(slots=True)
@@ -63,6 +63,7 @@ class LogWalk:
     times_back: list[int] = field(default_factory=list)
     _held: list[tuple[IntArray, IntArray, IntArray, IntArray, IntArray]] = field(default_factory=list)
     _held_count: int = 0
+    _files_end: int = 0
 
     def run(self, position: int) -> int:
         """Walk from `position`; return where the log ends.
@@ -70,6 +71,8 @@ class LogWalk:
         UnitsMissing asks for a walk from the first byte.
         """
         size = self.layout.segment_bytes
+        starts = self.layout.segments()
+        self._files_end = starts[-1] + size if starts else 0
         while self.stop is None or position < self.stop:
             start = self.layout.segment_start(position)
             try:
@@ -96,7 +99,7 @@ class LogWalk:
                 check_text=self.own,
             )
             accepted = self._accept(found, segment.map)
-            self._report(end)
+            self._report(segment.start + found.stop)
             if accepted < len(found):
                 position = segment.start + int(found.starts[accepted])
                 if not self.rebuilding and found.store_times[accepted] >= self.last_store_time:
@@ -211,6 +214,6 @@ class LogWalk:
         except struct.error:
             return False
 
-    def _report(self, end: int) -> None:
+    def _report(self, position: int) -> None:
         if self.progress is not None:
-            self.progress(self.records, self.known_flushed, end)
+            self.progress(self.records, position, self._files_end)

@@ -81,7 +81,7 @@ def tags_codes(data: mmap.mmap, begins: IntArray, ends: IntArray) -> IntArray:
 
 
 def _first_tags(data: mmap.mmap, begins: IntArray, ends: IntArray) -> tuple[IntArray, IntArray]:
-    """Records whose first property is a short ASCII TAGS that ends with 0x02, and the hashes of these tags."""
+    """Records whose first property is a short ASCII TAGS that ends with 0x02, and the hashes of the tags."""
     u8 = np.frombuffer(data, np.uint8)
     reach = np.flatnonzero(ends - begins >= len(_TAGS_PREFIX) + 1)
     reach = reach[begins[reach] + len(_TAGS_PREFIX) + TAGS_BYTES_FAST < len(u8)]

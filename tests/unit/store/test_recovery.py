@@ -14,6 +14,7 @@ import pytest
 
 from shmq.base.errors import ConfigFault, StoreDamaged
 from shmq.model.settings import FlushDiskType
+from shmq.shm.control_page import PageState
 from shmq.shm.directory import DirectoryView
 from shmq.shm.offset_slots import OffsetSlots
 from shmq.shm.page_layout import FLUSHED_POSITION, LAST_STORE_TIME, MIN_OFFSET, VISIBLE_WORD, WRITE_POSITION
@@ -346,3 +347,40 @@ def test_sync_flush_bounds_readers_by_the_flushed_position(tmp_path: Path) -> No
         assert store.store.max(store.queue("T")) == 0
         store.flush()
         assert store.store.max(store.queue("T")) == 1
+
+
+# ---- after a failed fdatasync
+
+
+def test_after_a_failed_sync_the_tail_is_written_anew(store: OpenStore) -> None:
+    fill(store, 100)
+    store.flush()
+    fill(store, 50)
+    before = read_all(store)
+    store.page.state = PageState.FLUSH_FAILED
+    report = store.crash(keep_page=True)
+    assert report.mode is RecoveryMode.FULL
+    assert read_all(store) == before
+    assert not list((store.root / "shmq").glob("unflushed*"))
+
+
+def test_a_disk_that_still_fails_is_not_trusted_and_the_copy_stays(
+    store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, 100)
+    store.flush()
+    fill(store, 50)
+    before = read_all(store)
+    flushed = store.page.words[FLUSHED_POSITION]
+    store.page.state = PageState.FLUSH_FAILED
+
+    def fail(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(StoreDamaged, match="replace the disk"):
+        store.crash(keep_page=True)
+    monkeypatch.undo()
+    assert (store.root / "shmq" / f"unflushed-{flushed}").exists()
+    store._open()
+    assert read_all(store) == before
