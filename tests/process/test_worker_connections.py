@@ -14,6 +14,7 @@ import pytest
 
 from shmq.protocol.codes import ResponseCode
 from shmq.protocol.command import Command, encode_command
+from shmq.protocol.frame import FrameDecoder
 from shmq.shm.boot import FIRST_WORKER_SLOT
 from shmq.shm.counters import totals
 from tests.helpers.waiting import wait_until
@@ -120,6 +121,15 @@ def test_a_frame_may_arrive_byte_by_byte(pair: WorkerRig) -> None:
         for byte in b"".join(bytes(b) for b in encode_command(send_request())):
             client.socket.sendall(bytes([byte]))
         assert client.receive().code == 0
+
+
+def test_the_answers_of_one_turn_leave_in_one_write(pair: WorkerRig) -> None:
+    with pair.client() as client:
+        requests = b"".join(bytes(b) for _ in range(50) for b in encode_command(send_request()))
+        for _ in range(20):
+            client.socket.sendall(requests)
+            first = FrameDecoder().feed(client.socket.recv(1 << 16))
+            assert len(first) == 50
 
 
 def test_a_consumer_that_does_not_read_is_bounded_and_others_are_served(pair: WorkerRig) -> None:
