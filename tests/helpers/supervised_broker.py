@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from shmq.base.runtime_dir import page_name
 from shmq.protocol.codes import RequestCode
 from shmq.protocol.command import Command, Serialization, decode_frame, encode_command
 from shmq.protocol.frame import FrameDecoder
@@ -213,10 +214,15 @@ class BrokerMaker:
         return broker
 
     def end_all(self) -> None:
-        """Kill what a failed test left running."""
+        """Kill what a failed test left running, and remove what it has in /dev/shm."""
         for broker in self._made:
             if broker.process is not None and broker.process.poll() is None:
                 broker.kill()
+            store = Path(broker.settings["storePathRootDir"])
+            if store.exists():
+                name = page_name(store).lstrip("/")
+                for left in Path("/dev/shm").glob(f"*{name}*"):
+                    left.unlink()
 
 
 @contextlib.contextmanager
