@@ -7,6 +7,7 @@ batched message is made when somebody asks: a producer that never looks pays not
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,6 +96,12 @@ class AsyncSend(SendFuture[SendResult]):
         self.stored = batch
         self.set_result(_LATER)
 
+    def _wait(self, timeout: float | None) -> None:
+        """Wait; without a `timeout` as long as the send itself may take, answers that come late included."""
+        if timeout is None:
+            timeout = max(0.0, self.deadline - time.monotonic()) + LATE_S
+        super()._wait(timeout)
+
     def result(self, timeout: float | None = None) -> SendResult:
         """Wait like any future; the result is made by the first who asks."""
         found = super().result(timeout)
@@ -103,6 +110,9 @@ class AsyncSend(SendFuture[SendResult]):
             found = self._result = self.stored.result(self.place)
         return found
 
+
+LATE_S = 15.0
+"""A send that is not settled so long after its time belongs to a process that was forked away."""
 
 _LATER: Any = object()
 """Stands for a result that is known and not made yet."""

@@ -47,8 +47,11 @@ class AsyncSender:
 
     def one(self, send: AsyncSend, queue: MessageQueue | None) -> None:
         """Send one checked message; to `queue` when the caller named it."""
-        target = queue if queue is not None else self._path.next_queue(send.message.topic)
-        if not self._enter(send):
+        try:
+            target = queue if queue is not None else self._path.next_queue(send.message.topic)
+            self._room.enter(send.size, send.deadline)
+        except Exception as error:  # no route, no room: whoever holds the future must hear of it
+            send.set_exception(error)
             return
         if self._config.auto_batch is False or self._hooks or travels_alone(send.message):
             self._alone(send, queue)
@@ -59,17 +62,12 @@ class AsyncSender:
 
     def batch(self, send: AsyncSend, payload: Payload, queue: MessageQueue | None) -> None:
         """Send a list as one batch."""
-        if self._enter(send):
-            self._dispatch(send, payload, queue)
-
-    def _enter(self, send: AsyncSend) -> bool:
-        """Take room for a send; without any before its time is over, its future fails."""
         try:
             self._room.enter(send.size, send.deadline)
         except Exception as error:
             send.set_exception(error)
-            return False
-        return True
+            return
+        self._dispatch(send, payload, queue)
 
     def _alone(self, send: AsyncSend, queue: MessageQueue | None) -> None:
         """Send one message by a request of its own."""

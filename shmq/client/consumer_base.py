@@ -77,8 +77,7 @@ class ConsumerBase:
                     self,
                     pulls_itself=self.PULLS_ITSELF,
                 )
-                self._begin()
-                self._instance.add_consumer(self.consumer_group, self)
+                self._join()
             except BaseException:
                 self._instance.release()
                 raise
@@ -86,6 +85,16 @@ class ConsumerBase:
         self._instance.routes.refresh_all(sorted(self._subscriptions.topics))
         self._instance.heartbeat_all()
         self._instance.rebalance_now()
+
+    def _join(self) -> None:
+        """Enter the group in this instance, then start what pulls; the group's first heartbeat comes after
+        both."""
+        self._instance.add_consumer(self.consumer_group, self)
+        try:
+            self._begin()
+        except BaseException:
+            self._instance.remove_consumer(self.consumer_group)
+            raise
 
     def _check_settings(self) -> None:
         """Refuse settings that cannot work. Subclasses."""

@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 from shmq.base import log
 from shmq.base.errors import ClientFault, ShmqError
 from shmq.base.files import write_durably
+from shmq.client.errors import RemotingError
 from shmq.model.message_queue import MessageQueue
 from shmq.protocol.bodies.dialect import queue_of
 from shmq.protocol.fastjson import loads as tolerant_loads
@@ -107,7 +108,10 @@ class RemoteOffsetStore:
 
     def persist(self, queues: Collection[MessageQueue], *, wait: bool = False) -> None:
         """Commit each queue's offset, oneway unless `wait`."""
+        silent: set[str] = set()
         for queue in queues:
+            if queue.broker_name in silent:
+                continue  # one time-out is enough: the others of that broker wait for the next round
             with self._lock:
                 offset = self._offsets.get(queue)
                 count = self._counts.pop(queue, ReadCount())
@@ -119,6 +123,8 @@ class RemoteOffsetStore:
             except ShmqError as error:
                 _LOG.warning("committing offset %s of %s failed: %s", offset, queue, error)
                 self.count_read(queue, *count)
+                if isinstance(error, RemotingError):
+                    silent.add(queue.broker_name)
 
     def remove(self, queue: MessageQueue) -> None:
         """Forget a queue that is no longer owned."""

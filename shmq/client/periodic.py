@@ -44,6 +44,10 @@ class Periodic:
         self._bell.set()
         return duty
 
+    def remove(self, duty: Duty) -> None:
+        """Run a duty no more; again is harmless."""
+        self._duties = [kept for kept in self._duties if kept is not duty]
+
     def start(self) -> None:
         """Start the thread; again is harmless."""
         if self._thread is None:

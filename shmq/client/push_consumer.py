@@ -28,6 +28,7 @@ from shmq.client.consumer_base import ConsumerBase
 from shmq.client.consumer_config import PushConsumerConfig
 from shmq.client.links import BrokerLink
 from shmq.client.offset_store import ReadMode
+from shmq.client.periodic import Duty
 from shmq.client.producer_config import configured
 from shmq.client.pull_service import PullService
 from shmq.client.pulled_message import PulledMessage
@@ -57,6 +58,7 @@ class PushConsumer(ConsumerBase):
         self._consuming: ConsumeService
         self._pulling: PullService
         self._requests: PushRequests
+        self._cleaning: Duty
         self._started_ms = 0
         self._taken: list[tuple[MessageQueue, Owned, int]] = []
 
@@ -145,10 +147,13 @@ class PushConsumer(ConsumerBase):
         self._requests = PushRequests(self)
         self._started_ms = now_ms()
         period_s = config.consume_timeout_min * 60.0
-        self._instance.periodic.add("clean expired messages", self._clean_expired, period_s, period_s)
+        self._cleaning = self._instance.periodic.add(
+            "clean expired messages", self._clean_expired, period_s, period_s
+        )
         self._pulling.start()
 
     def _end(self) -> None:
+        self._instance.periodic.remove(self._cleaning)
         self._pulling.stop()
         self._consuming.stop(self.config.await_termination_millis_when_shutdown / 1000)
 
