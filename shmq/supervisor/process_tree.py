@@ -120,6 +120,7 @@ class ProcessTree:
     def after_death(self, dead: Child) -> None:
         """Bury a dead child; may find more dead ones, when the repair had to kill."""
         slot = dead.boot.slot
+        dead.read_status()  # it may have said that it serves in the moment before
         exit_code = self._bury(dead)
         log.event(
             _logger,
