@@ -75,11 +75,25 @@ def _run(tool: str, *args: str, env: dict[str, str] | None = None) -> bool:
     return subprocess.run([BIN / tool, *args], env=env, check=False).returncode == 0
 
 
+def _run_reaping(tool: str, *args: str, env: dict[str, str]) -> bool:
+    """Run a tool, and take the status of every adopted process that ends meanwhile.
+
+    A test that waits for the children of a killed broker to go must not see them stay as zombies.
+    """
+    main = subprocess.Popen([BIN / tool, *args], env=env)
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == main.pid:
+            main.returncode = os.waitstatus_to_exitcode(status)
+            return main.returncode == 0
+
+
 def _tests(options: argparse.Namespace) -> bool:
     """Run pytest in a folder of its own, then report everything that is still there."""
     _adopt_orphans()
     # A short path: Unix socket paths under it must stay below 108 bytes.
     folder = Path(tempfile.mkdtemp(prefix="st-", dir="/tmp"))
+    folder.chmod(0o755)  # tests that become another user must be able to pass through
     before, folders_before = _ipc_objects(), _broker_folders()
     env = {**os.environ, "TMPDIR": str(folder)}
     args = [f"--basetemp={folder / PYTEST_FOLDER}"]
@@ -87,7 +101,7 @@ def _tests(options: argparse.Namespace) -> bool:
         args.append("--long")
     if not options.serial:
         args += ["-n", str(options.processes), "--dist", "loadgroup"]
-    passed = _run("pytest", *args, *options.pytest_args, env=env)
+    passed = _run_reaping("pytest", *args, *options.pytest_args, env=env)
     leftovers = _leftovers(folder, before, folders_before)
     for line in leftovers:
         print(f"LEFT BEHIND: {line}")
