@@ -135,11 +135,11 @@ def _broker_folders() -> set[Path]:
 
 
 def _is_used(folder: Path) -> bool:
-    """Whether a process that lives names the folder: then it is another run's."""
-    needle = os.fsencode(folder)
-    for command in Path("/proc").glob("[0-9]*/cmdline"):
+    """Whether a living process has a file of the folder open (a broker its store lock): another run's, then."""
+    prefix = f"{folder}/"
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
-            if needle in command.read_bytes():
+            if os.readlink(link).startswith(prefix):
                 return True
         except OSError:
             continue
