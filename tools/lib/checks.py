@@ -135,7 +135,7 @@ def _broker_folders() -> set[Path]:
 
 
 def _is_used(folder: Path) -> bool:
-    """Whether a living process has a file of the folder open (a broker its store lock): another run's, then."""
+    """Whether a living process has a file of the folder open, as a broker its store lock: another run's."""
     prefix = f"{folder}/"
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
