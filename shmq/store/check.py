@@ -43,9 +43,10 @@ from shmq.store.config_tables import load_topics
 from shmq.store.index_file import HEADER, IndexHeader, index_names
 from shmq.store.log_walk import LogWalk
 from shmq.store.names import StoreLayout, parse_file_name
-from shmq.store.queue_repair import QueueRepair, first_written
+from shmq.store.queue_repair import QueueRepair
 from shmq.store.queue_set import QueueSet, delay_levels
 from shmq.store.run_marks import LastRun, read_marks
+from shmq.store.sparse_files import first_written
 from shmq.store.store_view import layout_of
 
 DEFAULT_DELAY_LEVELS = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h"

@@ -17,13 +17,12 @@ of many quiet queues costs one comparison per block. If it dies, the last checkp
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from itertools import zip_longest
+from pathlib import Path
 
 from shmq.base import log
 from shmq.base.clock import monotonic_ms
-from shmq.base.files import fsync_folder
 from shmq.model.settings import BrokerSettings
 from shmq.model.unit import UNIT_BYTES
 from shmq.shm.control_page import ControlPage
@@ -39,6 +38,7 @@ from shmq.shm.page_layout import (
 from shmq.store.checkpoint import Checkpoint
 from shmq.store.index_file import sealed_index_time
 from shmq.store.names import StoreLayout
+from shmq.store.sparse_files import sync_paths
 
 LOG_BYTES_MAX = 64 << 20
 """A checkpoint is written at least once in so many bytes of log."""
@@ -125,8 +125,8 @@ class Checkpointer:
         words = self._page.words
         store_time, target = words[LAST_STORE_TIME], words[FLUSHED_POSITION]
         moved, maxima = self._moved()
-        for topic, queue_id, first, end in moved:
-            self._sync_queue(topic, queue_id, first, end)
+        files = [file for row in moved for file in self._files_of(*row)]
+        sync_paths(files, self._layout.root)
         self._checkpoint.physic_timestamp = max(store_time, self._checkpoint.physic_timestamp)
         self._checkpoint.logics_timestamp = max(store_time, self._checkpoint.logics_timestamp)
         self._checkpoint.index_timestamp = sealed_index_time(self._layout.index)
@@ -160,24 +160,15 @@ class Checkpointer:
                     moved.append((*self._names[block + n], old, maximum))
         return moved, maxima
 
-    def _sync_queue(self, topic: str, queue_id: int, first: int, end: int) -> None:
-        """Sync the files that hold units `[first, end)`, and the folder when a file is new.
-
-        Deleted ones are no loss.
-        """
+    def _files_of(self, topic: str, queue_id: int, first: int, end: int) -> list[Path]:
+        """The files that hold units `[first, end)`, and the folders of files that were not synced before."""
         size = self._layout.queue_file_bytes
         position = first * UNIT_BYTES
+        paths: list[Path] = []
         for start in range(position - position % size, end * UNIT_BYTES, size):
             path = self._layout.queue_file_path(topic, queue_id, start)
-            try:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            try:
-                os.fdatasync(fd)
-            finally:
-                os.close(fd)
+            paths.append(path)
             if (topic, queue_id, start) not in self._known_files:
                 self._known_files.add((topic, queue_id, start))
-                for folder in (path.parent, path.parent.parent, self._layout.consume_queue):
-                    fsync_folder(folder)
+                paths += [path.parent, path.parent.parent, self._layout.consume_queue]
+        return paths

@@ -36,8 +36,9 @@ def rewrite_unflushed(layout: StoreLayout, begin: int, end: int) -> None:
             _rewrite(layout.segment_path(start), aside, low)
         except OSError as error:
             raise StoreDamaged(
-                f"{layout.segment_path(start)} cannot be written ({error.strerror}): the disk failed and still "
-                f"does. What may not be on it is kept in {aside}; replace the disk, copy the store, start again"
+                f"{layout.segment_path(start)} cannot be written ({error.strerror}): the disk failed and "
+                f"still does. What may not be on it is kept in {aside}; replace the disk, copy the store, "
+                "start again"
             ) from error
         aside.unlink()
     log.event(_logger, logging.WARNING, "unflushed_rewritten", begin=begin, end=end)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from shmq.base import log
 from shmq.base.errors import StoreDamaged
@@ -28,10 +29,11 @@ from shmq.store.config_tables import TopicTable
 from shmq.store.log_walk import LogWalk, Progress
 from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
-from shmq.store.queue_repair import QueueRepair, sync_path, zero_written
+from shmq.store.queue_repair import QueueRepair
 from shmq.store.queue_set import QueueSet, UnitsMissing, delay_levels
 from shmq.store.queue_times import store_time_of
 from shmq.store.run_marks import LastRun, Marks
+from shmq.store.sparse_files import sync_path, sync_paths, zero_written
 
 _logger = log.get(__name__)
 
@@ -122,13 +124,15 @@ class FullRecovery:
         recovered = Recovered(
             self._low, end, begin, last_time, walk.records, 0, cut, rebuilding, walk.damaged
         )
+        unsynced: list[Path] = []
         for index, queue in enumerate(queues.queues):
             maximum = queues.maximum(index)
             queue.cut(maximum)
-            queue.sync_if_touched()
+            unsynced += queue.unsynced()
             low = max(queue.first_from(self._low, maximum), self._topics.low(queue.topic, queue.queue_id))
             recovered.queues.append(RecoveredQueue(queue.topic, queue.queue_id, min(low, maximum), maximum))
             recovered.units_written += queue.units_written
+        sync_paths(unsynced, self._layout.root)
         return recovered
 
     # ---- where to begin

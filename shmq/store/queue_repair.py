@@ -7,7 +7,6 @@ its units end. Numpy.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from shmq.model.unit_array import UNIT_DTYPE
 from shmq.store.consume_queue import FILLER_SIZE, make_room
 from shmq.store.log_scan import IntArray
 from shmq.store.names import StoreLayout, file_starts
+from shmq.store.sparse_files import first_written, zero_written
 
 
 @dataclass(slots=True)
@@ -157,16 +157,14 @@ class QueueRepair:
             start = self.starts[-1]
             self.touched |= zero_written(self._path(start), max(0, position - start)) > 0
 
-    def sync_if_touched(self) -> None:
-        """Make files and names durable, when the walk met the queue.
+    def unsynced(self) -> list[Path]:
+        """Files and folders that may not be durable.
 
-        A crash may have left them in memory only.
+        Recovery met the queue, so a crash may have left it in memory.
         """
-        if self.touched:
-            for start in self.starts:
-                sync_path(self._path(start))
-            for folder in (self.folder, self.folder.parent):
-                sync_path(folder)
+        if not self.touched:
+            return []
+        return [*map(self._path, self.starts), self.folder, self.folder.parent]
 
 
 def pack(physical_offsets: IntArray, sizes: IntArray, tags_codes: IntArray) -> bytes:
@@ -244,56 +242,3 @@ def find_queues(layout: StoreLayout) -> list[tuple[str, int]]:
                     (topic.name, int(name)) for name in ids if name.isascii() and name.isdecimal()
                 )
     return found
-
-
-def first_written(path: Path, position: int) -> int | None:
-    """Where the first byte that is not zero lies at or behind `position`; None when there is none."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        while (position := _next_data(fd, position)) >= 0:
-            piece = os.pread(fd, 1 << 20, position)
-            if piece.count(0) != len(piece):
-                return position + len(piece) - len(piece.lstrip(b"\0"))
-            position += len(piece)
-    finally:
-        os.close(fd)
-    return None
-
-
-def zero_written(path: Path, position: int) -> int:
-    """Zero everything from `position` on that was ever written; return how many bytes were not zero.
-
-    Holes and blocks that were allocated but not written are skipped, not read: the file may be a gigabyte of
-    them.
-    """
-    found = 0
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        while (position := _next_data(fd, position)) >= 0:
-            piece = os.pread(fd, 1 << 20, position)
-            if piece.count(0) != len(piece):
-                os.pwrite(fd, bytes(len(piece)), position)
-                found += len(piece) - piece.count(0)
-            position += len(piece)
-    finally:
-        os.close(fd)
-    return found
-
-
-def _next_data(fd: int, position: int) -> int:
-    """The next byte from `position` on that is no hole, -1 when there is none."""
-    try:
-        return os.lseek(fd, position, os.SEEK_DATA)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            return -1
-        raise
-
-
-def sync_path(path: Path) -> None:
-    """Make a file's content, or a folder's names, durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -22,6 +22,7 @@ from shmq.shm.page_layout import (
     ZEROED_POSITION,
 )
 from shmq.shm.rings import park
+from shmq.store import checkpointer as checkpointer_module
 from shmq.store import flusher as flusher_module
 from shmq.store.checkpoint import Checkpoint
 from shmq.store.segment_allocator import zero_ahead_bytes
@@ -175,19 +176,24 @@ def test_a_checkpoint_claims_only_what_is_synced(store: OpenStore) -> None:
 
 
 def test_only_queues_that_moved_are_synced(store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[tuple[str, int, int, int]] = []
-    monkeypatch.setattr(store.checkpointer, "_sync_queue", lambda *row: synced.append(row))
+    synced: list[str] = []
+
+    def note(paths: list[Path], root: Path) -> None:
+        synced.extend(str(path.relative_to(root)) for path in paths if path.is_file())
+
+    monkeypatch.setattr(checkpointer_module, "sync_paths", note)
     store.make_topic("T", 900)
     for queue_id in (3, 700):
         store.send("T", queue_id=queue_id)
     store.flusher.flush()
     store.checkpointer.write()
-    assert synced == [("T", 3, 0, 1), ("T", 700, 0, 1)]
+    first = f"{0:020d}"
+    assert synced == [f"consumequeue/T/3/{first}", f"consumequeue/T/700/{first}"]
     synced.clear()
     store.send("T", queue_id=700)
     store.flusher.flush()
     store.checkpointer.write()
-    assert synced == [("T", 700, 1, 2)]
+    assert synced == [f"consumequeue/T/700/{first}"]
 
 
 def test_a_failed_queue_sync_ends_checkpoints(store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +203,7 @@ def test_a_failed_queue_sync_ends_checkpoints(store: OpenStore, monkeypatch: pyt
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(store.checkpointer, "_sync_queue", fail)
+    monkeypatch.setattr(checkpointer_module, "sync_paths", fail)
     store.checkpointer.write()
     monkeypatch.undo()
     store.checkpointer.write()
