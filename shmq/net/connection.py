@@ -3,9 +3,9 @@
 Used by the worker, the coordinator and the NameServer alike, always inside that process's event loop
 thread; no locks. Nothing else in shmq writes to a client's socket.
 
-Writing: every reply is handed to the transport at once as buffers (head, then the body's memoryviews).
-uvloop's transports collect the writes of one loop turn and pass them to the kernel in one ``writev``, so
-that many replies cost one system call and message bodies are not copied in user space.
+Writing: replies are buffers (head, then the body's memoryviews) and leave in one ``writev``, so that message
+bodies are not copied in user space. What is answered while frames of one read are served, or while the owner
+has corked his outbox, leaves together: many replies cost one system call.
 
 Back-pressure: a peer that does not take its replies is no longer read from (``pause_writing`` of asyncio),
 what it had sent waits undecoded, and it is closed when what was under way to it passes
@@ -27,6 +27,7 @@ from shmq.base import log
 from shmq.base.errors import RemoteFault
 from shmq.net.limits import ConnectionLimits
 from shmq.net.log_rate import LogRate
+from shmq.net.outbox import Outbox
 from shmq.net.peer import UNKNOWN_PEER, Peer, peer_of
 from shmq.protocol.command import Command, decode_frame, encode_command
 from shmq.protocol.frame import FrameDecoder
@@ -85,6 +86,9 @@ class Connection(asyncio.Protocol):
         "_on_close",
         "_on_command",
         "_on_open",
+        "_out",
+        "_out_bytes",
+        "_outbox",
         "_traffic",
         "_transport",
         "_write_paused",
@@ -105,6 +109,7 @@ class Connection(asyncio.Protocol):
         on_open: OnOpen = _greet_nobody,
         count: Count = _count_nothing,
         traffic: Traffic | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         """Make the protocol object; asyncio calls ``connection_made`` when the socket is ready."""
         self.id = next(_ids)
@@ -121,6 +126,10 @@ class Connection(asyncio.Protocol):
         self._limits = limits
         self._count = count
         self._traffic = traffic or Traffic()
+        self._outbox = outbox or Outbox()
+        self._out: list[Buffer] = []
+        """Collected while the outbox is corked."""
+        self._out_bytes = 0
         self._decoder = FrameDecoder(limits.frame_bytes_max)
         self._transport: asyncio.Transport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -174,14 +183,15 @@ class Connection(asyncio.Protocol):
         """
         self._traffic.frames_in += len(frames)
         try:
-            for place, frame in enumerate(frames):
-                if self._write_paused:
-                    self._backlog += frames[place:]
-                    return
-                self.last_frame = frame
-                self._on_command(self, decode_frame(frame))
-                if self.close_reason is not None:
-                    return
+            with self._outbox:
+                for place, frame in enumerate(frames):
+                    if self._write_paused:
+                        self._backlog += frames[place:]
+                        return
+                    self.last_frame = frame
+                    self._on_command(self, decode_frame(frame))
+                    if self.close_reason is not None:
+                        return
         except RemoteFault as fault:
             self._bad_frame(fault)
         except Exception as error:
@@ -204,8 +214,9 @@ class Connection(asyncio.Protocol):
 
     def _catch_up(self) -> None:
         """Serve what waited; when that fills the peer's buffers again, the next resume goes on."""
-        while self._deferred and not self._write_paused and self.close_reason is None:
-            self._deferred.popleft()()
+        with self._outbox:
+            while self._deferred and not self._write_paused and self.close_reason is None:
+                self._deferred.popleft()()
         backlog, self._backlog = self._backlog, []
         if backlog and self.close_reason is None:
             self._serve(backlog)
@@ -268,9 +279,27 @@ class Connection(asyncio.Protocol):
             return
         assert self._loop is not None
         self.last_active_s = self._loop.time()
+        size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         traffic = self._traffic
         traffic.frames_out += 1
-        traffic.bytes_out += len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
+        traffic.bytes_out += size
+        if not self._outbox.corks:
+            self._write(transport, buffers)
+            return
+        if not self._out:
+            self._outbox.waiting.append(self)
+        self._out += buffers
+        self._out_bytes += size
+        if self._out_bytes > self._limits.write_pause_bytes:
+            self.write_out()
+
+    def write_out(self) -> None:
+        """Hand what was collected to the transport, in one call."""
+        buffers, self._out, self._out_bytes = self._out, [], 0
+        if buffers and self._transport is not None:
+            self._write(self._transport, buffers)
+
+    def _write(self, transport: asyncio.Transport, buffers: Sequence[Buffer]) -> None:
         transport.writelines(buffers)
         if self._write_paused and transport.get_write_buffer_size() > self._limits.write_bytes_max:
             self._count("peers_dropped", 1)
@@ -280,13 +309,16 @@ class Connection(asyncio.Protocol):
         """Close after what was already sent has left; no command is delivered any more."""
         if self._transport is None or self.close_reason is not None:
             return
-        self.close_reason = reason
-        self._transport.close()
+        self.write_out()
+        if self.close_reason is None:
+            self.close_reason = reason
+            self._transport.close()
 
     def abort(self, reason: str, *, level: int = logging.INFO) -> None:
         """Close at once, dropping what waits to be sent, and log why."""
         if self._transport is None or self.close_reason is not None:
             return
         self.close_reason = reason
+        self._out.clear()
         _faults.event(level, "connection_aborted", peer=self.peer.text, reason=reason)
         self._transport.abort()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from shmq.net.connection import Connection, Count, OnClose, OnCommand, OnOpen, Traffic
 from shmq.net.limits import ConnectionLimits
+from shmq.net.outbox import Outbox
 
 SWEEP_INTERVAL_S = 10.0
 """How often the owner should call ``sweep``; RocketMQ scans its channels at the same pace."""
@@ -24,6 +25,7 @@ class ConnectionTable:
         on_close: OnClose,
         limits: ConnectionLimits,
         count: Count,
+        outbox: Outbox | None = None,
     ) -> None:
         """Bind what every connection of this process shares."""
         self._on_command = on_command
@@ -32,6 +34,7 @@ class ConnectionTable:
         self._limits = limits
         self._count = count
         self.traffic = Traffic()
+        self.outbox = outbox or Outbox()
         self._by_id: dict[int, Connection] = {}
 
     def make(self) -> Connection:
@@ -43,6 +46,7 @@ class ConnectionTable:
             on_open=self._on_open,
             count=self._count,
             traffic=self.traffic,
+            outbox=self.outbox,
         )
         self._by_id[connection.id] = connection
         return connection

@@ -16,6 +16,7 @@ from shmq.base import log
 from shmq.base.errors import Bug, ShmqError, SystemBusy
 from shmq.broker import limits
 from shmq.handlers.context import AppendReply
+from shmq.net.outbox import Outbox
 from shmq.protocol.codes import ResponseCode
 from shmq.store.append_request import AppendOutcome, AppendRequest
 from shmq.worker.pending_acks import PendingAcks
@@ -40,6 +41,7 @@ class AppendTurn:
         acks: PendingAcks,
         monotonic_ms: Callable[[], int],
         *,
+        outbox: Outbox,
         sync_flush: bool,
         wake_by: Callable[[int], None],
         count: Callable[[str, int], None],
@@ -50,6 +52,7 @@ class AppendTurn:
         self._store = store
         self._acks = acks
         self._monotonic_ms = monotonic_ms
+        self._outbox = outbox
         self._sync_flush = sync_flush
         self._wake_by = wake_by
         self._count = count
@@ -88,6 +91,10 @@ class AppendTurn:
 
     def flush(self) -> None:
         """Append everything collected now. Called at the end of a turn, after a ring, and when draining."""
+        with self._outbox:
+            self._append()
+
+    def _append(self) -> None:
         requests, replies = self._requests, self._replies
         if not requests:
             return

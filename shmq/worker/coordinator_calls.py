@@ -83,6 +83,7 @@ class CoordinatorCalls:
             path,
             greet=self._greet,
             on_command=self._on_command,
+            outbox=connections.outbox,
             monotonic_ms=monotonic_ms,
             wake_by=wake_by,
             count=count,

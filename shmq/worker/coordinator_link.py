@@ -21,6 +21,7 @@ from shmq.base.errors import ShmqError, SystemBusy
 from shmq.broker import limits
 from shmq.net.connection import Connection
 from shmq.net.limits import ConnectionLimits
+from shmq.net.outbox import Outbox
 from shmq.protocol.codes import ResponseCode, error_of
 from shmq.protocol.command import Command
 
@@ -68,6 +69,7 @@ class CoordinatorLink:
         *,
         greet: Callable[[], Any],
         on_command: Callable[[Connection, Command], None],
+        outbox: Outbox,
         monotonic_ms: Callable[[], int],
         wake_by: Callable[[int], None],
         count: Callable[[str, int], None],
@@ -76,6 +78,7 @@ class CoordinatorLink:
         self._path = path
         self._greet = greet
         self._on_request = on_command
+        self._outbox = outbox
         self._monotonic_ms = monotonic_ms
         self._wake_by = wake_by
         self._count = count
@@ -127,7 +130,7 @@ class CoordinatorLink:
             await self._closed.wait()
 
     def _make(self) -> Connection:
-        return Connection(self._on_command, self._on_close, LINK_LIMITS)
+        return Connection(self._on_command, self._on_close, LINK_LIMITS, outbox=self._outbox)
 
     def _on_close(self, connection: Connection) -> None:
         """Let what was sent wait for the next coordinator, in its order, before what waits already."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from shmq.net.outbox import Outbox
 from shmq.shm.doorbell import Doorbell
 
 Step = Callable[[int], int | None]
@@ -23,12 +24,14 @@ class DutyCycle:
         self,
         loop: asyncio.AbstractEventLoop,
         bell: Doorbell,
+        outbox: Outbox,
         monotonic_ms: Callable[[], int],
     ) -> None:
         """Set ``steps`` before ``start``: they run in that order, each bounded and without blocking."""
         self._loop = loop
         self._bell = bell
         self.steps: Sequence[Step] = ()
+        self._outbox = outbox
         self._monotonic_ms = monotonic_ms
         self._timer: asyncio.TimerHandle | None = None
         self._armed_ms = 0
@@ -58,10 +61,11 @@ class DutyCycle:
         """Run every service once and arm the timer for what comes next."""
         now_ms = self._monotonic_ms()
         earliest: int | None = None
-        for step in self.steps:
-            deadline_ms = step(now_ms)
-            if deadline_ms is not None and (earliest is None or deadline_ms < earliest):
-                earliest = deadline_ms
+        with self._outbox:
+            for step in self.steps:
+                deadline_ms = step(now_ms)
+                if deadline_ms is not None and (earliest is None or deadline_ms < earliest):
+                    earliest = deadline_ms
         if earliest is not None:
             self.wake_by(earliest)
 

@@ -25,6 +25,7 @@ from shmq.model.settings import BrokerRole, BrokerSettings, FlushDiskType
 from shmq.net.connection import Connection
 from shmq.net.connection_table import SWEEP_INTERVAL_S, ConnectionTable
 from shmq.net.limits import ConnectionLimits
+from shmq.net.outbox import Outbox
 from shmq.shm.append_lock import AppendLock
 from shmq.shm.boot import FIRST_WORKER_SLOT, ChildBoot
 from shmq.shm.control_page import ControlPage
@@ -70,7 +71,8 @@ class Worker:
         self.directory.catch_up()
         rings = WorkerRings(self.page, boot.slot)
         counters = SlotCounters(self.page, boot.slot)
-        self.duty = DutyCycle(loop, bells[boot.slot], monotonic_ms)
+        outbox = Outbox()
+        self.duty = DutyCycle(loop, bells[boot.slot], outbox, monotonic_ms)
         self.tally = Tally(counters, self._report, self.duty.wake_by, monotonic_ms)
         count = self.tally.count
         self.holds = PullHolds(rings, count)
@@ -83,13 +85,14 @@ class Worker:
             self.store,
             self.acks,
             monotonic_ms,
+            outbox=outbox,
             sync_flush=settings.flush_disk_type is FlushDiskType.SYNC_FLUSH,
             wake_by=self.duty.wake_by,
             count=count,
             took=self.tally.put_took,
         )
         self.connections = ConnectionTable(
-            self._on_command, self._on_open, self._on_close, _connection_limits(settings), count
+            self._on_command, self._on_open, self._on_close, _connection_limits(settings), count, outbox
         )
         self.tally.traffic = self.connections.traffic
         self.coordinator = CoordinatorCalls(

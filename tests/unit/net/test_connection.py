@@ -174,3 +174,33 @@ def test_the_sweep_closes_only_what_was_silent_too_long() -> None:
         assert far.closed == ["idle too long"]
 
     run(scenario)
+
+
+def test_what_is_answered_under_a_cork_leaves_together_and_in_order() -> None:
+    async def scenario(far: Far) -> None:
+        await far.send(frame(1))
+        request = far.commands[0]
+        with far.table.outbox:
+            for n in range(3):
+                far.connection.send(request.response(n))
+            with far.table.outbox:
+                far.connection.send(request.response(3))
+            await asyncio.sleep(0.01)
+            with pytest.raises(BlockingIOError):
+                far.socket.recv(10)
+        assert [decode_frame(f).code for f in FrameDecoder().feed(far.socket.recv(1 << 16))] == [0, 1, 2, 3]
+        far.connection.send(request.response(4))
+        assert [a.code for a in await far.receive(1)] == [4]
+
+    run(scenario)
+
+
+def test_a_cork_does_not_hold_back_more_than_the_peer_may_have_waiting() -> None:
+    async def scenario(far: Far) -> None:
+        await far.send(frame(1))
+        with far.table.outbox:
+            for _ in range(30):
+                far.connection.send(far.commands[0].response(0, body=bytes(100_000)))
+            assert far.socket.recv(1 << 16)
+
+    run(scenario)

@@ -9,6 +9,7 @@ import pytest
 
 from shmq.base.errors import QueueGone, ServiceNotAvailable, ShmqError, SystemBusy
 from shmq.broker import limits
+from shmq.net.outbox import Outbox
 from shmq.protocol.codes import ResponseCode
 from shmq.shm.queue_table import QueueRef
 from shmq.store.append_request import AppendOutcome, AppendRequest
@@ -81,6 +82,7 @@ class Bench:
             self.store,
             self.acks,
             lambda: self.now_ms,
+            outbox=Outbox(),
             sync_flush=sync_flush,
             wake_by=lambda deadline_ms: None,
             count=lambda name, n: None,
