@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from shmq.base.errors import Unavailable
 from shmq.model.settings import BrokerSettings
 from shmq.shm.control_page import ControlPage, PageState
 from shmq.shm.doorbell import Doorbell
@@ -30,6 +31,7 @@ class FlushService:
         settings: BrokerSettings,
     ) -> None:
         """Nothing runs before `start`."""
+        self._layout = layout
         self._page = page
         self._descriptors = SegmentDescriptors(layout)
         self._allocator = SegmentAllocator(
@@ -45,8 +47,14 @@ class FlushService:
         self._checkpointer.wake()
 
     def start(self) -> None:
-        """Make the first segment ready, then start the threads. OSError when the disk refuses."""
-        self._allocator.prepare()
+        """Make the first segment ready, then start the threads. Unavailable when the disk refuses."""
+        try:
+            self._allocator.prepare()
+        except OSError as fault:
+            raise Unavailable(
+                f"no CommitLog segment of {self._layout.segment_bytes >> 20} MiB can be made in "
+                f"{self._layout.commit_log}: {fault.strerror}; make room or set mappedFileSizeCommitLog"
+            ) from fault
         self._flusher.start()
         self._allocator.start()
         self._checkpointer.start()
