@@ -100,8 +100,8 @@ class Commands(TyperGroup):
 def main() -> None:
     """Entry point of `shmq-admin`."""
     args = sys.argv[1:]
-    if args[:1] == ["help"]:  # mqadmin's way to ask: help, help COMMAND
-        args = [*args[1:], "--help"]
+    if args[:1] == ["help"]:  # mqadmin's way to ask: help, help COMMAND; and help all
+        args = [*(name for name in args[1:] if name != "all"), "--help"]
     sys.exit(run(args))
 
 
