@@ -22,6 +22,7 @@ from shmq.shm.worker_slots import SlotTable
 SHM_FOLDER = Path("/dev/shm")
 PAGE_PREFIX = "shmq-"
 TITLE_PREFIX = "shmq: "
+FORK_SERVER = "fork server"
 MIB = 1 << 20
 
 COLUMNS = (
@@ -70,15 +71,15 @@ def _titled_processes() -> list[Item]:
     found = []
     for process in psutil.process_iter():
         try:
-            title = " ".join(process.cmdline())
-            if not title.startswith(TITLE_PREFIX):
+            title = _title(process)
+            if title is None:
                 continue
-            words = title.removeprefix(TITLE_PREFIX).split()
+            role, broker = _role_and_broker(process, title)
             times, memory = process.cpu_times(), process.memory_info()
             found.append(
                 {
-                    "broker": words[-1] if len(words) > 1 else "",
-                    "role": " ".join(words[:-1]) if len(words) > 1 else words[0],
+                    "broker": broker,
+                    "role": role,
                     "pid": process.pid,
                     "state": process.status(),
                     "phase": "",
@@ -92,6 +93,22 @@ def _titled_processes() -> list[Item]:
         except psutil.Error:
             continue  # ended meanwhile, or not ours to look at
     return found
+
+
+def _title(process: psutil.Process) -> str | None:
+    """What follows `shmq: ` in a process title; None for other people's processes."""
+    line = " ".join(process.cmdline())
+    return line.removeprefix(TITLE_PREFIX).strip() if line.startswith(TITLE_PREFIX) else None
+
+
+def _role_and_broker(process: psutil.Process, title: str) -> tuple[str, str]:
+    """A title's last word is the broker, except for the fork server, which serves its parent's."""
+    if title == FORK_SERVER:
+        parent = process.parent()
+        owner = _title(parent) if parent is not None else None
+        return FORK_SERVER, owner.rpartition(" ")[2] if owner else ""
+    role, _, broker = title.rpartition(" ")
+    return role, broker
 
 
 def _page(path: Path) -> Item | None:

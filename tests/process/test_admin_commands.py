@@ -237,7 +237,7 @@ def test_broker_status_prints_sorted_keys(admin: Admin, broker: Broker) -> None:
 def test_ps_shows_every_process_and_the_positions(admin: Admin, broker: Broker) -> None:
     document = json.loads(admin("ps", "--json"))
     roles = [item["role"] for item in document["items"] if item["broker"] == broker.broker_name]
-    assert {"supervisor", "coordinator", "worker 0", "worker 1"} <= set(roles)
+    assert {"supervisor", "fork server", "coordinator", "worker 0", "worker 1"} <= set(roles)
     assert any(store["positions"]["writePosition"] > 0 for store in document["stores"])
     assert "#Role" in admin("ps")
 
