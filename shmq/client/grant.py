@@ -15,6 +15,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -41,6 +42,8 @@ from shmq.shm.queue_table import QueueRef
 MAPS_MAX = 256
 DESCRIPTORS_MAX = 253
 ANSWER_LIMIT_S = 3.0
+LOOK_S = 0.01
+"""How long a dead connection may go unnoticed; the page's own state is looked at for every batch."""
 READABLE = frozenset({PageState.OK, PageState.FLUSH_FAILED, PageState.READ_ONLY})
 """Page states in which what is visible may be read."""
 
@@ -74,6 +77,8 @@ class ReaderGrant:
             raise
         self.directory = DirectoryView(self.page)
         self._min_offset = self.page.words[MIN_OFFSET]
+        self._looked_s = 0.0
+        self._stood = True
         self._poller = select.poll()
         self._poller.register(self._sock, select.POLLIN)
 
@@ -82,7 +87,7 @@ class ReaderGrant:
         """Tell whether the page may still be believed: the connection stands, state and page id are the
         granted."""
         words = self.page.words
-        return words[STATE] in READABLE and words[PAGE_ID] == self.answer.page_id and self.alive
+        return words[STATE] in READABLE and words[PAGE_ID] == self.answer.page_id and self.stands
 
     @property
     def policy_epoch(self) -> int:
@@ -94,6 +99,16 @@ class ReaderGrant:
         with self._lock:
             self.directory.catch_up()
             return self.directory.queue(queue.topic, queue.queue_id)
+
+    @property
+    def stands(self) -> bool:
+        """Tell `alive` as of at most `LOOK_S` ago: asking the kernel gives the interpreter lock away, and
+        getting it back from a busy listener thread can take longer than a thousand reads."""
+        now = time.monotonic()
+        if now - self._looked_s > LOOK_S:
+            self._looked_s = now
+            self._stood = self.alive
+        return self._stood
 
     @property
     def alive(self) -> bool:

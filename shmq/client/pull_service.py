@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from shmq.base import log
 from shmq.base.clock import now_ms
-from shmq.base.errors import BrokerError, ShmqError
+from shmq.base.errors import BrokerError
 from shmq.client.consumer_config import MIB, FetchingConfig
 from shmq.client.direct_readers import DirectReaders
 from shmq.client.instance import ClientInstance
@@ -37,6 +37,7 @@ from shmq.protocol.command import Command
 FLOW_CONTROL_WAIT_S = 0.05
 BROKER_FLOW_CONTROL_WAIT_S = 0.02
 PAUSED_WAIT_S = 1.0
+DIRECT_BATCH_MAX = 256
 
 _LOG = log.get(__name__)
 
@@ -128,7 +129,9 @@ class PullService:
             return
         try:
             self._pull(state)
-        except ShmqError as error:
+        except (
+            Exception
+        ) as error:  # the edge of a step: without a next one the queue would never be pulled again
             self._failed(state, error)
 
     def _controlled_step(self, state: PullState) -> None:
@@ -165,8 +168,11 @@ class PullService:
         reader = self.readers.of(link)
         epoch = None
         if reader is not None:
+            # A direct read costs no request, so it takes as many as flow control lets in.
+            room = min(config.pull_threshold_for_queue - state.held.message_count, DIRECT_BATCH_MAX)
+            count = max(config.pull_batch_size, room)
             size = config.pull_batch_size_in_bytes
-            result = reader.pull(queue, state.offset, config.pull_batch_size, size, subscription)
+            result = reader.pull(queue, state.offset, count, size, subscription)
             if result is not None and result.status is not PullStatus.NO_NEW_MSG:
                 self._offsets.count_read(queue, len(result.messages), result.record_bytes)
                 self._ended(state, result)
@@ -194,7 +200,7 @@ class PullService:
                 if response is None:
                     raise error or BrokerError(ResponseCode.SYSTEM_ERROR, "no answer")
                 result = request.result(response)
-            except ShmqError as failure:
+            except Exception as failure:  # as above: an undecodable record must not end the pulling
                 if reader is not None:
                     reader.note_socket_pull(queue, None, accepted=False)
                 self._failed(state, failure)
