@@ -96,7 +96,7 @@ class LogWalk:
                 stop - segment.start,
                 segment.start,
                 check_bodies=self.check_bodies,
-                check_text=self.own,
+                check_text=self.own and stop > self.known_flushed,
             )
             accepted = self._accept(found, segment.map)
             self._report(segment.start + found.stop)

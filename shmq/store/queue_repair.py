@@ -119,8 +119,8 @@ class QueueRepair:
             found = files.read(first, count)
             if found != units:
                 files.write(first, units)
-                differ = np.frombuffer(found, UNIT_DTYPE) != np.frombuffer(units, UNIT_DTYPE)
-                self.units_written += int(np.count_nonzero(differ))
+                differ = np.frombuffer(found, np.uint8) != np.frombuffer(units, np.uint8)
+                self.units_written += int(np.count_nonzero(differ.reshape(-1, UNIT_BYTES).any(axis=1)))
 
     def agrees(self, first: int, units: bytes) -> bool:
         """Whether the units from `first` on are these."""
