@@ -151,8 +151,8 @@ class Connection(asyncio.Protocol):
             self.peer = peer_of(sock)
             if not self.peer.is_unix:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError:
-            self.close("peer left before it was greeted")
+        except (OSError, ValueError) as error:
+            self.close(f"peer left before it was greeted: {error}")
             return
         self._transport.set_write_buffer_limits(
             high=self._limits.write_pause_bytes, low=self._limits.write_resume_bytes
@@ -170,6 +170,7 @@ class Connection(asyncio.Protocol):
         except RemoteFault as fault:
             self._bad_frame(fault)
         else:
+            self._traffic.frames_in += len(frames)
             self._serve(frames)
 
     def _bad_frame(self, fault: RemoteFault) -> None:
@@ -181,7 +182,6 @@ class Connection(asyncio.Protocol):
 
         This is the edge of the loop: whatever a frame or a handler does wrong costs this connection at most.
         """
-        self._traffic.frames_in += len(frames)
         try:
             with self._outbox:
                 for place, frame in enumerate(frames):
