@@ -1,7 +1,8 @@
 """Hostile input to real workers: mutated real frames and random bytes.
 
-Whatever arrives, no worker dies or grows, only its own connection suffers, and the store stays sound. A mutated send may
-still be a good send; so mutants of requests that only read are separate: after them not a byte of the log has changed.
+Whatever arrives, no worker dies or grows, only its own connection suffers, and the store stays sound. A
+mutated send may still be a good send; so mutants of requests that only read are separate: after them not a
+byte of the log has changed.
 """
 
 from __future__ import annotations
