@@ -40,9 +40,9 @@ class Queues:
         directory: DirectoryView,
         lock: AppendLock,
         layout: StoreLayout,
-        forget_maps: Callable[[int], None],
+        forget_maps: Callable[[], None],
     ) -> None:
-        """`forget_maps(slot)` lets this process's own store drop its maps of an ended queue."""
+        """`forget_maps` lets this process's own store drop its maps of ended queues."""
         self._page = page
         self._directory = directory
         self._writer = DirectoryWriter(page)
@@ -97,8 +97,7 @@ class Queues:
             self._end(living[first : first + at.JOURNAL_PAIRS_MAX])
         faults.reach("delete.retired")
         maxima = self._last_maxima(topic)
-        for ref in living:
-            self._forget_maps(ref.slot)
+        self._forget_maps()
         self._unlink(topic)
         faults.reach("delete.unlinked")
         return maxima

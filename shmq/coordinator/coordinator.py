@@ -93,7 +93,7 @@ class Coordinator:
         config = self.store.layout.config
         settings = self.boot.settings
         directory = DirectoryView(self.page)
-        self.queues = Queues(self.page, directory, self.lock, self.store.layout, self.store.queues.drop)
+        self.queues = Queues(self.page, directory, self.lock, self.store.layout, self.store.forget_ended)
         self.topics = TopicRegistry(ConfigFile(config / "topics.json"), self.queues, settings)
         self.groups = GroupRegistry(ConfigFile(config / "subscriptionGroup.json"), settings)
         self.offsets = ConsumerOffsets(ConfigFile(config / "consumerOffset.json"), self.page, directory)

@@ -124,6 +124,10 @@ class Appender:
             self._counters.add("append_turn_splits")
         return outcomes
 
+    def forget_ended(self) -> None:
+        """Let go of maps of queues that were deleted."""
+        self._maps.forget_ended()
+
     def _refusal(self, request: AppendRequest) -> AppendOutcome | None:
         """Why this request can never be appended, or not now; None when it may be tried."""
         if self._words[STATE] != _OK:

@@ -89,6 +89,11 @@ class AppendMaps:
         reach = min(ready, position + 2 * size_sum + step)
         self.segments = {s: self._log.segment(s) for s in range(start, reach, step)}
 
+    def forget_ended(self) -> None:
+        """Let go of the files of queues whose slot has another generation by now."""
+        generation = self._table.generation
+        self.unit_files = {key: file for key, file in self.unit_files.items() if generation(key[0]) == key[1]}
+
     def has_unit_files(self, queue: QueueRef, first: int, end: int) -> bool:
         """Whether units `[first, end)` can be stored.
 

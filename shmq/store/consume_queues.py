@@ -6,6 +6,8 @@ recovery, and read below a maximum that the caller loaded from the page. One obj
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from shmq.model.unit import UNIT_BYTES, UNIT_STRUCT, Unit
 from shmq.shm.queue_table import QueueRef
 from shmq.store.mapped_file import MappedFile
@@ -49,9 +51,9 @@ class ConsumeQueues:
         position = queue_offset * UNIT_BYTES
         return (position - position % self._file_bytes + self._file_bytes) // UNIT_BYTES
 
-    def drop(self, slot: int) -> None:
-        """Forget the maps of the queue in that slot of the queue table (its topic was deleted)."""
-        self._files.drop_where(lambda key: key[0].slot == slot)
+    def drop_where(self, ended: Callable[[QueueRef], bool]) -> None:
+        """Forget the maps of queues that have `ended`, so that their unlinked files free their blocks."""
+        self._files.drop_where(lambda key: ended(key[0]))
 
     def close(self) -> None:
         """Forget all maps; views handed out stay valid."""

@@ -188,6 +188,8 @@ class Worker:
     def _on_change(self, topic: str | None, group: str | None) -> None:
         """A topic, a group, or (both None) anything has changed: held pulls are judged again."""
         self.directory.catch_up()
+        if group is None:
+            self.store.forget_ended()
         if topic is None and group is None:
             self.holds.look_again(lambda hold: True, monotonic_ms())
         else:
