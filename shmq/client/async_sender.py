@@ -54,11 +54,11 @@ class AsyncSender:
             send.set_exception(error)
             return
         if self._config.auto_batch is False or self._hooks or travels_alone(send.message):
-            self._alone(send, queue)
+            self._alone(send, target)
         elif self._accumulator.has_lane(target) or self._config.auto_batch or self._path.is_local(target):
             self._accumulator.add(send, target)
         else:
-            self._alone(send, queue)
+            self._alone(send, target)
 
     def batch(self, send: AsyncSend, payload: Payload, queue: MessageQueue | None) -> None:
         """Send a list as one batch."""
@@ -69,14 +69,14 @@ class AsyncSender:
             return
         self._dispatch(send, payload, queue)
 
-    def _alone(self, send: AsyncSend, queue: MessageQueue | None) -> None:
-        """Send one message by a request of its own."""
+    def _alone(self, send: AsyncSend, queue: MessageQueue) -> None:
+        """Send one message by a request of its own, first to `queue`."""
         try:
             payload = SinglePayload(Outgoing(send.message, self._config), self._path.commands)
         except Exception as error:
             self._settle(send, None, error)
             return
-        self._dispatch(send, payload, queue)
+        self._dispatch(send, payload, queue if send.fixed else None, queue)
 
     def _again(self, send: AsyncSend, failed: MessageQueue) -> None:
         """Retry a message whose batch broke: on another broker's queue, unless the caller named the queue."""
@@ -91,7 +91,13 @@ class AsyncSender:
         else:
             self._accumulator.add(send, queue)
 
-    def _dispatch(self, send: AsyncSend, payload: Payload, queue: MessageQueue | None) -> None:
+    def _dispatch(
+        self,
+        send: AsyncSend,
+        payload: Payload,
+        queue: MessageQueue | None,
+        first: MessageQueue | None = None,
+    ) -> None:
         """Send a payload; its answer settles the future."""
         try:
             self._path.send_async(
@@ -100,6 +106,7 @@ class AsyncSender:
                 queue,
                 lambda result, error: self._settle(send, result, error),
                 send.attempts + 1,
+                first,
             )
         except Exception as error:
             self._settle(send, None, error)

@@ -206,14 +206,22 @@ class SendPath:
     # Async
 
     def send_async(
-        self, payload: Payload, deadline: float, queue: MessageQueue | None, done: Done, attempts: int = 0
+        self,
+        payload: Payload,
+        deadline: float,
+        queue: MessageQueue | None,
+        done: Done,
+        attempts: int,
+        first: MessageQueue | None = None,
     ) -> None:
-        """Start an async send that ends, retries included, before `deadline` (monotonic seconds)."""
-        attempts = attempts or 1 + self._config.retry_times_when_send_async_failed
-        info = self.publish_info(payload.topic) if queue is None else None
-        self._start(_Attempts(payload, deadline, queue, info, done, attempts))
+        """Start an async send that ends, retries included, before `deadline` (monotonic seconds).
 
-    def _start(self, send: _Attempts) -> None:
+        `queue` is the caller's and kept by every attempt; `first` is only the first attempt's choice.
+        """
+        info = self.publish_info(payload.topic) if queue is None else None
+        self._start(_Attempts(payload, deadline, queue, info, done, attempts), first)
+
+    def _start(self, send: _Attempts, first: MessageQueue | None = None) -> None:
         """Run one attempt; its answer, or what went wrong, goes to `_answered`."""
         left_s = send.deadline - time.monotonic()
         if left_s <= 0:
@@ -221,7 +229,7 @@ class SendPath:
             return
         send.attempts -= 1
         try:
-            target = send.fixed or self.choose(send.info, send.tried)  # type: ignore[arg-type]  # one is set
+            target = send.fixed or first or self.choose(send.info, send.tried)  # type: ignore[arg-type]  # one is set
             send.tried = target.broker_name
             link = self.link(target)
             context = self._before(send.payload, target, CommunicationMode.ASYNC) if self._hooks else None
