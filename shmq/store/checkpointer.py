@@ -17,7 +17,6 @@ of many quiet queues costs one comparison per block. If it dies, the last checkp
 from __future__ import annotations
 
 import logging
-import threading
 from itertools import zip_longest
 from pathlib import Path
 
@@ -39,6 +38,7 @@ from shmq.store.checkpoint import Checkpoint
 from shmq.store.index_file import sealed_index_time
 from shmq.store.names import StoreLayout
 from shmq.store.sparse_files import sync_paths
+from shmq.store.step_thread import StepThread
 
 LOG_BYTES_MAX = 64 << 20
 """A checkpoint is written at least once in so many bytes of log."""
@@ -63,38 +63,22 @@ class Checkpointer:
         self._synced: dict[int, list[int]] = {}
         self._known_files: set[tuple[str, int, int]] = set()
         self._written_ms = monotonic_ms()
-        self._wanted = threading.Event()
-        self._stopping = False
-        self._thread: threading.Thread | None = None
+        self._thread = StepThread("checkpointer", lambda: self.step(monotonic_ms()))
         self._failed = False
         self._synced.update(self._moved()[1])
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name="checkpointer", daemon=True)
-        self._thread.start()
+        self._thread.start(at_once=False)
 
     def stop(self) -> None:
         """End the thread and write a last checkpoint. After the flusher's stop. Twice is harmless."""
-        self._stopping = True
-        self._wanted.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        if self._thread.stop():
             self.write()
 
     def wake(self) -> None:
         """Look whether it is time; the flusher calls this after each flush."""
-        self._wanted.set()
-
-    def _run(self) -> None:
-        pause_ms: int | None = None
-        while True:
-            self._wanted.wait(None if pause_ms is None else pause_ms / 1000)
-            self._wanted.clear()
-            if self._stopping:
-                return
-            pause_ms = self.step(monotonic_ms())
+        self._thread.wake()
 
     def step(self, now_ms: int) -> int | None:
         """Write a checkpoint if it is due; return the pause in ms until one may be, None: when woken."""

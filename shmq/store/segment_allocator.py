@@ -26,7 +26,6 @@ from __future__ import annotations
 import logging
 import mmap
 import os
-import threading
 from collections.abc import Sequence
 
 from shmq.base import log
@@ -43,6 +42,7 @@ from shmq.shm.worker_slots import FLUSHER_SLOT
 from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
 from shmq.store.segment_descriptors import SegmentDescriptors
+from shmq.store.step_thread import StepThread
 
 STEP_BYTES = 1 << 20
 """Zeros written and synced at a time."""
@@ -101,9 +101,7 @@ class SegmentAllocator:
         self._warming: MappedFile | None = None
         self._seen_position = -1
         self._can_warm = layout.segment_bytes % mmap.PAGESIZE == 0
-        self._wanted = threading.Event()
-        self._stopping = False
-        self._thread: threading.Thread | None = None
+        self._thread = StepThread("segment-allocator", self.step)
 
     def prepare(self) -> None:
         """Make what the first appends need, before any appender is started. OSError when the disk refuses."""
@@ -119,28 +117,15 @@ class SegmentAllocator:
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name="segment-allocator", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Ask the thread to leave and wait for it. Twice is harmless."""
-        self._stopping = True
-        self._wanted.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._thread.stop()
 
     def wake(self) -> None:
         """Look again soon: the flusher calls this whenever it was woken, as an append woke it."""
-        self._wanted.set()
-
-    def _run(self) -> None:
-        pause_ms: int | None = 0
-        while not self._stopping:
-            self._wanted.wait(None if pause_ms is None else pause_ms / 1000)
-            self._wanted.clear()
-            if not self._stopping:
-                pause_ms = self.step()
+        self._thread.wake()
 
     def step(self) -> int | None:
         """One bounded piece of work; return the pause in ms before the next one, None: when woken."""

@@ -1,0 +1,50 @@
+"""StepThread: a thread that does a service's next piece of work when it is due or when it is woken.
+
+For services of the supervisor that wait for a disk: `step` does one bounded piece and returns the pause in ms
+before the next one, 0 for at once, None to sleep until `wake`. Between steps nothing is held, so stopping
+costs one step at most.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+class StepThread:
+    """Runs `step` again and again, in a thread of its own."""
+
+    def __init__(self, name: str, step: Callable[[], int | None]) -> None:
+        """Nothing runs before `start`."""
+        self._name = name
+        self._step = step
+        self._wanted = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self, *, at_once: bool = True) -> None:
+        """Start the thread; the first step is done at once or when it is woken."""
+        self._thread = threading.Thread(target=self._run, args=(at_once,), name=self._name, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Let the next step be done now. Any thread."""
+        self._wanted.set()
+
+    def stop(self) -> bool:
+        """End the thread and wait for it; False when it does not run."""
+        if self._thread is None:
+            return False
+        self._stopping = True
+        self._wanted.set()
+        self._thread.join()
+        self._thread = None
+        return True
+
+    def _run(self, at_once: bool) -> None:
+        pause_ms: int | None = 0 if at_once else None
+        while not self._stopping:
+            self._wanted.wait(None if pause_ms is None else pause_ms / 1000)
+            self._wanted.clear()
+            if not self._stopping:
+                pause_ms = self._step()
