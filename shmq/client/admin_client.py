@@ -15,6 +15,7 @@ from typing import Self, TypeVar
 
 from shmq.base.errors import BrokerError, InvalidParameter, QueryNotFound, TopicNotExist
 from shmq.client.admin_links import AdminLinks
+from shmq.client.broker_calls import LAST_MS
 from shmq.client.channel import view_of
 from shmq.client.config import ClientConfig
 from shmq.client.pull import PullRequest, PullStatus
@@ -55,7 +56,6 @@ from shmq.protocol.headers.naming import (
 )
 from shmq.protocol.headers.query import UNIQUE_KEY_QUERY, QueryMessageHeader, ViewMessageHeader
 
-LAST_MS = (1 << 63) - 1
 UNIQUE_KEY_MAX = 32
 SCAN_COUNT = 32
 

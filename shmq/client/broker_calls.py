@@ -30,6 +30,8 @@ from shmq.protocol.headers.offset import (
 from shmq.protocol.headers.send import ConsumerSendMsgBackHeader
 
 SEND_BACK_TIMEOUT_S = 5.0
+LAST_MS = (1 << 63) - 1
+"""Later than any message."""
 
 
 class BrokerCalls:

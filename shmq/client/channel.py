@@ -69,9 +69,8 @@ def view_of(command: Command) -> memoryview:
 
 def send_all(sock: socket.socket, buffers: list[Buffer]) -> None:
     """Write all buffers, in as few system calls as the kernel allows."""
-    total = sum(len(part) for part in buffers)
     sent = sock.sendmsg(buffers)
-    if sent == total:
+    if sent == sum(map(len, buffers)):
         return
     rest = memoryview(b"".join(buffers))[sent:]
     sock.sendall(rest)

@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from shmq.base.errors import ClientFault, InvalidParameter
+from shmq.base.errors import ClientFault, InvalidParameter, QueryNotFound, ShmqError
 from shmq.client.accumulator import RECORD_OVERHEAD
 from shmq.client.async_send import AsyncSend
 from shmq.client.async_sender import AsyncSender
 from shmq.client.batch import check_batch
+from shmq.client.broker_calls import LAST_MS
 from shmq.client.errors import ClientStateError
 from shmq.client.instance import ClientInstance
 from shmq.client.outgoing import Outgoing, check_all_sendable, check_sendable
@@ -32,8 +33,12 @@ from shmq.client.send_path import SendPath
 from shmq.client.send_result import SendResult
 from shmq.client.service_state import ServiceState
 from shmq.model.message import Message
+from shmq.model.message_ext import MessageExt
 from shmq.model.message_queue import MessageQueue
 from shmq.model.names import CLIENT_INNER_PRODUCER_GROUP, RESERVED_GROUPS, check_group
+
+if TYPE_CHECKING:
+    from shmq.client.admin_client import AdminClient
 
 DRAIN_LIMIT_S = 10.0
 """How long `shutdown` waits for answers of async sends."""
@@ -270,6 +275,37 @@ class Producer:
     def earliest_msg_store_time(self, queue: MessageQueue) -> int:
         """Return when the queue's oldest message was stored (ms), -1 for an empty queue."""
         return self._instance.calls.earliest_store_time(queue)
+
+    def _admin(self) -> AdminClient:
+        from shmq.client.admin_client import AdminClient  # few producers ask; the others start quicker
+
+        return AdminClient(config=self.config)
+
+    def view_message(self, topic: str, msg_id: str) -> MessageExt:
+        """Return a stored message by its offset id, else by its unique id; QueryNotFound when neither leads
+        to one."""
+        with self._admin() as admin:
+            try:
+                return admin.view_message(msg_id)
+            except (
+                ShmqError
+            ):  # a unique id looks like an offset id; its bytes then name no broker that answers
+                found = admin.query_by_unique_key(topic, msg_id)
+        if not found:
+            raise QueryNotFound(f"no message of topic {topic!r} has the id {msg_id}")
+        return found[0]
+
+    def query_message(
+        self, topic: str, key: str, max_count: int = 64, begin_ms: int = 0, end_ms: int = LAST_MS
+    ) -> list[MessageExt]:
+        """Return messages of a topic that carry a key, oldest first."""
+        with self._admin() as admin:
+            return admin.query_message(topic, key, max_count, begin_ms, end_ms)
+
+    def create_topic(self, topic: str, queue_nums: int = 4) -> None:
+        """Create a topic on every master, unless it is known already."""
+        with self._admin() as admin:
+            admin.ensure_topic(topic, queue_nums)
 
 
 def _calling(

@@ -147,8 +147,10 @@ class SendPath:
             self._note(queue, started, error)
             self._after(context, None, error)
             raise
-        self._note(queue, started, None)
-        self._after(context, result, None)
+        if self._config.send_latency_fault_enable:
+            self._note(queue, started, None)
+        if context is not None:
+            self._after(context, result, None)
         return result
 
     def link(self, queue: MessageQueue) -> BrokerLink:

@@ -25,7 +25,7 @@ from shmq import (
     PullStatus,
     PushConsumer,
 )
-from shmq.base.errors import InvalidParameter
+from shmq.base.errors import InvalidParameter, QueryNotFound
 from shmq.embedded import Broker
 from tests.helpers.waiting import wait_until
 
@@ -408,3 +408,16 @@ def test_the_broker_counts_what_is_read_either_way(broker: Broker, direct: bool)
             wait_until(lambda: len(collector.messages) >= 600, limit_s=20)
         wait_until(lambda: got() >= 600, limit_s=20)  # workers report once a second
         assert got() == 600
+
+
+def test_a_producer_finds_its_messages_again(shared_broker: Broker) -> None:
+    with Producer("Finder", namesrv_addr=shared_broker.namesrv_addr) as producer:
+        producer.create_topic("Findable", 2)
+        assert len(producer.fetch_publish_message_queues("Findable")) == 2
+        sent = producer.send(Message("Findable", b"here I am", keys="needle"))
+        assert producer.view_message("Findable", sent.offset_msg_id).body == b"here I am"
+        found = wait_until(lambda: producer.query_message("Findable", "needle"), limit_s=10)
+        assert [message.msg_id for message in found] == [sent.msg_id]
+        assert producer.view_message("Findable", sent.msg_id).offset_msg_id == sent.offset_msg_id
+        with pytest.raises(QueryNotFound):
+            producer.view_message("Findable", "0" * 32)
