@@ -5,6 +5,7 @@ For tests of the coordinator alone. Everything lives in one temporary folder; `c
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import secrets
@@ -12,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,16 @@ SMALL = BrokerSettings(
     offset_slots=2048,
     flush_consumer_offset_interval=50,
 )
+
+
+@contextlib.contextmanager
+def running_coordinator(folder: Path, settings: BrokerSettings | None = None) -> Iterator[CoordinatorRig]:
+    """A started coordinator that is closed at the end, whatever happens."""
+    made = CoordinatorRig(folder, settings or SMALL)
+    try:
+        yield made.start()
+    finally:
+        made.close()
 
 
 class CoordinatorRig:

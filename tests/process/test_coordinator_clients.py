@@ -32,16 +32,13 @@ from shmq.protocol.headers.client import (
     UnregisterClientHeader,
 )
 from shmq.protocol.internal import ClientHeader, GroupState, InternalCode, KeptHeader, Snapshot
-from tests.helpers.coordinator_rig import CoordinatorRig, FakeWorker
+from tests.helpers.coordinator_rig import CoordinatorRig, FakeWorker, running_coordinator
 
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[CoordinatorRig]:
-    made = CoordinatorRig(tmp_path)
-    try:
-        yield made.start()
-    finally:
-        made.close()
+    with running_coordinator(tmp_path) as made:
+        yield made
 
 
 def heartbeat(client_id: str, group: str = "g", *topics: str, version: int = 1) -> bytes:

@@ -26,16 +26,13 @@ from shmq.protocol.grant import (
 from shmq.protocol.headers.admin import CreateTopicHeader
 from shmq.shm.control_page import ControlPage
 from shmq.shm.page_layout import LAYOUT_VERSION_NOW
-from tests.helpers.coordinator_rig import SMALL, CoordinatorRig
+from tests.helpers.coordinator_rig import SMALL, CoordinatorRig, running_coordinator
 
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[CoordinatorRig]:
-    made = CoordinatorRig(tmp_path)
-    try:
-        yield made.start()
-    finally:
-        made.close()
+    with running_coordinator(tmp_path) as made:
+        yield made
 
 
 class Reader:

@@ -49,27 +49,21 @@ from shmq.protocol.internal import (
 from shmq.shm.offset_slots import OffsetSlots
 from shmq.shm.page_layout import POLICY_EPOCH
 from shmq.shm.queue_table import QueueTable
-from tests.helpers.coordinator_rig import SMALL, CoordinatorRig, FakeWorker
+from tests.helpers.coordinator_rig import SMALL, CoordinatorRig, FakeWorker, running_coordinator
 from tests.helpers.waiting import wait_until
 
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[CoordinatorRig]:
-    made = CoordinatorRig(tmp_path)
-    try:
-        yield made.start()
-    finally:
-        made.close()
+    with running_coordinator(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CoordinatorRig]:
     """One coordinator for all tests that only ask, or whose changes disturb no other."""
-    made = CoordinatorRig(tmp_path_factory.mktemp("shared"))
-    try:
-        yield made.start()
-    finally:
-        made.close()
+    with running_coordinator(tmp_path_factory.mktemp("shared")) as made:
+        yield made
 
 
 def create(worker: FakeWorker, topic: str, queues: int = 4, perm: int = 6) -> Command:
