@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import limits, machine, workloads
+from bench.goals import judge
 from bench.result import Result
 from shmq.embedded import Broker
 
-WIDTH = 160
+WIDTH = 190
 SEGMENT_BYTES = 256 << 20
 QUEUE_FILE_BYTES = 6_000_000
 PULL_TOPIC = "BenchBatch"
@@ -56,7 +57,9 @@ def _run(options: argparse.Namespace) -> Iterator[Result]:
     yield echo
     yield copy
     if "start" in wanted:
-        yield workloads.start_up(options.workers)
+        result = workloads.start_up(options.workers)
+        result.goal = judge("start", result, echo)
+        yield result
     if wanted == {"start"}:
         return
     with Broker(
@@ -70,6 +73,7 @@ def _run(options: argparse.Namespace) -> Iterator[Result]:
             if name in wanted and workload is not None:
                 result = workload(broker.namesrv_addr, options)
                 _compare(name, result, echo, copy)
+                result.goal = judge(name, result, echo)
                 yield result
 
 
@@ -109,7 +113,7 @@ def _print(settings: dict[str, str], results: list[Result]) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     for name, value in settings.items():
         console.print(f"{name:<10} {value}", soft_wrap=True)
-    table = Table("workload", "per second", "MB/s", "p50 us", "p99 us", "p99.9 us", "compared")
+    table = Table("workload", "per second", "MB/s", "p50 us", "p99 us", "p99.9 us", "compared", "goal")
     for column in table.columns[1:6]:
         column.justify = "right"
     for result in results:
@@ -120,6 +124,7 @@ def _print(settings: dict[str, str], results: list[Result]) -> None:
             f"{result.bytes_s / 1e6:,.0f}" if result.bytes_s else "",
             *[f"{value:,.1f}" for value in latency] or ["", "", ""],
             ", ".join(f"{value:.2f} {text}" for text, value in result.ratios.items()),
+            result.goal,
         )
     console.print(table)
 

@@ -16,6 +16,7 @@ class Result:
     bytes_s  body bytes a second
     latency  nanoseconds of one operation
     ratios   comparisons with this run's limits: text -> figure
+    goal     what it should reach, and whether it did
     """
 
     name: str
@@ -23,6 +24,7 @@ class Result:
     bytes_s: float = 0.0
     latency: Histogram = field(default_factory=Histogram)
     ratios: dict[str, float] = field(default_factory=dict)
+    goal: str = ""
 
     def micros(self, percentile: str = "p50") -> float:
         """A latency percentile in microseconds."""
