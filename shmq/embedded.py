@@ -30,6 +30,7 @@ from shmq.base.errors import Unavailable
 from shmq.base.runtime_dir import page_name
 
 START_LIMIT_S = 20.0
+SHARED_MEMORY = Path("/dev/shm")
 STOP_LIMIT_S = 10.0
 
 SMALL_SETTINGS: dict[str, object] = {
@@ -41,6 +42,8 @@ SMALL_SETTINGS: dict[str, object] = {
     "mappedFileSizeConsumeQueue": 20 * 4096,
     "maxIndexNum": 40_000,
     "maxHashSlotNum": 10_000,
+    "queueSlots": 16_384,
+    "offsetSlots": 16_384,
     "diskMaxUsedSpaceRatio": 95,
 }
 """RocketMQ's keys; what `Broker(**settings)` is given replaces these."""
@@ -202,6 +205,14 @@ class Broker:
         if store.is_dir():
             for path in Path("/dev/shm").glob(f"*{page_name(store).removeprefix('/')}*"):
                 path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _forget_shared_memory(private_store: Path) -> None:
+        """Remove what a killed broker left in /dev/shm: the store it waits for goes too."""
+        if private_store.is_dir():
+            name = page_name(private_store).removeprefix("/")
+            for left in (*SHARED_MEMORY.glob(name), *SHARED_MEMORY.glob(f"sem.{name}-*")):
+                left.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         """Start."""
