@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from shmq.base.runtime_dir import page_name
@@ -55,7 +54,7 @@ class OpenStore:
         self.root = root
         self.settings = settings or small_settings()
         self.layout = StoreLayout.of(root, self.settings)
-        self.threads = False
+        self.threads = self.is_open = False
         self._open(adopt)
 
     def _open(self, adopt: bool = False) -> None:
@@ -88,6 +87,7 @@ class OpenStore:
         self.directory = DirectoryView(self.page)
         self.store = self.open_slot(FIRST_WORKER_SLOT)
         self.index = IndexBuilder(self.layout, self.settings, self.page)
+        self.is_open = True
 
     def _wake(self) -> None:
         self.allocator.wake()
@@ -158,6 +158,7 @@ class OpenStore:
     # ---- stopping
 
     def _let_go(self) -> None:
+        self.is_open = False
         self.store.close()
         self.descriptors.close()
         for bell in self.bells:
@@ -199,8 +200,9 @@ class OpenStore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop_threads()
-        self._let_go()
+        if self.is_open:
+            self.stop_threads()
+            self._let_go()
         self.remove_page()
 
 
@@ -219,10 +221,3 @@ def request(queue: QueueRef, bodies: Sequence[bytes], **properties: str) -> Appe
     ]
     code = tags_code_of(properties.get("TAGS"))
     return AppendRequest(queue, bytearray().join(records), [len(r) for r in records], [code] * len(records))
-
-
-@contextlib.contextmanager
-def store_copy(store: OpenStore, target: Path) -> Iterator[Path]:
-    """A copy of the store's files as they are now, sparse parts stay sparse."""
-    shutil.copytree(store.root, target)
-    yield target
