@@ -9,6 +9,7 @@ awaited by the caller's.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -23,6 +24,16 @@ _LOG = log.get(__name__)
 
 _MAKING = threading.Lock()
 """Guards the making (not the use) of any future's event and callback list: two threads may come at once."""
+
+
+def _free_after_fork() -> None:
+    """In a forked child: another thread of the parent may have held the lock, and will never give it back
+    here."""
+    global _MAKING
+    _MAKING = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_free_after_fork)
 
 
 class SendFuture(Generic[T]):
