@@ -421,3 +421,26 @@ def test_a_producer_finds_its_messages_again(shared_broker: Broker) -> None:
         assert producer.view_message("Findable", sent.msg_id).offset_msg_id == sent.offset_msg_id
         with pytest.raises(QueryNotFound):
             producer.view_message("Findable", "0" * 32)
+
+
+def test_tcp_clients_send_batches_and_consume_like_local_ones(shared_broker: Broker) -> None:
+    where = {"namesrv_addr": shared_broker.namesrv_tcp_addr, "use_unix_socket": False}
+    with Producer("TcpProducer", **where) as producer:
+        sent = [producer.send(Message("OverTcp", b"sync %d" % n, tags="TagA")) for n in range(10)]
+        batch = producer.send([Message("OverTcp", b"batch %d" % n, tags="TagA") for n in range(40)])
+        assert batch.msg_id.count(",") == batch.offset_msg_id.count(",") == 39
+        futures = [producer.send_async(Message("OverTcp", b"async %d" % n, tags="TagA")) for n in range(50)]
+        results = [future.result(10) for future in futures]
+        assert len({(r.message_queue, r.queue_offset) for r in (*sent, *results)}) == 60
+    collector = Collector()
+    consumer = PushConsumer(
+        "TcpGroup", consume_from_where=ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET, **where
+    )
+    consumer.subscribe("OverTcp", "TagA")
+    consumer.register_message_listener(collector)
+    with consumer:
+        wait_until(lambda: len(collector.messages) >= 100, limit_s=20)
+    kinds = [(b"sync", 10), (b"batch", 40), (b"async", 50)]
+    assert sorted(collector.bodies) == sorted(
+        b"%s %d" % (kind, n) for kind, count in kinds for n in range(count)
+    )
