@@ -92,7 +92,7 @@ def _first_tags(data: mmap.mmap, begins: IntArray, ends: IntArray) -> tuple[IntA
     is_tags &= u8[at + 4] == 1
     rows = rows[is_tags]
     at = begins[rows] + len(_TAGS_PREFIX)
-    tag_ends = _first_02(overlapping(data, "<u8"), at)
+    tag_ends = first_byte(data, 2, at, TAGS_WORDS_FAST)
     fits = (tag_ends > at) & (tag_ends < ends[rows])
     rows, at, tag_ends = rows[fits], at[fits], tag_ends[fits]
     if not len(rows):
@@ -102,14 +102,15 @@ def _first_tags(data: mmap.mmap, begins: IntArray, ends: IntArray) -> tuple[IntA
     return rows, np.array([java_hash(tag) for tag in tags], np.int64)[like]
 
 
-def _first_02(words: npt.NDArray[Any], at: IntArray) -> IntArray:
-    """Where the first byte 0x02 lies at or behind each position, -1 when it is not near."""
+def first_byte(data: mmap.mmap, byte: int, at: IntArray, words_max: int) -> IntArray:
+    """Where the first `byte` lies at or behind each position, -1 when not within `words_max` 8-byte words."""
+    words = overlapping(data, "<u8")
     found = np.full(len(at), -1, np.int64)
-    rest = np.arange(len(at))
-    for n in range(TAGS_WORDS_FAST):
+    rest = np.flatnonzero(at + 8 * words_max < len(words))
+    for n in range(words_max):
         if not len(rest):
             break
-        word = words[at[rest] + 8 * n].astype(np.uint64) ^ (_ONES << np.uint64(1))
+        word = words[at[rest] + 8 * n].astype(np.uint64) ^ (_ONES * np.uint64(byte))
         zeros = (word - _ONES) & ~word & _HIGHS
         has = zeros != 0
         lowest = zeros[has] & (~zeros[has] + np.uint64(1))

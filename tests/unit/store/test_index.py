@@ -10,14 +10,18 @@ import pytest
 
 from shmq.base.clock import ManualClock
 from shmq.base.faults import FaultReached
+from shmq.model.properties import decode_properties
+from shmq.model.record import encode_record
 from shmq.model.subscription import java_hash
 from shmq.model.sys_flag import TRANSACTION_ROLLBACK
 from shmq.shm.page_layout import INDEXED_POSITION, LAST_STORE_TIME, WRITE_POSITION
 from shmq.store import index_builder
+from shmq.store.append_request import AppendRequest
 from shmq.store.index_builder import IndexBuilder
 from shmq.store.index_file import index_file_bytes, index_names, key_hash, name_for, sealed_index_time
 from shmq.store.index_keys import key_hashes, keys_of
 from shmq.store.log_scan import scan
+from shmq.store.record_text import tags_codes
 from tests.helpers.store import OpenStore, request, small_settings
 
 ALWAYS = 2**60
@@ -151,3 +155,56 @@ def test_without_the_index_the_position_just_follows(tmp_path: Path) -> None:
         store.index.step(0)
         assert store.index.lag == 0
         assert index_names(store.root / "index") == []
+
+
+PROPERTIES = [
+    "UNIQ_KEY\x01{u}\x02",
+    "TAGS\x01A\x02UNIQ_KEY\x01{u}\x02",
+    "TAGS\x01A\x02UNIQ_KEY\x01{u}\x02KEYS\x01{k}\x02",
+    "UNIQ_KEY\x01{u}\x02KEYS\x01{k} {k}b\x02",
+    "UNIQ_KEY\x01{u}\x02KEYS\x01{k}\x02WAIT\x01true\x02",
+    "KEYS\x01{k}\x02UNIQ_KEY\x01{u}\x02",
+    "UNIQ_KEY\x01short\x02KEYS\x01{k}\x02",
+    "TAGS\x01{long}\x02UNIQ_KEY\x01{u}\x02KEYS\x01{long}\x02",
+    "UNIQ_KEY\x01{u}\x02KEYS\x01é{k}\x02",
+    "UNIQ_KEY\x01{u}\x02KEYS\x01 \x02",
+    "UNIQ_KEY\x01{u}\x02KEYS\x01{k}",
+    "xUNIQ_KEY\x01{u}\x02OTHER\x01KEYS\x02",
+    "UNIQ_KEY\x01{u}",
+    "",
+]
+
+
+def test_arrays_and_single_records_find_the_same_keys(store: OpenStore) -> None:
+    expected: list[tuple[int, int]] = []
+    for n in range(150):
+        unique, key, topic = f"{n * 7919:032X}", f"k{n}", f"T{n % 3}"
+        text = PROPERTIES[n % len(PROPERTIES)].format(u=unique, k=key, long="x" * (20 + n % 90))
+        record = encode_record(
+            topic=topic.encode(), body=b"", properties=text.encode(), queue_id=0, born_timestamp=1
+        )
+        (outcome,) = store.append(AppendRequest(store.queue(topic), record, [len(record)], [0]))
+        properties = decode_properties(text)
+        code = java_hash(properties["TAGS"]) if "TAGS" in properties else 0
+        assert tags_codes_of(store, outcome.physical_offset) == code
+        names = [properties["UNIQ_KEY"]] if "UNIQ_KEY" in properties else []
+        names += [piece for piece in properties.get("KEYS", "").split(" ") if piece]
+        expected += [(outcome.physical_offset, key_hash(topic, name)) for name in names]
+        fix_unit(store, topic, outcome.queue_offset, code)
+    segment = store.store.log.segment(0)
+    found = scan(segment.map, 0, store.page.words[WRITE_POSITION], 0, check_text=False)
+    rows, hashes = keys_of(segment.map, found)
+    assert list(zip(found.physical_offsets[rows].tolist(), hashes.tolist(), strict=True)) == expected
+
+
+def tags_codes_of(store: OpenStore, physical_offset: int) -> int:
+    segment = store.store.log.segment(0)
+    found = scan(segment.map, physical_offset, store.page.words[WRITE_POSITION], 0, records_max=1)
+    return int(tags_codes(segment.map, found.property_starts, found.ends)[0])
+
+
+def fix_unit(store: OpenStore, topic: str, queue_offset: int, code: int) -> None:
+    """The requests above carry no tags code: put it into the unit, for the check at the end."""
+    file = store.store.queues.file(store.queue(topic), queue_offset)
+    at = queue_offset * 20 - file.start + 12
+    file.map[at : at + 8] = struct.pack(">q", code)
