@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 from shmq.base.errors import FrameFault
 from shmq.client.addresses import Address, connect
@@ -36,6 +37,7 @@ IDLE_CLOSE_S = 90.0
 """Servers close connections that rested for 120 s; ours go a little earlier."""
 
 Buffer = bytes | bytearray | memoryview
+R = TypeVar("R")
 
 _generation = 0
 """How often this process' ancestors have forked since the program began; a pool of another one is the
@@ -76,6 +78,10 @@ def send_all(sock: socket.socket, buffers: list[Buffer]) -> None:
     sock.sendall(rest)
 
 
+def _never_quick(frame: Buffer, opaque: int) -> None:
+    """Leave every answer to the codec."""
+
+
 class Channel:
     """One connection with one request under way."""
 
@@ -105,11 +111,23 @@ class Channel:
 
     def exchange(self, frame: list[Buffer], opaque: int, timeout_s: float) -> Command:
         """Send a ready frame whose request id is `opaque` and return the response; errors as in `call`."""
+        response = self.exchange_quickly(frame, opaque, timeout_s, _never_quick)
+        assert isinstance(response, Command)
+        return response
+
+    def exchange_quickly(
+        self, frame: list[Buffer], opaque: int, timeout_s: float, read: Callable[[Buffer, int], R | None]
+    ) -> R | Command:
+        """Like `exchange`, but first let `read` make what it wants of the answer's frame; None: decode it."""
         self._set_timeout(timeout_s)
         try:
             send_all(self._sock, frame)
             while True:
-                response = decode_frame(self._receive())
+                answer = self._receive()
+                quick = read(answer, opaque)
+                if quick is not None:
+                    return quick
+                response = decode_frame(answer)
                 if response.opaque == opaque and response.flag & RESPONSE_FLAG:
                     return response
         except BlockingIOError:
@@ -210,11 +228,17 @@ class ChannelPool:
         self.put(channel)
         return response
 
-    def exchange(self, frame_of: Callable[[int], list[Buffer]], timeout_s: float) -> Command:
-        """Send the frame made for a request id over an idle or a new channel and return the response."""
+    def exchange_quickly(
+        self,
+        frame_of: Callable[[int], list[Buffer]],
+        timeout_s: float,
+        read: Callable[[Buffer, int], R | None],
+    ) -> R | Command:
+        """Send the frame made for a request id over an idle or a new channel; see
+        `Channel.exchange_quickly`."""
         channel = self._take()
         opaque = channel.next_opaque()
-        response = channel.exchange(frame_of(opaque), opaque, timeout_s)
+        response = channel.exchange_quickly(frame_of(opaque), opaque, timeout_s, read)
         self.put(channel)
         return response
 

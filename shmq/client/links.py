@@ -93,9 +93,15 @@ class BrokerLink:
         """Send a request on a pooled channel in this thread; returns the response whatever its code."""
         return self._pool.call(command, timeout_s)
 
-    def exchange(self, frame_of: Callable[[int], list[Buffer]], timeout_s: float) -> Command:
-        """Send a ready CBOR frame, made for a request id, on a pooled channel; only to a local broker."""
-        return self._pool.exchange(frame_of, timeout_s)
+    def exchange_quickly(
+        self,
+        frame_of: Callable[[int], list[Buffer]],
+        timeout_s: float,
+        read: Callable[[Buffer, int], T | None],
+    ) -> T | Command:
+        """Send a ready CBOR frame on a pooled channel, only to a local broker; see
+        `Channel.exchange_quickly`."""
+        return self._pool.exchange_quickly(frame_of, timeout_s, read)
 
     def request(self, command: Command, timeout_s: float) -> Command:
         """Like `call`, but any code except SUCCESS is raised as BrokerError."""

@@ -11,6 +11,7 @@ from typing import Protocol
 from shmq.client.links import BrokerLink
 from shmq.client.outgoing import Outgoing
 from shmq.client.outgoing_batch import OutgoingBatch
+from shmq.client.quick_answer import read_quick_answer
 from shmq.client.send_commands import SendCommands, log_batch_place, read_result, read_stored
 from shmq.client.send_result import SendResult
 from shmq.model.message import Message
@@ -33,8 +34,8 @@ class Payload(Protocol):
     def command(self, link: BrokerLink, queue_id: int) -> Command:
         """Build the request for this broker; again for each attempt."""
 
-    def exchange(self, link: BrokerLink, queue_id: int, timeout_s: float) -> Command:
-        """Send the request to this broker in this thread and return the response."""
+    def send(self, link: BrokerLink, queue: MessageQueue, timeout_s: float) -> SendResult:
+        """Send the request to this broker in this thread and return what it answered."""
 
     def result(self, response: Command, link: BrokerLink, queue: MessageQueue) -> SendResult:
         """Read the answer to the last command; BrokerError for a refusal."""
@@ -60,12 +61,18 @@ class SinglePayload:
         """Build request 310."""
         return self._commands.single(self._outgoing, queue_id)
 
-    def exchange(self, link: BrokerLink, queue_id: int, timeout_s: float) -> Command:
+    def send(self, link: BrokerLink, queue: MessageQueue, timeout_s: float) -> SendResult:
         """Send request 310; to a local broker by the short way."""
+        queue_id = queue.queue_id
         if not link.is_local:
-            return link.call(self.command(link, queue_id), timeout_s)
+            return self.result(link.call(self.command(link, queue_id), timeout_s), link, queue)
         commands, outgoing = self._commands, self._outgoing
-        return link.exchange(lambda opaque: commands.single_frame(outgoing, queue_id, opaque), timeout_s)
+        answer = link.exchange_quickly(
+            lambda opaque: commands.single_frame(outgoing, queue_id, opaque),
+            timeout_s,
+            lambda frame, opaque: read_quick_answer(frame, opaque, link, queue, outgoing.unique_key),
+        )
+        return self.result(answer, link, queue) if isinstance(answer, Command) else answer
 
     def result(self, response: Command, link: BrokerLink, queue: MessageQueue) -> SendResult:
         """Read the answer."""
@@ -97,9 +104,9 @@ class BatchPayload:
         command, self._sizes = self._commands.log_batch(self._batch, queue_id)
         return command
 
-    def exchange(self, link: BrokerLink, queue_id: int, timeout_s: float) -> Command:
+    def send(self, link: BrokerLink, queue: MessageQueue, timeout_s: float) -> SendResult:
         """Send the batch."""
-        return link.call(self.command(link, queue_id), timeout_s)
+        return self.result(link.call(self.command(link, queue.queue_id), timeout_s), link, queue)
 
     def result(self, response: Command, link: BrokerLink, queue: MessageQueue) -> SendResult:
         """Read the answer: ids comma-joined, the first message's offset."""

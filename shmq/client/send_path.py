@@ -99,7 +99,9 @@ class SendPath:
             if left_s <= 0:
                 break
             # The first attempt passes the round number on: the socket's time limit then needs no change.
-            limit_s = self._attempt_limit_s(timeout_s if attempt == 0 else left_s, attempt == attempts - 1)
+            limit_s = timeout_s if attempt == 0 else left_s
+            if self._config.send_msg_max_timeout_per_request_ms > 0:
+                limit_s = self._attempt_limit_s(limit_s, attempt == attempts - 1)
             tried.append(target.broker_name)
             try:
                 result = self._attempt(payload, target, limit_s, CommunicationMode.SYNC)
@@ -141,8 +143,7 @@ class SendPath:
         link = self.link(queue)
         context = self._before(payload, queue, mode) if self._hooks else None
         try:
-            response = payload.exchange(link, queue.queue_id, limit_s)
-            result = payload.result(response, link, queue)
+            result = payload.send(link, queue, limit_s)
         except ShmqError as error:
             self._note(queue, started, error)
             self._after(context, None, error)
