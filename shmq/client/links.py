@@ -135,7 +135,11 @@ class BrokerLink:
                 raise ConnectFailed(f"this client has closed its link to {self}")
             if self._duplex is None or self._duplex.closed:
                 made = self._connecting(self._open_duplex)
-                self._on_connected(self, made)
+                try:
+                    self._on_connected(self, made)
+                except BaseException:
+                    made.close()
+                    raise
                 self._duplex = made
             return self._duplex
 

@@ -43,7 +43,8 @@ class ProducerConfig(ClientConfig):
     """Largest body, and largest batch, in bytes."""
     send_latency_fault_enable: bool = False
     enable_backpressure_for_async_mode: bool = False
-    """Fail an async send that finds no room within its timeout; otherwise it waits for room in the caller."""
+    """Bound unanswered async sends by the two settings below, not by the client's own wider bounds. Either
+    way a send waits for room in the caller, and fails when there is none within its timeout."""
     back_pressure_for_async_send_num: int = 1024
     back_pressure_for_async_send_size: int = 100 * MIB
     auto_batch: bool | None = None
