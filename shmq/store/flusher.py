@@ -37,6 +37,7 @@ from shmq.shm.rings import park, ring_parked, unpark
 from shmq.shm.word import fence
 from shmq.store.names import StoreLayout
 from shmq.store.segment_descriptors import SegmentDescriptors
+from shmq.store.step_thread import run_or_end
 
 PAGE_BYTES = 4096
 SLOT = 0
@@ -80,7 +81,9 @@ class Flusher:
     def start(self) -> None:
         """Start the thread. The segments that may hold unflushed bytes are opened first."""
         self._descriptors.open_from(self._page.words[FLUSHED_POSITION])
-        self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
+        self._thread = threading.Thread(
+            target=run_or_end, args=("flusher", self._run), name="flusher", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:

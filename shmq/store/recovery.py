@@ -192,7 +192,7 @@ def _anew(
 
     topics = load_topics(layout)
     found = FullRecovery(
-        layout, settings, topics, marks, known_flushed=known_flushed, progress=progress or _Progress()
+        layout, settings, topics, marks, known_flushed=known_flushed, progress=progress
     ).run()
     bounds = {(q.topic, q.queue_id): (q.minimum, q.maximum) for q in found.queues}
     page = _new_page(layout, settings, name)
@@ -223,18 +223,6 @@ def _anew(
         rebuilt=found.rebuilt,
         damaged=found.damaged,
     )
-
-
-class _Progress:
-    """Logs how far a long walk is, once a second."""
-
-    def __init__(self) -> None:
-        self._next_ms = monotonic_ms() + 1000
-
-    def __call__(self, records: int, position: int, end: int) -> None:
-        if monotonic_ms() >= self._next_ms:
-            self._next_ms = monotonic_ms() + 1000
-            log.event(_logger, logging.INFO, "recovery_walks", records=records, position=position, end=end)
 
 
 def _flushed_of(kept: ControlPage | None, marks: Marks) -> int:

@@ -2,13 +2,31 @@
 
 For services of the supervisor that wait for a disk: `step` does one bounded piece and returns the pause in ms
 before the next one, 0 for at once, None to sleep until `wake`. Between steps nothing is held, so stopping
-costs one step at most.
+costs one step at most. An error that a step does not expect ends the supervisor: without the service nobody
+would be answered any more, and the next start recovers.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Callable
+
+from shmq.base import log
+
+EXIT_SERVICE_FAILED = 1
+
+_logger = log.get(__name__)
+
+
+def run_or_end(name: str, body: Callable[[], None]) -> None:
+    """Run the `body` of a service's thread; end this process when it fails."""
+    try:
+        body()
+    except BaseException:
+        log.event(_logger, logging.CRITICAL, "service_failed", exc_info=True, service=name)
+        os._exit(EXIT_SERVICE_FAILED)
 
 
 class StepThread:
@@ -24,7 +42,9 @@ class StepThread:
 
     def start(self, *, at_once: bool = True) -> None:
         """Start the thread; the first step is done at once or when it is woken."""
-        self._thread = threading.Thread(target=self._run, args=(at_once,), name=self._name, daemon=True)
+        self._thread = threading.Thread(
+            target=run_or_end, args=(self._name, lambda: self._run(at_once)), name=self._name, daemon=True
+        )
         self._thread.start()
 
     def wake(self) -> None:
