@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from shmq.base.errors import QueueGone, ShmqError
+from shmq.base.errors import QueueGone, ServiceNotAvailable, ShmqError
 from shmq.model.unit import UNIT_BYTES
 from shmq.shm.control_page import ControlPage
 from shmq.shm.page_layout import WRITE_POSITION, ZEROED_POSITION
@@ -21,6 +21,13 @@ from shmq.store.mapped_file import MappedFile
 
 UNIT_FILES_MAX = 512
 """Files remembered here beside the least-recently-used set; then all are forgotten and looked up again."""
+
+
+def _cannot_map(error: OSError) -> ShmqError:
+    """What a sender is told when a file cannot be opened or mapped (descriptors or maps of the process used
+    up).
+    """
+    return ServiceNotAvailable(f"a file of the store cannot be mapped: {error}; send again later")
 
 
 class AppendMaps:
@@ -55,7 +62,12 @@ class AppendMaps:
                 self._make_queue_ready(queue, count)
             except ShmqError as error:
                 failed[queue] = error
-        self._map_segments(size_sum)
+            except OSError as error:
+                failed[queue] = _cannot_map(error)
+        try:
+            self._map_segments(size_sum)
+        except OSError as error:
+            failed = dict.fromkeys(counts, _cannot_map(error))
         return failed
 
     def _make_queue_ready(self, queue: QueueRef, count: int) -> None:

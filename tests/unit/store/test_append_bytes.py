@@ -191,6 +191,23 @@ def test_a_disk_that_gives_no_segment_is_an_error_and_not_a_wait(store: OpenStor
     store.page.words[SEGMENT_ERROR] = 0
 
 
+def test_a_file_that_cannot_be_mapped_fails_only_its_sends(
+    store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = store.make_topic("T", 2)
+    store.append(request(first, [b"x"]))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(store.store.queues, "file", refuse)
+    outcomes = store.store.append([request(first, [b"y"]), request(second, [b"z"])])
+    monkeypatch.undo()
+    assert outcomes[0].error is None
+    assert isinstance(outcomes[1].error, ServiceNotAvailable)
+    assert "Too many open files" in str(outcomes[1].error)
+
+
 def test_a_failed_flush_ends_appending(store: OpenStore) -> None:
     store.page.state = PageState.FLUSH_FAILED
     outcome = store.store.append([request(store.queue("T"), [b"x"])])[0]
