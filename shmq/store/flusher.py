@@ -2,7 +2,8 @@
 
     SYNC_FLUSH    whenever something is unflushed: one fdatasync for all that was appended meanwhile
     ASYNC_FLUSH   RocketMQ's rhythm: every flushIntervalCommitLog ms if flushCommitLogLeastPages pages are
-                  dirty, all at least every flushCommitLogThoroughInterval ms (5.3, CommitLog.java)
+                  dirty, all at least every flushCommitLogThoroughInterval ms (5.3, CommitLog.java);
+                  and whenever 64 MiB wait
 
 A flush, under `flock(LOCK_EX)` on `<store>/flush.lock`: load `write_position`, fdatasync every segment that
 overlaps `[flushed_position, that value)`, store it, fence, ring FLUSH_RINGS. Loaded before the sync: what is
@@ -43,6 +44,13 @@ PAGE_BYTES = 4096
 SLOT = 0
 """The supervisor's slot: its bell is the flusher's."""
 
+UNFLUSHED_MAX = 64 << 20
+"""So many unflushed bytes are flushed at any time: they are what a start after a power cut has to read."""
+
+FAST_BYTES = 1 << 20
+FAST_LOOK_MS = 50
+"""A log that grew so much since the last look is looked at again so soon."""
+
 _logger = log.get(__name__)
 
 
@@ -74,6 +82,8 @@ class Flusher:
         self._lock = SharedFileLock(layout.flush_lock)
         self._counters = SlotCounters(page, SLOT)
         self._next_ms = 0
+        self._woken = False
+        self._seen_unflushed = 0
         self._thorough_ms = monotonic_ms()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -114,31 +124,40 @@ class Flusher:
             poll.poll(pause_ms)
         else:
             park(self._page, APPEND_RINGS, SLOT)
-            if not self._unflushed() and not self._stopping:
+            if not self._can_flush() and not self._stopping:
                 poll.poll()
             unpark(self._page, APPEND_RINGS, SLOT)
+            self._woken = True
         self._bell.clear()
         self._on_wake()
 
-    def _unflushed(self) -> bool:
+    def _unflushed(self) -> int:
+        """How many bytes are appended and not flushed."""
         words = self._page.words
-        return bool(words[WRITE_POSITION] > words[FLUSHED_POSITION])
+        return int(words[WRITE_POSITION] - words[FLUSHED_POSITION])
+
+    def _can_flush(self) -> bool:
+        return self._page.state is PageState.OK and self._unflushed() > 0
 
     def step(self, now_ms: int) -> int | None:
-        """Flush if it is time; return the pause in ms (0: again at once, None.
-
-        Until something is appended).
-        """
-        if self._page.state is not PageState.OK or not self._unflushed():
+        """Flush if it is time; return the pause in ms: 0 again at once, None until something is appended."""
+        if not self._can_flush():
             return None
-        if not self._sync:
+        unflushed = self._unflushed()
+        if not self._sync and unflushed < UNFLUSHED_MAX:
             if now_ms < self._next_ms:
-                return self._next_ms - now_ms
+                return self._pause(self._next_ms - now_ms, unflushed)
             self._next_ms = now_ms + self._settings.flush_interval_commit_log
             if not self._is_due(now_ms):
-                return self._settings.flush_interval_commit_log
+                return self._pause(self._settings.flush_interval_commit_log, unflushed)
         self.flush()
         return 0
+
+    def _pause(self, remaining_ms: int, unflushed: int) -> int:
+        """Sleep until the interval is over, but look oftener when the log may grow fast meanwhile."""
+        fast = self._woken or unflushed - self._seen_unflushed >= FAST_BYTES
+        self._woken, self._seen_unflushed = False, unflushed
+        return min(remaining_ms, FAST_LOOK_MS) if fast else remaining_ms
 
     def _is_due(self, now_ms: int) -> bool:
         """RocketMQ's test of an asynchronous flush.

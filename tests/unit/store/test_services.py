@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,19 @@ def test_async_flush_waits_for_pages_or_the_thorough_interval(store: OpenStore) 
     assert store.page.words[FLUSHED_POSITION] == store.page.words[WRITE_POSITION]
 
 
+def test_a_fast_growing_log_is_flushed_before_its_time(tmp_path: Path) -> None:
+    with OpenStore(tmp_path / "s", small_settings(mapped_file_size_commit_log=256 << 20)) as store:
+        queue = store.queue("T")
+        now = monotonic_ms()
+        store.flusher._next_ms = now + 400
+        store.append(request(queue, [b"x" * 2_000_000]))
+        assert store.flusher.step(now) == 50
+        assert store.flusher.step(now + 50) == 350, "it stood still"
+        store.append(*[request(queue, [b"x" * 3_500_000]) for _ in range(20)])
+        assert store.flusher.step(now + 100) == 0
+        assert store.page.words[FLUSHED_POSITION] == store.page.words[WRITE_POSITION]
+
+
 def test_a_failed_sync_is_final(store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.send("T")
     park(store.page, FLUSH_RINGS, 3)
@@ -83,6 +97,10 @@ def test_a_failed_sync_is_final(store: OpenStore, monkeypatch: pytest.MonkeyPatc
     assert store.flusher.step(monotonic_ms() + 10**6) is None, "no second try"
     assert store.store.append([request(store.queue("T"), [b"x"])])[0].error is not None
     assert totals(store.page)["flush_failures"] == 1
+    store.start_threads()
+    spent = time.process_time()
+    time.sleep(0.2)
+    assert time.process_time() - spent < 0.15, "a flusher that may not flush sleeps"
     assert store.crash(keep_page=True).mode.value == "full"
 
 
