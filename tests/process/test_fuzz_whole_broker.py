@@ -58,11 +58,13 @@ def frame(command: Command) -> bytes:
 
 
 def filled(header: type | None) -> Any:
-    """A header of that class with something plausible in every field; None for none."""
+    """A header of that class with something plausible in every field, but not this broker's own name: a good
+    frame may unregister it. None for none.
+    """
     if header is None:
         return None
     kinds = typing.get_type_hints(header)
-    values = {"topic": "T", "group": "g", "consumer_group": "g", "broker_name": "broker-a"}
+    values = {"topic": "T", "group": "g", "consumer_group": "g", "broker_name": "another"}
     return header(
         **{
             field.name: values.get(field.name, "T" if kinds[field.name] is str else 0)
