@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from shmq.model.subscription import java_hash
 from shmq.model.sys_flag import TRANSACTION_MASK, TRANSACTION_ROLLBACK
-from shmq.store.log_scan import IntArray, Scan
-from shmq.store.record_text import TAGS_WORDS_FAST, first_byte, overlapping, topic_kinds
+from shmq.store.log_scan import IntArray, Scan, overlapping
+from shmq.store.record_text import TAGS_WORDS_FAST, first_byte, topic_kinds
 
 _KEY_PROPERTIES = re.compile(rb"(?:^|\x02)(UNIQ_KEY|KEYS)\x01([^\x02]+)")
 _WORD = 0xFFFFFFFF

@@ -155,7 +155,7 @@ def _chain(
 
     Neighbours often have one size: after a few of them the next ones are looked at as one strided array.
     """
-    i32 = _unaligned(data, ">i4")
+    i32 = overlapping(data, ">i4")
     pieces: list[IntArray] = []
     starts: list[int] = []
     note, unpack = starts.append, _SIZE_AND_MAGIC.unpack_from
@@ -229,8 +229,8 @@ def _fields(data: mmap.mmap, starts: IntArray, sizes: IntArray) -> _Fields:
 
     Those of a record whose lengths do not hold together make no sense.
     """
-    i32 = _unaligned(data, ">i4")
-    i64 = _unaligned(data, ">i8")
+    i32 = overlapping(data, ">i4")
+    i64 = overlapping(data, ">i8")
     u8 = np.frombuffer(data, np.uint8)
     magics = i32[starts + MAGIC_AT].astype(np.int64)
     sys_flags = i32[starts + SYS_FLAG_AT].astype(np.int64)
@@ -259,7 +259,7 @@ def _fields(data: mmap.mmap, starts: IntArray, sizes: IntArray) -> _Fields:
     return fields
 
 
-def _unaligned(data: mmap.mmap, dtype: str) -> npt.NDArray[Any]:
+def overlapping(data: mmap.mmap, dtype: str) -> npt.NDArray[Any]:
     """A view in which element k is the number that begins at byte k."""
     kind = np.dtype(dtype)
     return np.ndarray((len(data) - kind.itemsize + 1,), kind, buffer=data, strides=(1,))

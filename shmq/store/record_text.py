@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shmq.model.subscription import java_hash
-from shmq.store.log_scan import IntArray
+from shmq.store.log_scan import IntArray, overlapping
 
 _MIXERS = np.array([secrets.randbits(62) * 2 + 1 for _ in range(17)], np.uint64)
 """Random odd factors: nobody can choose topics that are taken for one another."""
@@ -31,12 +31,6 @@ TAGS_WORDS_FAST = 4
 
 _ONES = np.uint64(0x0101010101010101)
 _HIGHS = np.uint64(0x8080808080808080)
-
-
-def overlapping(data: mmap.mmap, dtype: str) -> npt.NDArray[Any]:
-    """A view in which element k is the number that begins at byte k."""
-    kind = np.dtype(dtype)
-    return np.ndarray((len(data) - kind.itemsize + 1,), kind, buffer=data, strides=(1,))
 
 
 def topic_kinds(data: mmap.mmap, begins: IntArray, ends: IntArray) -> tuple[IntArray, IntArray]:

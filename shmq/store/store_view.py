@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shmq.model.record import check_record
-from shmq.model.unit import UNIT_BYTES, Unit
+from shmq.model.unit import Unit
 from shmq.shm.control_page import ControlPage
 from shmq.shm.directory import DirectoryView
 from shmq.shm.page_layout import MIN_OFFSET, WRITE_POSITION
@@ -118,11 +118,3 @@ class StoreView:
                 continue
             yield segment.view[at : at + size]
             position += size
-
-    def queue_file_count(self) -> int:
-        """How many ConsumeQueue files there are."""
-        return sum(len(file_starts(self.layout.queue_folder(*queue))) for queue in find_queues(self.layout))
-
-    def unit_room(self) -> int:
-        """How many units one ConsumeQueue file holds."""
-        return self.layout.queue_file_bytes // UNIT_BYTES
