@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import mmap
 import secrets
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from shmq.model.subscription import java_hash
 from shmq.store.log_scan import IntArray, overlapping
