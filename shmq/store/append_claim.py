@@ -106,7 +106,7 @@ class Appender:
         while waiting:
             turn = waiting if len(waiting) == 1 else self._next_turn(requests, waiting)
             done, stop = self._claim([requests[i] for i in turn])
-            claims += 1
+            claims += bool(done)
             for i, outcome in zip(turn, done, strict=False):
                 outcomes[i] = outcome
             if stop is Stop.NOT_READY:
