@@ -148,4 +148,4 @@ def _messages(
 
 
 def _text(message: MessageExt) -> str:
-    return bytes(message.body).decode(errors="replace")
+    return message.body.decode(errors="replace")

@@ -10,7 +10,7 @@ from shmq.model.message_ext import MessageExt
 
 def message_item(message: MessageExt) -> Item:
     """A message as a JSON object; a body that is no UTF-8 text is given in base64."""
-    body = bytes(message.body)
+    body = message.body
     try:
         shown = {"bodyText": body.decode()}
     except UnicodeDecodeError:

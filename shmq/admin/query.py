@@ -128,7 +128,7 @@ def _detail_lines(message: MessageExt, body_format: str | None) -> list[str]:
         "Message Body Path": _write_body(message) if not session.current.as_json else "",
     }
     if body_format:
-        fields["Message Body"] = bytes(message.body).decode(body_format, "replace")
+        fields["Message Body"] = message.body.decode(body_format, "replace")
     return [f"{name + ':':<{LABEL_WIDTH}} {value}" for name, value in fields.items()]
 
 

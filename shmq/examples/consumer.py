@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     def consume(messages: list[MessageExt], context: ConsumeConcurrentlyContext) -> ConsumeConcurrentlyStatus:
         for message in messages:
-            text = bytes(message.body).decode(errors="replace")
+            text = message.body.decode(errors="replace")
             print(
                 f"{threading.current_thread().name} {context.message_queue.queue_id} {message.msg_id} {text}"
             )

@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
                 match result.status:
                     case PullStatus.FOUND:
                         for message in result.messages:
-                            print(f"{message.queue_offset} {bytes(message.body).decode(errors='replace')}")
+                            print(f"{message.queue_offset} {message.body.decode(errors='replace')}")
                         left -= len(result.messages)
                     case PullStatus.NO_NEW_MSG:
                         break

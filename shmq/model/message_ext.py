@@ -35,7 +35,7 @@ class MessageExt:
         self._record = record
         self._fields: RecordFields = parse_record(record)
         self._properties: dict[str, str] | None = None
-        self._body: bytes | memoryview | None = None
+        self._body: bytes | None = None
         self._topic: str | None = None
         self.broker_name = broker_name
 
@@ -73,12 +73,12 @@ class MessageExt:
         return self._properties
 
     @property
-    def body(self) -> bytes | memoryview:
-        """The body as the producer gave it, decompressed; a view into the record when it was not
-        compressed."""
+    def body(self) -> bytes:
+        """The body as the producer gave it, decompressed; copied out of the record on first use
+        (``stored_body`` is the view)."""
         if self._body is None:
             stored = self.stored_body
-            self._body = decompress(stored, self.sys_flag) if self.sys_flag & COMPRESSED else stored
+            self._body = decompress(stored, self.sys_flag) if self.sys_flag & COMPRESSED else bytes(stored)
         return self._body
 
     @property

@@ -54,10 +54,10 @@ CLAIM_BYTES_MAX = 4 << 20
 
 faults.declare(
     {
-        "append.planned": "lock held, journal EMPTY, nothing written",
-        "append.half_filled": "journal PREPARED, the first request's records written, no unit",
-        "append.bytes_written": "journal PREPARED, all records and BLANKs written, no unit",
-        "append.units_written": "journal PREPARED, records and units written",
+        "claim.planned": "lock held, journal EMPTY, nothing written",
+        "claim.half_filled": "journal PREPARED, the first request's records written, no unit",
+        "claim.bytes_written": "journal PREPARED, all records and BLANKs written, no unit",
+        "claim.units_written": "journal PREPARED, records and units written",
     }
 )
 
@@ -208,7 +208,7 @@ class Appender:
                 self._table,
                 self._maps,
             )
-            faults.reach("append.planned")
+            faults.reach("claim.planned")
             gone = self._carry_out(plan, store_time) if plan.end > plan.start else []
             if gone:
                 self._lock.release()
@@ -243,13 +243,13 @@ class Appender:
         for p in plan.placed:
             units.append(p.request.stamp(p.queue_offset, p.physical_offset, store_time))
             write_bytes(p.segment, p.physical_offset - p.segment.start, p.request.data)
-            faults.reach("append.half_filled")
+            faults.reach("claim.half_filled")
         for segment, position in plan.blanks:
             write_blank(segment, position)
-        faults.reach("append.bytes_written")
+        faults.reach("claim.bytes_written")
         for p, packed in zip(plan.placed, units, strict=True):
             self._maps.store_units(p.request.queue, p.queue_offset, packed)
-        faults.reach("append.units_written")
+        faults.reach("claim.units_written")
         self._journal.committed()
         self._journal.publish()
         return []

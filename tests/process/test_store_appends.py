@@ -30,7 +30,7 @@ PROJECT = Path(__file__).parents[2]
 WINDOWS = sorted(
     name
     for name in faults.KNOWN
-    if name.startswith(("append.", "journal.")) and name != "append.before_acquire"
+    if name.startswith(("append.", "journal.", "claim.")) and name != "append.before_acquire"
 )
 
 
@@ -134,7 +134,7 @@ def test_the_death_of_all_at_random_moments_loses_nothing_acknowledged(store: Op
     acknowledged: list[tuple[int, int, int]] = []
     for turn in range(3):
         appenders = [
-            start(store, slot, 10**9, faults_armed=f"append.units_written=kill@{slot * 37 + 60 * turn}")
+            start(store, slot, 10**9, faults_armed=f"claim.units_written=kill@{slot * 37 + 60 * turn}")
             for slot in (2 + 3 * turn, 3 + 3 * turn)
         ]
         appenders.append(start(store, 4 + 3 * turn, 300))

@@ -103,7 +103,7 @@ def test_a_killed_coordinator_is_started_again_and_new_topics_work_after_it(tmp_
     "point",
     [
         "append.semaphore_taken",
-        "append.units_written",
+        "claim.units_written",
         "journal.maxima_stored",
         *(
             pytest.param(point, marks=pytest.mark.long)
@@ -168,7 +168,7 @@ def test_a_supervisor_dying_inside_a_repair_is_repaired_by_its_successor(
 ) -> None:
     (tmp_path / "faults").mkdir()
     environment = {
-        "SHMQ_FAULTS": f"append.half_filled=kill@3,{point}=kill",
+        "SHMQ_FAULTS": f"claim.half_filled=kill@3,{point}=kill",
         "SHMQ_FAULTS_DIR": str(tmp_path / "faults"),
     }
     broker = make(tmp_path, environment=environment).start()
@@ -303,7 +303,7 @@ def test_an_error_inside_a_repair_ends_the_supervisor_and_the_next_start_repairs
 ) -> None:
     (tmp_path / "faults").mkdir()
     environment = {
-        "SHMQ_FAULTS": "append.half_filled=kill@3,repair.log_zeroed=raise",
+        "SHMQ_FAULTS": "claim.half_filled=kill@3,repair.log_zeroed=raise",
         "SHMQ_FAULTS_DIR": str(tmp_path / "faults"),
     }
     broker = make(tmp_path, environment=environment).start()

@@ -86,9 +86,12 @@ def test_without_a_unique_key_the_message_id_is_the_offset_id():
     assert message.msg_id == message.offset_msg_id
 
 
-def test_the_body_of_a_received_message_is_a_view_not_a_copy():
+def test_the_stored_body_is_a_view_and_the_body_bytes_of_its_own():
     record = received()
-    assert MessageExt(record).body.obj is record
+    message = MessageExt(record)
+    assert message.stored_body.obj is record
+    assert type(message.body) is bytes
+    assert message.body is message.body
 
 
 def test_the_topic_of_a_retried_message_can_be_put_back():

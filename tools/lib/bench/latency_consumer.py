@@ -13,7 +13,7 @@ def listen(messages: list[MessageExt], context: object) -> ConsumeConcurrentlySt
     """Print the nanoseconds since the send call, which the body carries (CLOCK_MONOTONIC is the host's)."""
     now = time.monotonic_ns()
     for message in messages:
-        os.write(1, b"%d\n" % (now - int(bytes(message.body))))
+        os.write(1, b"%d\n" % (now - int(message.body)))
     return ConsumeConcurrentlyStatus.CONSUME_SUCCESS
 
 

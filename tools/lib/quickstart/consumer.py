@@ -41,7 +41,7 @@ class Recorder:
                 number = int(properties[NUMBER_PROPERTY])
                 numbers.append(number)
                 received = spool.Received(
-                    number, message.queue_id, message.queue_offset, message.keys, bytes(message.body)
+                    number, message.queue_id, message.queue_offset, message.keys, message.body
                 )
                 spool.write(self.spool, received)
                 self.latencies_ms.record(int(now * 1000) - message.born_timestamp)
