@@ -153,8 +153,11 @@ class ApacheBroker:
 
 
 @contextmanager
-def apache_broker(folder: Path, **settings: str) -> Iterator[ApacheBroker]:
-    """Start both from their jars with small heaps and files, on free loopback ports; stop them at the end."""
+def apache_broker(folder: Path, *, clean: bool = True, **settings: str) -> Iterator[ApacheBroker]:
+    """Start both from their jars with small heaps and files, on free loopback ports; stop them at the end.
+
+    `clean` false kills them: a clean stop takes seconds, and matters only to whoever looks at the store.
+    """
     class_path = jars("server-5.3.3")
     folder.mkdir(parents=True, exist_ok=True)
     namesrv_port, port = free_port(), free_port(spread=3)
@@ -186,18 +189,30 @@ def apache_broker(folder: Path, **settings: str) -> Iterator[ApacheBroker]:
         processes.append(_server(class_path, "org.apache.rocketmq.namesrv.NamesrvStartup", folder, "namesrv"))
         processes.append(_server(class_path, "org.apache.rocketmq.broker.BrokerStartup", folder, "broker"))
         with AdminClient(namesrv_addr) as admin:
-            # "boot success" comes before the registration has reached the name server.
-            wait_until(lambda: "TBW102" in admin.topic_list(), limit_s=40)
+            wait_until(lambda: _is_registered(admin, f"127.0.0.1:{port}"), limit_s=40)
         yield ApacheBroker(namesrv_addr, f"127.0.0.1:{port}", "apache-a", store)
     finally:
         for process in reversed(processes):
-            process.terminate()
+            process.terminate() if clean else process.kill()
         for process in processes:
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _is_registered(admin: AdminClient, broker_addr: str) -> bool:
+    """Whether the broker's topics are known; if not, make it register.
+
+    At its start a broker registers only where it has already found the name server alive, and then not again
+    for ten seconds. A change of its permission makes it register at once.
+    """
+    if "TBW102" in admin.topic_list():
+        return True
+    admin.update_broker_config(broker_addr, {"brokerPermission": "6"})
+    time.sleep(0.2)
+    return False
 
 
 def free_port(*, spread: int = 0) -> int:
@@ -222,7 +237,7 @@ def _bindable(port: int) -> bool:
 
 def _server(class_path: str, main: str, folder: Path, name: str) -> subprocess.Popen[bytes]:
     """Start one of the two servers and wait until it says that it is up."""
-    flags = ["-Xms256m", "-Xmx512m", "-XX:MaxDirectMemorySize=256m", "-XX:+UseSerialGC"]
+    flags = [*SMALL_JVM, "-Xmx512m", "-XX:MaxDirectMemorySize=256m"]
     command = java_command(class_path, main, "-c", str(folder / f"{name}.conf"), home=folder, flags=flags)
     environment = {**os.environ, "ROCKETMQ_HOME": str(folder)}
     output = folder / f"{name}.out"

@@ -35,7 +35,7 @@ def mqadmin(java_home: Path) -> Iterator[java.AdminShell]:
 @pytest.fixture(scope="session")
 def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[java.ApacheBroker]:
     """An Apache name server and broker."""
-    with java.apache_broker(tmp_path_factory.mktemp("apache")) as broker:
+    with java.apache_broker(tmp_path_factory.mktemp("apache"), clean=False) as broker:
         yield broker
 
 

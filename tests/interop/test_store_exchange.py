@@ -14,7 +14,7 @@ from tests.helpers import java
 from tests.helpers.store import OpenStore, small_settings
 from tests.unit.store.reading import read_all
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.interop, pytest.mark.long, pytest.mark.timeout(240)]
 
 TOPIC = "Exchanged"
 SIZES = {
