@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import json
 import os
 import re
 import shutil
@@ -25,6 +26,8 @@ import psutil
 BIN = Path(sys.executable).parent
 PR_SET_CHILD_SUBREAPER = 36
 PYTEST_FOLDER = "pytest"
+ALONE_MAX = 8
+"""Failures of a parallel run that are tried again one after the other; more mean that something is broken."""
 
 
 def main() -> int:
@@ -99,9 +102,10 @@ def _tests(options: argparse.Namespace) -> bool:
     args = [f"--basetemp={folder / PYTEST_FOLDER}"]
     if options.long:
         args.append("--long")
-    if not options.serial:
-        args += ["-n", str(options.processes), "--dist", "loadgroup"]
-    passed = _run_reaping("pytest", *args, *options.pytest_args, env=env)
+    together = [] if options.serial else ["-n", str(options.processes), "--dist", "loadgroup"]
+    passed = _run_reaping("pytest", "--cache-clear", *args, *together, *options.pytest_args, env=env)
+    if not passed and together:
+        passed = _again_alone(args, options.pytest_args, env)
     leftovers = _leftovers(folder, before, folders_before)
     for line in leftovers:
         print(f"LEFT BEHIND: {line}")
@@ -110,6 +114,30 @@ def _tests(options: argparse.Namespace) -> bool:
     else:
         print(f"kept for a look: {folder}")
     return passed and not leftovers
+
+
+def _again_alone(args: list[str], pytest_args: list[str], env: dict[str, str]) -> bool:
+    """Run what failed among others once more, one test after the other, and say which that was.
+
+    Two busy cores break the time limits of tests that wait for processes; a defect fails by itself, too. More
+    than a few failures are no such thing and are not tried again.
+    """
+    failed = _last_failed()
+    if not 0 < len(failed) <= ALONE_MAX:
+        return False
+    print(f"\n=== {len(failed)} tests failed among others; once more, alone", flush=True)
+    passed = _run_reaping("pytest", *args, "--lf", "--lfnf=none", *pytest_args, env=env)
+    for name in failed:
+        print(f"FAILED AMONG OTHERS{', passed alone' if passed else ''}: {name}")
+    return passed
+
+
+def _last_failed() -> list[str]:
+    """Names of the tests that failed in the last run, as pytest's cache has them."""
+    try:
+        return sorted(json.loads(Path(".pytest_cache/v/cache/lastfailed").read_text()))
+    except FileNotFoundError:
+        return []
 
 
 def _leftovers(folder: Path, ipc_before: set[str], folders_before: set[Path]) -> list[str]:
