@@ -149,9 +149,11 @@ def _leftovers(folder: Path, ipc_before: set[str], folders_before: set[Path]) ->
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    fresh = _ipc_objects() - ipc_before
-    mapped = _mapped_ipc_objects()
-    found += [f"/dev/shm/{name}" for name in sorted(fresh - mapped)]
+    unused = _unused_ipc_objects() - ipc_before
+    if unused:
+        time.sleep(2)  # another broker of this machine may be between making an object and mapping it
+        unused &= _unused_ipc_objects()
+    found += [f"/dev/shm/{name}" for name in sorted(unused)]
     found += [str(path) for path in sorted(folder.iterdir()) if path.name != PYTEST_FOLDER]
     found += [str(path) for path in sorted(_broker_folders() - folders_before) if not _is_used(path)]
     return found
@@ -201,6 +203,11 @@ def _ipc_objects() -> set[str]:
     folder = Path("/dev/shm")
     names = (entry.name for entry in folder.iterdir()) if folder.is_dir() else iter(())
     return {name for name in names if name.startswith(("shmq", "sem.shmq"))}
+
+
+def _unused_ipc_objects() -> set[str]:
+    """Those that nobody maps: whoever made them is gone."""
+    return _ipc_objects() - _mapped_ipc_objects()
 
 
 def _mapped_ipc_objects() -> set[str]:
