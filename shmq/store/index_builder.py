@@ -103,6 +103,9 @@ class IndexBuilder:
             return now_ms + IDLE_MS
         if not self.lag:
             return now_ms + IDLE_MS
+        # What arrives during this piece waits for the next one: going on at once for each new message
+        # would take a whole core from the producer that sends them.
+        wanted = self._page.visible_position()
         try:
             self._piece()
         except OSError as error:
@@ -111,7 +114,7 @@ class IndexBuilder:
             self._refused = True
             return now_ms + REFUSED_MS
         self._refused = False
-        return now_ms if self.lag else now_ms + BUSY_MS
+        return now_ms if self._page.words[INDEXED_POSITION] < wanted else now_ms + BUSY_MS
 
     def _piece(self) -> None:
         """Index the next records of one segment."""

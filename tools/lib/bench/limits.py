@@ -61,7 +61,7 @@ def echo_round_trip() -> Result:
 
 def memory_copy() -> Result:
     """Copying memory in one process, from a buffer larger than the caches."""
-    source, target = bytes(COPY_BYTES), bytearray(COPY_BYTES)
+    source, target = bytes(COPY_BYTES), memoryview(bytearray(COPY_BYTES))
     target[:] = source
     started = time.perf_counter()
     for _ in range(COPY_ROUNDS):
