@@ -68,6 +68,8 @@ def prepare(text: str, added: bytes) -> PreparedProperties:
 
     Raises MessageIllegal when they are longer than 32,767 bytes as stored, or ask for what is not supported.
     """
+    if not text.isascii():  # half a surrogate pair is stored as "?": the tags code must be that text's
+        text = text.encode("utf-8", "replace").decode()
     key = _plain_unique_key(text)
     if key is None:
         return _prepare_any(text, added)
