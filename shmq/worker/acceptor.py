@@ -81,6 +81,7 @@ class Acceptor:
         self._publish(len(self._table))
 
     def _on_connects(self, listening: socket.socket) -> None:
+        self._on_handoff()  # what others sent here counts before this worker chooses
         try:
             taken = accept_some(listening)
         except OSError as error:

@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
 import psutil
@@ -39,50 +40,49 @@ def settled_loads(rig: WorkerRig, total: int) -> list[int]:
 @pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
 def test_sixteen_connections_on_two_workers_are_spread_evenly(pair: WorkerRig, tcp: bool) -> None:
     settled_loads(pair, 0)
-    clients = [pair.client(tcp=tcp) for _ in range(16)]
-    found = settled_loads(pair, 16)
-    assert min(found) >= 6, found
-    assert all(c.call(send_request()).code == 0 for c in clients)
-    for client in clients:
-        client.close()
+    with ExitStack() as open_ones:
+        clients = [open_ones.enter_context(pair.client(tcp=tcp)) for _ in range(16)]
+        found = settled_loads(pair, 16)
+        assert min(found) >= 6, found
+        assert all(c.call(send_request()).code == 0 for c in clients)
     settled_loads(pair, 0)
 
 
 def test_two_hundred_connections_arriving_at_once_are_spread_evenly(pair: WorkerRig) -> None:
     settled_loads(pair, 0)
-    sockets = [socket.socket(socket.AF_UNIX) for _ in range(200)]
-    for connecting in sockets:
-        connecting.connect(str(pair.unix_path))
-    found = settled_loads(pair, 200)
-    assert min(found) >= 80, found
-    for connecting in sockets:
-        connecting.close()
+    with ExitStack() as open_ones:
+        for _ in range(200):
+            connecting = open_ones.enter_context(socket.socket(socket.AF_UNIX))
+            connecting.connect(str(pair.unix_path))
+        found = settled_loads(pair, 200)
+        assert min(found) >= 80, found
     settled_loads(pair, 0)
 
 
 def test_new_connections_fill_up_the_worker_that_lost_some(pair: WorkerRig) -> None:
-    clients = [pair.client() for _ in range(12)]
-    settled_loads(pair, 12)
-    for client in clients[::2]:
-        client.close()
-    settled_loads(pair, 6)
-    more = [pair.client() for _ in range(6)]
-    assert min(settled_loads(pair, 12)) >= 4
-    for client in clients[1::2] + more:
-        client.close()
+    settled_loads(pair, 0)
+    with ExitStack() as open_ones:
+        clients = [open_ones.enter_context(pair.client()) for _ in range(12)]
+        settled_loads(pair, 12)
+        for client in clients[::2]:
+            client.close()
+        settled_loads(pair, 6)
+        for _ in range(6):
+            open_ones.enter_context(pair.client())
+        assert min(settled_loads(pair, 12)) >= 4
     settled_loads(pair, 0)
 
 
 def test_a_thousand_idle_and_two_hundred_active_connections_are_served(pair: WorkerRig) -> None:
-    idle = [pair.client() for _ in range(1000)]
-    active = [pair.client() for _ in range(200)]
-    assert min(settled_loads(pair, 1200)) >= 500
-    for _ in range(3):
-        for client in active:
-            client.send(send_request())
-        assert all(client.receive().code == 0 for client in active)
-    for client in idle + active:
-        client.close()
+    settled_loads(pair, 0)
+    with ExitStack() as open_ones:
+        clients = [open_ones.enter_context(pair.client()) for _ in range(1200)]
+        assert min(settled_loads(pair, 1200)) >= 500
+        active = clients[1000:]
+        for _ in range(3):
+            for client in active:
+                client.send(send_request())
+            assert all(client.receive().code == 0 for client in active)
     settled_loads(pair, 0)
 
 
