@@ -20,7 +20,6 @@ idle broker. If it dies with the supervisor, nothing is lost that was promised. 
 from __future__ import annotations
 
 import logging
-import os
 import select
 import threading
 import time
@@ -29,6 +28,7 @@ from collections.abc import Callable, Sequence
 from shmq.base import log
 from shmq.base.clock import monotonic_ms
 from shmq.base.files import SharedFileLock
+from shmq.base.syncs import sync_range
 from shmq.model.settings import BrokerSettings, FlushDiskType
 from shmq.shm.control_page import ControlPage, PageState
 from shmq.shm.counters import SlotCounters
@@ -203,7 +203,8 @@ class Flusher:
         """Bring what lies between two positions to the disk, and count it. OSError when the disk fails."""
         began_ns = time.monotonic_ns()
         for start in range(self._layout.segment_start(flushed), target, self._layout.segment_bytes):
-            os.fdatasync(self._descriptors.get(start))
+            end = min(target - start, self._layout.segment_bytes)
+            sync_range(self._descriptors.get(start), max(flushed - start, 0), end)
             self._counters.add("flushes")
         self._counters.add("flush_bytes", target - flushed)
         self._counters.add("flush_micros", (time.monotonic_ns() - began_ns) // 1000)

@@ -31,6 +31,7 @@ from collections.abc import Sequence
 from shmq.base import log
 from shmq.base.clock import monotonic_ms
 from shmq.base.files import fsync_folder
+from shmq.base.syncs import sync_range
 from shmq.model.settings import BrokerSettings, FlushDiskType
 from shmq.shm.control_page import ControlPage
 from shmq.shm.counters import SlotCounters
@@ -224,7 +225,7 @@ class SegmentAllocator:
         end = min(position + STEP_BYTES, start + self._layout.segment_bytes)
         fd = self._descriptors.get(start)
         os.pwrite(fd, memoryview(_ZEROS)[: end - position], position - start)
-        os.fdatasync(fd)
+        sync_range(fd, position - start, end - start)
         self._page.words[ZEROED_POSITION] = end
 
     def _refused(self, error: OSError) -> None:

@@ -6,19 +6,18 @@ skipped and not read: a file may be a gigabyte of them. No numpy here.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
+
+from shmq.base.syncs import sync_file_system
 
 PIECE_BYTES = 1 << 20
 _ZEROS = bytes(PIECE_BYTES)
 
 MANY = 64
 """From how many files on one sync of their whole file system is cheaper than one for each."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def first_written(path: Path, position: int) -> int | None:
@@ -86,8 +85,7 @@ def sync_paths(paths: Collection[Path], root: Path) -> None:
     if len(paths) >= MANY:
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            if _libc.syncfs(fd) != 0:
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(root))
+            sync_file_system(fd)
         finally:
             os.close(fd)
         return
