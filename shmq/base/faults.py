@@ -4,7 +4,8 @@ Code calls `reach("journal.prepared")` in every window worth dying in. Points ar
 a process, read once at import, and inherited by its children:
 
     SHMQ_FAULTS      name=action[@nth],...   action: kill (SIGKILL) | stop (SIGSTOP) | raise (FaultReached) |
-    exit (os._exit)
+    exit (os._exit) | on (nothing happens there, `is_on` says so: a deliberate defect, to show that a test
+    catches it)
                                              nth: which passing of this process fires, 1 if absent; later ones
                                              do not
     SHMQ_FAULTS_DIR  a folder: a firing makes the file <name> there, and a point whose file exists does not
@@ -44,6 +45,7 @@ _ACTIONS: Mapping[str, Callable[[str], None]] = {
     "stop": lambda name: os.kill(os.getpid(), signal.SIGSTOP),
     "exit": lambda name: os._exit(EXIT_STATUS),
     "raise": _raise,
+    "on": lambda name: None,
 }
 
 
@@ -64,7 +66,9 @@ def _parse(text: str) -> dict[str, _Armed]:
         name, _, what = part.partition("=")
         action, _, nth = what.partition("@")
         if action not in _ACTIONS or not (nth or "1").isdecimal() or int(nth or 1) < 1:
-            raise ConfigFault(f"SHMQ_FAULTS: {part!r} is not name=kill|stop|raise|exit[@nth] with nth from 1")
+            raise ConfigFault(
+                f"SHMQ_FAULTS: {part!r} is not name=kill|stop|raise|exit|on[@nth] with nth from 1"
+            )
         armed[name] = _Armed(action, int(nth or 1))
     return armed
 
@@ -101,6 +105,11 @@ def _claim_firing(name: str) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def is_on(name: str) -> bool:
+    """Tell whether the defect `name` is switched on in this process."""
+    return name in _armed and _armed[name].action == "on"
 
 
 reach: Callable[[str], object] = _pass if _armed else len

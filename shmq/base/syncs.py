@@ -1,7 +1,7 @@
 """The calls that make bytes durable, and the one place where somebody may stand between them and the disk.
 
 `os.fsync` and `os.fdatasync` are used as they are; `sync_range` says in addition which bytes may have
-changed, and `sync_file_system` is Linux's syncfs. A process that records what is durable (`store/write_recorder.py`)
+changed, and `sync_file_system` is Linux's syncfs. Who records what is durable (`store/write_recorder.py`)
 calls `intercept` once, before any of them; nobody else pays anything for it.
 """
 

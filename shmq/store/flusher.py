@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 
 from shmq.base import log
 from shmq.base.clock import monotonic_ms
+from shmq.base.faults import declare, is_on, reach
 from shmq.base.files import SharedFileLock
 from shmq.base.syncs import sync_range
 from shmq.model.settings import BrokerSettings, FlushDiskType
@@ -50,6 +51,15 @@ UNFLUSHED_MAX = 64 << 20
 FAST_BYTES = 1 << 20
 FAST_LOOK_MS = 50
 """A log that grew so much since the last look is looked at again so soon."""
+
+BEFORE_SYNC = "flush.before_sync"
+ACKNOWLEDGE_EARLY = "flush.acknowledge_early"
+declare(
+    {
+        BEFORE_SYNC: "the position to flush is chosen, nothing of it is synced",
+        ACKNOWLEDGE_EARLY: "a defect for tests: flushed_position moves before the sync",
+    }
+)
 
 _logger = log.get(__name__)
 
@@ -185,6 +195,11 @@ class Flusher:
         try:
             flushed, target = words[FLUSHED_POSITION], words[WRITE_POSITION]
             if flushed < target:
+                if is_on(ACKNOWLEDGE_EARLY):
+                    words[FLUSHED_POSITION] = target
+                    fence()
+                    ring_parked(self._page, FLUSH_RINGS, self._bells)
+                reach(BEFORE_SYNC)
                 self._sync_segments(flushed, target)
                 words[FLUSHED_POSITION] = target
                 self._descriptors.close_below(target)

@@ -24,7 +24,6 @@ from shmq.shm.page_layout import (
 )
 from shmq.shm.rings import park
 from shmq.store import checkpointer as checkpointer_module
-from shmq.store import flusher as flusher_module
 from shmq.store.checkpoint import Checkpoint
 from shmq.store.segment_allocator import zero_ahead_bytes
 from tests.helpers.store import OpenStore, request, small_settings
@@ -88,7 +87,7 @@ def test_a_failed_sync_is_final(store: OpenStore, monkeypatch: pytest.MonkeyPatc
         calls.append(fd)
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(flusher_module.os, "fdatasync", fail)
+    monkeypatch.setattr(os, "fdatasync", fail)
     assert store.flusher.flush() is False
     monkeypatch.undo()
     assert store.page.state is PageState.FLUSH_FAILED
@@ -104,24 +103,20 @@ def test_a_failed_sync_is_final(store: OpenStore, monkeypatch: pytest.MonkeyPatc
     assert store.crash(keep_page=True).mode.value == "full"
 
 
-def test_flushing_crosses_segments_in_order(store: OpenStore) -> None:
+def test_flushing_crosses_segments_in_order(store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     queue = store.queue("T")
     store.append(*[request(queue, [b"x" * 20_000]) for _ in range(12)])
     synced: list[int] = []
     real = os.fdatasync
     descriptors = store.descriptors
 
-    class Spy:
-        def fdatasync(self, fd: int) -> None:
-            synced.append(fd)
-            real(fd)
+    def spy(fd: int) -> None:
+        synced.append(fd)
+        real(fd)
 
-    spied, flusher_module.os = flusher_module.os, Spy()
-    try:
-        held = [descriptors.get(start) for start in range(0, store.page.words[WRITE_POSITION], 64 << 10)]
-        store.flusher.flush()
-    finally:
-        flusher_module.os = spied
+    held = [descriptors.get(start) for start in range(0, store.page.words[WRITE_POSITION], 64 << 10)]
+    monkeypatch.setattr(os, "fdatasync", spy)
+    store.flusher.flush()
     assert synced == held
     assert store.page.words[FLUSHED_POSITION] == store.page.words[WRITE_POSITION]
 
