@@ -10,6 +10,7 @@ record. Pure; numpy.
 from __future__ import annotations
 
 import mmap
+import re
 import secrets
 
 import numpy as np
@@ -21,9 +22,9 @@ _MIXERS = np.array([secrets.randbits(62) * 2 + 1 for _ in range(17)], np.uint64)
 """Random odd factors: nobody can choose topics that are taken for one another."""
 
 _TAGS_PREFIX = b"TAGS\x01"
-_LATER_TAGS = b"\x02TAGS\x01"
 _LATER_HINT = b"\x02TAGS"
-"""Searched for first: a needle that ends with a rare byte is found several times as fast."""
+"""A needle that ends with a rare byte is found several times as fast. Only a hint: TAGSX has it, too."""
+_TAGS_VALUES = re.compile(rb"(?:\A|\x02)TAGS\x01([^\x02]+)")
 TAGS_WORDS_FAST = 4
 """Tags that do not end within so many 8-byte words go the slow way."""
 
@@ -55,7 +56,7 @@ def topic_kinds(data: mmap.mmap, begins: IntArray, ends: IntArray) -> tuple[IntA
 def tags_codes(data: mmap.mmap, begins: IntArray, ends: IntArray) -> IntArray:
     """The tags codes of records whose properties lie at `[begins, ends)`, ascending.
 
-    The last of several TAGS counts.
+    The last TAGS that has a value counts.
     """
     codes = np.zeros(len(begins), np.int64)
     if not len(begins):
@@ -129,12 +130,11 @@ def _with_later_tags(data: mmap.mmap, begins: IntArray, ends: IntArray) -> IntAr
 
 
 def _slow_code(properties: bytes, known: dict[bytes, int]) -> int:
-    """The tags code of one record."""
-    at = properties.rfind(_LATER_TAGS) + len(_LATER_TAGS)
-    if at == len(_LATER_TAGS) - 1:
-        at = len(_TAGS_PREFIX)
-    stop = properties.find(b"\x02", at)
-    tags = properties[at:stop] if stop >= 0 else properties[at:]
+    """The tags code of one record, as the broker that took it has read it (`model/properties.py`)."""
+    found = _TAGS_VALUES.findall(properties)
+    if not found:
+        return 0
+    tags = found[-1]
     if tags not in known:
-        known[tags] = java_hash(str(tags, "utf-8", "replace")) if tags else 0
+        known[tags] = java_hash(str(tags, "utf-8", "replace"))
     return known[tags]
