@@ -7,25 +7,25 @@ calls `intercept` once, before any of them; nobody else pays anything for it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Observer(Protocol):
-    """Whoever wants to know what a sync makes durable."""
+    """Whoever wants to know what a sync makes durable. The contexts end with the exception of a failed
+    sync."""
 
-    def before(self, fd: int, changed: tuple[int, int] | None) -> object:
-        """Look at `fd` before its sync; `changed` are the bytes its caller says may have changed."""
+    def watch(self, fd: int, changed: tuple[int, int] | None) -> AbstractContextManager[None]:
+        """Surround a sync of `fd`; `changed` are the bytes its caller says may have changed."""
 
-    def before_all(self, fd: int) -> object:
-        """Look at everything before the file system of `fd` is synced."""
-
-    def after(self, seen: object) -> None:
-        """The sync succeeded: what was seen before it is durable now."""
+    def watch_all(self, fd: int) -> AbstractContextManager[None]:
+        """Surround a sync of the whole file system of `fd`."""
 
 
 _observer: Observer | None = None
@@ -36,18 +36,15 @@ def sync_range(fd: int, first: int, end: int) -> None:
     if _observer is None:
         os.fdatasync(fd)
         return
-    seen = _observer.before(fd, (first, end))
-    _fdatasync(fd)
-    _observer.after(seen)
+    with _observer.watch(fd, (first, end)):
+        _fdatasync(fd)
 
 
 def sync_file_system(fd: int) -> None:
     """syncfs: write everything that the file system of `fd` has in memory. OSError."""
-    seen = _observer.before_all(fd) if _observer is not None else None
-    if _libc.syncfs(fd) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    if _observer is not None:
-        _observer.after(seen)
+    with contextlib.nullcontext() if _observer is None else _observer.watch_all(fd):
+        if _libc.syncfs(fd) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 _fsync, _fdatasync = os.fsync, os.fdatasync
@@ -67,8 +64,7 @@ def intercept(observer: Observer | None) -> None:
 
 def _seen_by(observer: Observer, sync: Callable[[int], None]) -> Callable[[int], None]:
     def seen(fd: int) -> None:
-        found = observer.before(fd, None)
-        sync(fd)
-        observer.after(found)
+        with observer.watch(fd, None):
+            sync(fd)
 
     return seen

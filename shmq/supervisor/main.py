@@ -16,6 +16,7 @@ from shmq.base.errors import ConfigFault, ShmqError
 from shmq.base.options import parse_options
 from shmq.base.runtime_dir import make_runtime_dir
 from shmq.model.settings import BrokerSettings, Loaded, describe, load_settings
+from shmq.store.write_recorder import install_if_asked
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 78
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(loaded: Loaded[BrokerSettings], *, adopt: bool) -> int:
     """Start the fork server, then import and run the supervisor while it imports too."""
     raise_descriptor_limit()
+    install_if_asked()
     folder = make_runtime_dir(loaded.settings.runtime_dir or None)
     from shmq.supervisor import fork_server
 

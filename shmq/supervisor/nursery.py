@@ -23,6 +23,9 @@ setproctitle.setproctitle("shmq: fork server")
 
 import shmq.coordinator.main  # noqa: E402
 import shmq.worker.main  # noqa: E402, F401
+from shmq.store.write_recorder import install_if_asked  # noqa: E402
+
+install_if_asked()
 
 gc.collect()
 gc.freeze()

@@ -1,0 +1,261 @@
+"""Experiment: one broker under load, its power cut again and again.
+
+    1  the broker of `embedded.py` runs on a store that is recorded from the start (`write_recorder.py`)
+    2  at a moment chosen by the seed all its processes are stopped (SIGSTOP) together: this is the cut.
+       What producers were acknowledged and consumers were given by now is the ledger to be kept
+    3  stores are built as the cut could have left them (`power_cut.py`); then the broker runs on
+    4  each of them is recovered in another process, some after a second cut during recovery, read, and judged
+
+The first difference ends it, keeping the store, its record and the cut. Any process may run it; it makes its
+folders below the one it is given and removes them when all is well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shmq.base.errors import Unavailable
+from shmq.base.runtime_dir import page_name
+from shmq.embedded import SMALL_SETTINGS, Broker
+from shmq.prove.ledger import Judgement, Ledger, Recovered, judge
+from shmq.prove.load import Load
+from shmq.prove.recovering import recover, recover_partly
+from shmq.shm.control_page import ControlPage
+from shmq.shm.page_layout import FLUSHED_POSITION
+from shmq.store.power_cut import CutNotes, cut_power
+from shmq.store.write_recorder import ENVIRONMENT, begin
+
+CUTS_PER_MOMENT = 3
+AGAIN_EVERY = 3
+"""Every so manieth cut is followed by a second one while it is being recovered."""
+
+SYNCS_MAX = 12
+"""A recovery is cut after at most so many of its syncs."""
+
+STOP_LIMIT_S = 30.0
+PREFIX = "ShmqProve"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A cut after which something was missing or wrong. `folder` keeps what it was built from."""
+
+    seed: str
+    judgement: Judgement
+    folder: Path
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What an experiment saw."""
+
+    cuts: int = 0
+    cuts_in_recovery: int = 0
+    acked: int = 0
+    seen: int = 0
+    pages_changed: int = 0
+    pages_not_whole: int = 0
+    names_lost: int = 0
+    recovery_ms_max: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+
+class Experiment:
+    """Cuts of one broker. Use as a context manager; `run` may be called several times."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, object],
+        seed: int | str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        pause_s: float = 0.002,
+    ) -> None:
+        """`folder` may hold a `store` to begin with; `settings` are the broker's, by RocketMQ's names."""
+        self.folder = folder
+        self.store = folder / "store"
+        self.record = folder / "record"
+        self.seed = seed
+        self._rng = random.Random(seed)
+        self._settings = {**SMALL_SETTINGS, **settings}
+        self._arguments = [
+            f"{key}={value}" for key, value in {**self._settings, "storePathRootDir": self.store}.items()
+        ]
+        self._environment = {ENVIRONMENT: str(self.record), **(environment or {})}
+        self._sync = self._settings.get("flushDiskType") == "SYNC_FLUSH"
+        self._pause_s = pause_s
+        self.broker = Broker(self.store, **self._settings)
+        self.load: Load
+        self._open = contextlib.ExitStack()
+        self._pool: ProcessPoolExecutor
+
+    def __enter__(self) -> Experiment:
+        """Start the broker, recorded, and the load."""
+        self.store.mkdir(parents=True, exist_ok=True)
+        begin(self.record, self.store)
+        with self._open:
+            context = multiprocessing.get_context("spawn")
+            self._pool = self._open.enter_context(ProcessPoolExecutor(1, context))
+            with _environment(self._environment):
+                self._open.enter_context(self.broker)
+            self._open.callback(self._thaw)
+            self.load = self._open.enter_context(
+                Load(self.broker.namesrv_addr, PREFIX, self.seed, self._pause_s)
+            )
+            self._open = self._open.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End load and broker."""
+        self._open.close()
+
+    def run(self, cuts: int, on_cut: Callable[[], object] = lambda: None) -> Verdict:
+        """Cut so often; `on_cut` hears of each that was judged. Ends early at the first failure."""
+        verdict = Verdict()
+        moment = 0
+        while verdict.cuts < cuts and not verdict.failures:
+            self._wait_for_news()
+            moment += 1
+            seeds = [f"{self.seed}/{moment}/{n}" for n in range(min(CUTS_PER_MOMENT, cuts - verdict.cuts))]
+            self._cut(seeds, verdict, on_cut)
+        return verdict
+
+    def _wait_for_news(self) -> None:
+        """Let the load go on until more was acknowledged, and then a moment of any length."""
+        wanted = len(self.load.ledger.acked) + self._rng.randint(5, 60)
+        limit = time.monotonic() + STOP_LIMIT_S
+        while len(self.load.ledger.acked) < wanted:
+            if time.monotonic() > limit or not self.broker.running:
+                raise Unavailable("the broker under test acknowledges nothing any more")
+            time.sleep(0.001)
+        time.sleep(self._rng.random() * 0.02)
+
+    def _cut(self, seeds: list[str], verdict: Verdict, on_cut: Callable[[], object]) -> None:
+        """One moment, cut in several ways."""
+        self.freeze()
+        try:
+            ledger, flushed = self.load.ledger.now(), self._flushed()
+            notes = [(seed, self._target(seed), self._build(seed)) for seed in seeds]
+        finally:
+            self._thaw()
+        for seed, target, cut in notes:
+            again = (verdict.cuts + 1) % AGAIN_EVERY == 0
+            recovered = self._recover(seed, target, again)
+            verdict.cuts += 1
+            verdict.cuts_in_recovery += again
+            verdict.acked, verdict.seen = len(ledger.acked), len(ledger.seen)
+            verdict.pages_changed += cut.pages_changed
+            verdict.pages_not_whole += cut.pages_old + cut.pages_torn
+            verdict.names_lost += cut.names_lost
+            verdict.recovery_ms_max = max(verdict.recovery_ms_max, recovered.ms)
+            self._judge(seed, target, ledger, recovered, flushed, verdict)
+            on_cut()
+
+    # ---- the cut
+
+    def freeze(self) -> None:
+        """Stop every process of the broker and wait until each thread of them stands still."""
+        os.killpg(self.broker.pid, signal.SIGSTOP)
+        limit = time.monotonic() + STOP_LIMIT_S
+        while any(state not in "TtZX" for state in _states(self.broker.pid)):
+            if time.monotonic() > limit:
+                raise Unavailable("a process of the broker under test does not stop")
+            time.sleep(0.0005)
+
+    def _thaw(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.broker.pid, signal.SIGCONT)
+
+    def _flushed(self) -> int:
+        page = ControlPage.attach(page_name(self.store), readonly=True)
+        try:
+            return int(page.words[FLUSHED_POSITION])
+        finally:
+            page.close()
+
+    def _target(self, seed: str) -> Path:
+        return self.folder / "cuts" / seed.replace("/", "-") / "store"
+
+    def _build(self, seed: str) -> CutNotes:
+        target = self._target(seed)
+        target.parent.mkdir(parents=True)
+        return cut_power(self.record, target, seed)
+
+    # ---- afterwards
+
+    def _recover(self, seed: str, target: Path, again: bool) -> Recovered:
+        """Recover a cut store in another process, after a second cut when `again`."""
+        if again:
+            record = target.parent / "record"
+            syncs_done = random.Random(seed).randint(0, SYNCS_MAX)
+            self._elsewhere(recover_partly, target, record, self._arguments, syncs_done)
+            second = target.with_name("again")
+            cut_power(record, second, seed)
+            target = second
+        return self._elsewhere(recover, target, self._arguments, PREFIX)
+
+    def _elsewhere(self, function: Callable[..., Recovered | None], *arguments: object) -> Recovered:
+        future: Future[Recovered | None] = self._pool.submit(function, *arguments)
+        return future.result() or Recovered()
+
+    def _judge(
+        self,
+        seed: str,
+        target: Path,
+        ledger: Ledger,
+        recovered: Recovered,
+        flushed: int,
+        verdict: Verdict,
+    ) -> None:
+        judgement = judge(ledger, recovered, promised_below=None if self._sync else flushed)
+        if judgement.holds:
+            shutil.rmtree(target.parent)
+        else:
+            verdict.failures.append(Failure(seed, judgement, target.parent))
+
+
+_environment_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _environment(added: Mapping[str, str]) -> Iterator[None]:
+    """Add to this process's environment, for the children started meanwhile."""
+    with _environment_lock:
+        before = {name: os.environ.get(name) for name in added}
+        os.environ.update(added)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+def _states(group: int) -> Iterator[str]:
+    """The state letter of every thread of a process group."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            state, _, process_group = _stat(folder)[:3]
+            if int(process_group) == group:
+                yield state
+                for task in (folder / "task").iterdir():
+                    yield _stat(task)[0]
+
+
+def _stat(folder: Path) -> list[str]:
+    """The fields of /proc/*/stat behind the name: state, parent, process group ..."""
+    return (folder / "stat").read_text().rpartition(")")[2].split()
