@@ -131,7 +131,11 @@ class SegmentAllocator:
     def step(self) -> int | None:
         """One bounded piece of work; return the pause in ms before the next one, None: when woken."""
         try:
-            worked = self._make_segment_if_due() or self._zero_if_due()
+            worked = (
+                self._make_segment_if_due(self._layout.segment_bytes // 2)
+                or self._zero_if_due()
+                or self._make_segment_if_due(self._zero_ahead)
+            )
             warmed = not worked and self._warm_if_due()
         except OSError as error:
             self._refused(error)
@@ -153,9 +157,12 @@ class SegmentAllocator:
     def _zeroed(self) -> int:
         return int(self._page.words[ZEROED_POSITION])
 
-    def _make_segment_if_due(self) -> bool:
-        """Make the next segment once half of the last one is written, or zeroing is about to need it."""
-        ahead = max(self._layout.segment_bytes // 2, self._zero_ahead)
+    def _make_segment_if_due(self, ahead: int) -> bool:
+        """Make the next segment when less than `ahead` bytes are there to be written.
+
+        Half a segment before anything else; for what zeroing will need only when what is there is zeroed:
+        small segments would otherwise be made by the hundred while appenders wait for the first of them.
+        """
         if self._page.words[WRITE_POSITION] + ahead < self._allocated_end:
             return False
         self._make_segment()
