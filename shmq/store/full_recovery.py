@@ -240,10 +240,11 @@ class FullRecovery:
         walked is made durable: a crash may have left it in the page cache only.
         """
         cut = 0
-        for start in [start for start in self._starts if start > end]:
+        for start in [start for start in reversed(self._starts) if start > end]:
             path = self._layout.segment_path(start)
             cut += zero_written(path, 0)
             path.unlink()
+            fsync_folder(self._layout.commit_log)  # one after the other: a power cut must leave no gap
             self._starts.remove(start)
         start = self._layout.segment_start(end)
         if start in self._starts:
