@@ -27,6 +27,7 @@ _EXPORTS = {
     "MessageIllegal": "shmq.base.errors",
     "MessageModel": "shmq.model.consumer_group",
     "MessageQueue": "shmq.model.message_queue",
+    "MessageSelector": "shmq.model.subscription",
     "MessageSplitter": "shmq.client.batch",
     "Producer": "shmq.client.producer",
     "PullConsumer": "shmq.client.pull_consumer",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from shmq.model.message import Message as Message
     from shmq.model.message_ext import MessageExt as MessageExt
     from shmq.model.message_queue import MessageQueue as MessageQueue
+    from shmq.model.subscription import MessageSelector as MessageSelector
 
 
 def __getattr__(name: str) -> object:

@@ -12,6 +12,7 @@ from shmq.client.consumer_config import PullConsumerConfig
 from shmq.client.pull import PullResult
 from shmq.client.pull_consumer import PullConsumer as BlockingPullConsumer
 from shmq.model.message_queue import MessageQueue
+from shmq.model.subscription import Wanted
 
 R = TypeVar("R")
 
@@ -52,14 +53,12 @@ class PullConsumer:
         """Shut down."""
         await self.shutdown()
 
-    async def pull(
-        self, queue: MessageQueue, expression: str | None, offset: int, max_count: int
-    ) -> PullResult:
+    async def pull(self, queue: MessageQueue, expression: Wanted, offset: int, max_count: int) -> PullResult:
         """Pull; returns at once with one of the four statuses."""
         return await self._run(self._consumer.pull, queue, expression, offset, max_count)
 
     async def pull_block_if_not_found(
-        self, queue: MessageQueue, expression: str | None, offset: int, max_count: int
+        self, queue: MessageQueue, expression: Wanted, offset: int, max_count: int
     ) -> PullResult:
         """Pull, waiting at the broker while nothing is there (20 s by default)."""
         return await self._run(self._consumer.pull_block_if_not_found, queue, expression, offset, max_count)

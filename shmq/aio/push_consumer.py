@@ -12,6 +12,7 @@ from shmq.client.consumer_config import PushConsumerConfig
 from shmq.client.push_consumer import PushConsumer as BlockingPushConsumer
 from shmq.model.message_ext import MessageExt
 from shmq.model.message_queue import MessageQueue
+from shmq.model.subscription import Wanted
 
 AsyncListener = Callable[
     [list[MessageExt], ConsumeConcurrentlyContext], Awaitable[ConsumeConcurrentlyStatus | None]
@@ -48,7 +49,7 @@ class PushConsumer:
         limit_s = self._consumer.config.consume_timeout_min * 60
         return asyncio.run_coroutine_threadsafe(consume(), self._loop).result(limit_s)
 
-    async def subscribe(self, topic: str, expression: str | None = "*") -> None:
+    async def subscribe(self, topic: str, expression: Wanted = "*") -> None:
         """Subscribe to a topic; while running, takes effect at once."""
         await asyncio.to_thread(self._consumer.subscribe, topic, expression)
 

@@ -13,7 +13,9 @@ from shmq.client.offset_store import NO_OFFSET, ReadCount
 from shmq.client.pulled_message import PulledMessage
 from shmq.client.routes import Routes
 from shmq.model.message_queue import MessageQueue
+from shmq.model.subscription import SubscriptionData
 from shmq.protocol.bodies.groups import decode_consumer_list
+from shmq.protocol.bodies.heartbeat import ClientConfigCheck, encode_client_config_check
 from shmq.protocol.codes import RequestCode, ResponseCode, error_of
 from shmq.protocol.command import Command
 from shmq.protocol.headers.client import ConsumerGroupHeader, UnregisterClientHeader
@@ -130,6 +132,13 @@ class BrokerCalls:
         )
         command = Command.request(RequestCode.CONSUMER_SEND_MSG_BACK, header)
         self._routes.link(message.broker_name).request(command, SEND_BACK_TIMEOUT_S)
+
+    def check_expression(
+        self, link: BrokerLink, client_id: str, group: str, subscription: SubscriptionData
+    ) -> None:
+        """46: have the broker judge an expression; BrokerError says what is wrong with it."""
+        body = encode_client_config_check(ClientConfigCheck(client_id, group, subscription))
+        link.request(Command.request(RequestCode.CHECK_CLIENT_CONFIG, None, body), self._timeout_s)
 
     def unregister(self, link: BrokerLink, client_id: str, *, producer: str = "", consumer: str = "") -> None:
         """Leave a group, on the very connection the broker knows this client by."""

@@ -19,6 +19,7 @@ from shmq.client.subscriptions import Subscriptions
 from shmq.model.consumer_group import ConsumeFromWhere, ConsumeType, MessageModel
 from shmq.model.message_queue import MessageQueue
 from shmq.model.names import is_retry_topic
+from shmq.model.subscription import SubscriptionData
 from shmq.protocol.bodies.heartbeat import ConsumerData
 from shmq.protocol.command import Command
 
@@ -83,6 +84,12 @@ class ConsumerBase:
                 raise
             self._state = ServiceState.RUNNING
         self._instance.routes.refresh_all(sorted(self._subscriptions.topics))
+        try:
+            for subscription in self._subscriptions.all:
+                self._check_expression(subscription)
+        except BaseException:
+            self.shutdown()
+            raise
         self._instance.heartbeat_all()
         self._instance.rebalance_now()
 
@@ -95,6 +102,17 @@ class ConsumerBase:
         except BaseException:
             self._instance.remove_consumer(self.consumer_group)
             raise
+
+    def _check_expression(self, subscription: SubscriptionData) -> None:
+        """Let a broker of the topic judge what only brokers can: BrokerError when it does not compile, or
+        when that broker does not filter by properties."""
+        if subscription.is_by_tags:
+            return
+        instance = self._instance
+        queues = instance.routes.subscribe_queues(subscription.topic)
+        for broker_name in sorted({queue.broker_name for queue in queues}):
+            link = instance.routes.link(broker_name)
+            instance.calls.check_expression(link, instance.client_id, self.consumer_group, subscription)
 
     def _check_settings(self) -> None:
         """Refuse settings that cannot work. Subclasses."""

@@ -68,7 +68,9 @@ class DirectReader:
         self, queue: MessageQueue, offset: int, max_count: int, max_bytes: int, subscription: SubscriptionData
     ) -> PullResult | None:
         """Read one batch, or return None when the socket must be asked. Never blocks on a broker but for a
-        new file."""
+        new file. An SQL-92 subscription always asks: the broker evaluates it."""
+        if not subscription.is_by_tags:
+            return None
         grant = self._usable_grant()
         if grant is None:
             return None

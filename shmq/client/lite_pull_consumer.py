@@ -32,6 +32,7 @@ from shmq.client.rebalancer import Owned
 from shmq.client.service_state import ServiceState
 from shmq.model.message_queue import MessageQueue
 from shmq.model.names import is_retry_topic
+from shmq.model.subscription import Wanted
 
 
 class LitePullConsumer(ConsumerBase):
@@ -55,16 +56,17 @@ class LitePullConsumer(ConsumerBase):
 
     # Which queues
 
-    def subscribe(self, topic: str, expression: str | None = "*") -> None:
+    def subscribe(self, topic: str, expression: Wanted = "*") -> None:
         """Share a topic's queues with the group's members. Not together with `assign`."""
         if self._assigned is not None:
             raise ClientFault("subscribe and assign exclude each other: this consumer has assigned queues")
-        self._subscriptions.put(topic, expression)
+        subscription = self._subscriptions.put(topic, expression)
         if self._state is ServiceState.RUNNING:
+            self._check_expression(subscription)
             self._instance.heartbeat_all()
             self._instance.rebalance_now()
 
-    def assign(self, queues: Iterable[MessageQueue], expression: str | None = "*") -> None:
+    def assign(self, queues: Iterable[MessageQueue], expression: Wanted = "*") -> None:
         """Read exactly these queues, whatever other members do. Not together with `subscribe`."""
         if self._assigned is None and self._subscriptions.topics:
             raise ClientFault("subscribe and assign exclude each other: this consumer has subscriptions")

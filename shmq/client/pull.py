@@ -14,7 +14,7 @@ from shmq.client.links import BrokerLink
 from shmq.client.pulled_message import PulledMessage
 from shmq.model.message_queue import MessageQueue
 from shmq.model.record import iter_records
-from shmq.model.subscription import SUBSCRIBE_ALL, TAG_EXPRESSION, SubscriptionData
+from shmq.model.subscription import SUBSCRIBE_ALL, SubscriptionData
 from shmq.protocol.codes import RequestCode, ResponseCode, error_of
 from shmq.protocol.command import Command
 from shmq.protocol.headers.pull import (
@@ -122,6 +122,6 @@ class PullRequest:
 
 def wanted(messages: list[PulledMessage], subscription: SubscriptionData) -> list[PulledMessage]:
     """Return the messages whose tag is exactly one of the subscription's: brokers compare only hashes."""
-    if subscription.expression_type != TAG_EXPRESSION or subscription.sub_string == SUBSCRIBE_ALL:
+    if not subscription.is_by_tags or subscription.sub_string == SUBSCRIBE_ALL:
         return messages
     return [message for message in messages if message.tags in subscription.tags_set]

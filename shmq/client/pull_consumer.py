@@ -23,7 +23,7 @@ from shmq.client.pull import PullRequest, PullResult, PullStatus
 from shmq.client.pulled_message import PulledMessage
 from shmq.model.message_queue import MessageQueue
 from shmq.model.route import MASTER_ID
-from shmq.model.subscription import SubscriptionData, build_subscription
+from shmq.model.subscription import MessageSelector, SubscriptionData, Wanted, build_subscription
 
 MessageQueueListener = Callable[[str, Sequence[MessageQueue], set[MessageQueue]], None]
 """Called with (topic, all queues, my queues) when the group's members or the queues have changed."""
@@ -40,7 +40,7 @@ class PullConsumer(ConsumerBase):
         super().__init__(consumer_group, self.config)
         self._listeners: dict[str, MessageQueueListener] = {}
         self._suggested: dict[MessageQueue, int] = {}
-        self._expressions: dict[tuple[str, str], SubscriptionData] = {}
+        self._expressions: dict[tuple[str, str | MessageSelector], SubscriptionData] = {}
         self._readers: DirectReaders
 
     def _check_settings(self) -> None:
@@ -58,7 +58,7 @@ class PullConsumer(ConsumerBase):
     def pull(
         self,
         queue: MessageQueue,
-        expression: str | None,
+        expression: Wanted,
         offset: int,
         max_count: int,
         timeout_ms: int | None = None,
@@ -68,7 +68,7 @@ class PullConsumer(ConsumerBase):
         return self._pull(queue, expression, offset, max_count, 0, limit_ms)
 
     def pull_block_if_not_found(
-        self, queue: MessageQueue, expression: str | None, offset: int, max_count: int
+        self, queue: MessageQueue, expression: Wanted, offset: int, max_count: int
     ) -> PullResult:
         """Pull like `pull`, but let the broker hold the pull while nothing is there (20 s by default)."""
         config = self.config
@@ -84,7 +84,7 @@ class PullConsumer(ConsumerBase):
     def _pull(
         self,
         queue: MessageQueue,
-        expression: str | None,
+        expression: Wanted,
         offset: int,
         max_count: int,
         suspend_ms: int,
@@ -132,7 +132,7 @@ class PullConsumer(ConsumerBase):
             self._instance.routes.refresh_all([topic])
             self._instance.heartbeat_all()
 
-    def _subscription(self, topic: str, expression: str | None) -> SubscriptionData:
+    def _subscription(self, topic: str, expression: Wanted) -> SubscriptionData:
         """Return the parsed expression; the same few come all the time."""
         key = (topic, expression or "*")
         held = self._expressions.get(key)

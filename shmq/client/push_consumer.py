@@ -39,6 +39,7 @@ from shmq.client.service_state import ServiceState
 from shmq.model.consumer_group import ConsumeType, MessageModel
 from shmq.model.message_queue import MessageQueue
 from shmq.model.names import retry_topic
+from shmq.model.subscription import Wanted
 from shmq.protocol.command import Command
 
 
@@ -64,12 +65,13 @@ class PushConsumer(ConsumerBase):
 
     # Before and while running
 
-    def subscribe(self, topic: str, expression: str | None = "*") -> None:
-        """Subscribe to a topic; `expression` is `*` or `TagA || TagB`. While running, takes effect at
-        once."""
-        self._subscriptions.put(topic, expression)
+    def subscribe(self, topic: str, expression: Wanted = "*") -> None:
+        """Subscribe to a topic; `expression` is `*`, `TagA || TagB` or `MessageSelector.by_sql(...)`. While
+        running, takes effect at once."""
+        subscription = self._subscriptions.put(topic, expression)
         if self._state is ServiceState.RUNNING:
             self._instance.routes.refresh_all([topic])
+            self._check_expression(subscription)
             self._instance.heartbeat_all()
             self._instance.rebalance_now()
 
@@ -84,6 +86,13 @@ class PushConsumer(ConsumerBase):
         if self._state is not ServiceState.CREATE_JUST:
             raise ClientFault("register the listener before the consumer is started")
         self._listener = listener
+
+    @property
+    def listener(self) -> ConcurrentListener:
+        """Return what is called with messages; ClientFault before it was set."""
+        if self._listener is None:
+            raise ClientFault("a push consumer needs a listener: register_message_listener before start")
+        return self._listener
 
     def suspend(self) -> None:
         """Pull nothing more and keep the queues; cached messages are still consumed."""
@@ -118,11 +127,9 @@ class PushConsumer(ConsumerBase):
 
     def _check_settings(self) -> None:
         self.config.check()
-        if self._listener is None:
-            raise ClientFault("a push consumer needs a listener: register_message_listener before start")
+        _ = self.listener  # refuses to start without one
 
     def _begin(self) -> None:
-        assert self._listener is not None
         config = self.config
         if config.message_model is MessageModel.CLUSTERING:
             self._subscriptions.put_if_absent(retry_topic(self.consumer_group), "*")
@@ -138,7 +145,7 @@ class PushConsumer(ConsumerBase):
         self._consuming = ConsumeService(
             self.consumer_group,
             config,
-            self._listener,
+            self.listener,
             self._instance.calls,
             self._offsets,
             later=self._pulling.loop.later,

@@ -6,7 +6,7 @@ import threading
 
 from shmq.base.clock import now_ms
 from shmq.model.names import check_topic
-from shmq.model.subscription import SubscriptionData, build_subscription
+from shmq.model.subscription import SubscriptionData, Wanted, build_subscription
 
 
 class Subscriptions:
@@ -17,7 +17,7 @@ class Subscriptions:
         self._lock = threading.Lock()
         self._by_topic: dict[str, SubscriptionData] = {}
 
-    def put(self, topic: str, expression: str | None) -> SubscriptionData:
+    def put(self, topic: str, expression: Wanted) -> SubscriptionData:
         """Subscribe, replacing what was there; SubscriptionParseFailed for an expression that names no
         tag."""
         check_topic(topic)
@@ -26,7 +26,7 @@ class Subscriptions:
             self._by_topic[topic] = subscription
         return subscription
 
-    def put_if_absent(self, topic: str, expression: str | None) -> bool:
+    def put_if_absent(self, topic: str, expression: Wanted) -> bool:
         """Subscribe unless there is a subscription already; True when it was new."""
         if topic in self._by_topic:
             return False

@@ -11,14 +11,16 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from shmq.base.errors import ClientFault, GroupNotExist, InvalidParameter, SubscriptionParseFailed
+from shmq.base.errors import ClientFault, GroupNotExist, InvalidParameter
 from shmq.broker.client_key import Client
 from shmq.broker.consumer_members import Consumption
+from shmq.filters.sql92 import compile_sql
 from shmq.handlers.client_note import CLIENT_NOTE, client_note
 from shmq.handlers.coordinator_context import Call, CoordinatorContext
 from shmq.handlers.routes import Place, Route
+from shmq.handlers.sql_allowed import check_sql_allowed
 from shmq.model import names
-from shmq.model.subscription import TAG_EXPRESSION
+from shmq.model.subscription import MessageSelector, build_subscription
 from shmq.model.topic_config import SYS_FLAG_UNIT_SUB
 from shmq.protocol.bodies.groups import encode_consumer_list
 from shmq.protocol.bodies.heartbeat import ConsumerData, decode_client_config_check, decode_heartbeat
@@ -101,14 +103,14 @@ async def consumer_list(
 
 
 async def check_client_config(
-    _ctx: CoordinatorContext, _call: Call, command: Command, _header: None
+    ctx: CoordinatorContext, _call: Call, command: Command, _header: None
 ) -> Command:
-    """46: whether a subscription's expression can be served; tags always can."""
+    """46: whether a subscription's expression can be served; what is wrong with it otherwise."""
     wanted = decode_client_config_check(command.body_bytes()).subscription
-    if wanted.expression_type != TAG_EXPRESSION:
-        raise SubscriptionParseFailed(
-            f"expression type {wanted.expression_type} is not supported: subscribe by tags (A || B)"
-        )
+    build_subscription(wanted.topic, MessageSelector(wanted.sub_string, wanted.expression_type))
+    if not wanted.is_by_tags:
+        check_sql_allowed(ctx.settings.now)
+        compile_sql(wanted.sub_string)
     return command.response(ResponseCode.SUCCESS)
 
 

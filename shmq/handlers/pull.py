@@ -73,7 +73,8 @@ def _read(
     if terms.queue is None:
         return NO_QUEUE
     max_count, max_bytes = _bounds(ctx, command, header, terms.queue, queue_offset)
-    return ctx.store.read(terms.queue, queue_offset, max_count, max_bytes, terms.tag_hashes)
+    wanted = terms.wanted
+    return ctx.store.read(terms.queue, queue_offset, max_count, max_bytes, wanted.tag_hashes, wanted.exact)
 
 
 def _bounds(

@@ -11,31 +11,41 @@ from typing import NamedTuple
 from shmq.base.errors import (
     InvalidParameter,
     NoPermission,
-    ShmqError,
     SubscriptionNotExist,
     SubscriptionNotLatest,
 )
 from shmq.broker.broker_view import GroupView
+from shmq.filters.sql92 import SqlFilter, compile_sql
 from shmq.handlers.context import Ask, NeedGroup, NeedTopic, WorkerContext
+from shmq.handlers.sql_allowed import check_sql_allowed
 from shmq.model import names
 from shmq.model.consumer_group import MessageModel
-from shmq.model.subscription import TAG_EXPRESSION, SubscriptionData, build_subscription
+from shmq.model.record import properties_of
+from shmq.model.subscription import TAG_EXPRESSION, MessageSelector, SubscriptionData, build_subscription
 from shmq.model.topic_config import PERM_READ, TopicConfig
 from shmq.protocol.headers.pull import PullMessageHeader
 from shmq.shm.queue_table import QueueRef
+from shmq.store.read import ExactFilter
 
 
-class FilterNotSupported(ShmqError):
-    """An SQL-92 expression: answered with SYSTEM_ERROR, as a broker without ``enablePropertyFilter`` does."""
+class MessageFilter(NamedTuple):
+    """What is wanted: tag hashes for the queue's units (None: every one), then a look at the record itself
+    (None: no need)."""
+
+    tag_hashes: frozenset[int] | None = None
+    exact: ExactFilter | None = None
+
+
+EVERYTHING = MessageFilter()
 
 
 class PullTerms(NamedTuple):
-    """What the checks found: topic, group and queue, and the wanted tag hashes (None: every message)."""
+    """What the checks found: topic, group and queue, and what of the queue is wanted."""
 
     topic: TopicConfig
     group: GroupView
     queue: QueueRef | None
-    tag_hashes: frozenset[int] | None
+    wanted: MessageFilter
 
 
 def check_pull(ctx: WorkerContext, header: PullMessageHeader) -> PullTerms:
@@ -66,25 +76,43 @@ def check_pull(ctx: WorkerContext, header: PullMessageHeader) -> PullTerms:
             f"queue id {header.queue_id} is out of range: topic {header.topic} has read queues "
             f"0..{topic.read_queue_nums - 1}"
         )
-    tag_hashes = _tag_hashes(header, group)
+    wanted = _filter_of(ctx, header, group)
     queue = ctx.directory.queue(header.topic, header.queue_id)
     if queue is None:
         ctx.directory.catch_up()
         queue = ctx.directory.queue(header.topic, header.queue_id)
-    return PullTerms(topic, group, queue, tag_hashes)
+    return PullTerms(topic, group, queue, wanted)
 
 
-def _tag_hashes(header: PullMessageHeader, group: GroupView) -> frozenset[int] | None:
-    """Return which tags are wanted, from the request itself or from the group's live subscription."""
+def _filter_of(ctx: WorkerContext, header: PullMessageHeader, group: GroupView) -> MessageFilter:
+    """Return what is wanted, from the request itself or from the group's live subscription.
+
+    Retried messages were chosen once already and are not judged again (``filterSupportRetry`` for SQL-92).
+    """
     if header.has_subscription:
-        _refuse_sql(header.expression_type)
-        subscription = build_subscription(header.topic, header.subscription, header.sub_version)
+        wanted = MessageSelector(header.subscription or "", header.expression_type or TAG_EXPRESSION)
+        subscription = build_subscription(header.topic, wanted, header.sub_version)
     else:
         subscription = _live_subscription(header, group)
-        _refuse_sql(subscription.expression_type)
-    if subscription.matches_all or header.topic.startswith(names.RETRY_PREFIX):
-        return None
-    return frozenset(subscription.code_set)
+    is_retry = header.topic.startswith(names.RETRY_PREFIX)
+    if not subscription.is_by_tags:
+        check_sql_allowed(ctx.settings)
+        if is_retry and not ctx.settings.filter_support_retry:
+            return EVERYTHING
+        return MessageFilter(exact=record_filter(compile_sql(subscription.sub_string)))
+    if subscription.matches_all or is_retry:
+        return EVERYTHING
+    return MessageFilter(tag_hashes=frozenset(subscription.code_set))
+
+
+def record_filter(wanted: SqlFilter) -> ExactFilter:
+    """Return an expression as the store's readers take it: a look at one record's properties."""
+    matches = wanted.matches
+
+    def exact(record: memoryview) -> bool:
+        return matches(properties_of(record))
+
+    return exact
 
 
 def _live_subscription(header: PullMessageHeader, group: GroupView) -> SubscriptionData:
@@ -107,10 +135,3 @@ def _live_subscription(header: PullMessageHeader, group: GroupView) -> Subscript
             f"{header.topic}, the pull has {header.sub_version}: send a heartbeat first"
         )
     return subscription
-
-
-def _refuse_sql(expression_type: str | None) -> None:
-    if expression_type and expression_type != TAG_EXPRESSION:
-        raise FilterNotSupported(
-            f"filtering by {expression_type} is not supported by this broker yet; use a tag expression"
-        )

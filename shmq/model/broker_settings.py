@@ -190,6 +190,8 @@ class BrokerSettings:
     os_page_cache_busy_time_out_mills: int = number(
         1000, "an append that holds the lock longer means busy", 1, _HOUR, "ms"
     )
+    enable_property_filter: bool = switch(True, "let consumers filter by SQL92 expressions over properties")
+    filter_support_retry: bool = switch(False, "judge retried messages by the SQL92 expression again")
     long_polling_enable: bool = switch(True, "hold a pull that finds nothing until there is something")
     short_polling_time_mills: int = number(1000, "hold time when long polling is off", 1, _HOUR, "ms")
     direct_pull_enable: bool = switch(

@@ -86,9 +86,9 @@ _REASONS: dict[str, str] = {
         channelNotActiveInterval useTLS tlsServerMode
     """,
     _LATER: """
-        enablePropertyFilter enableCalcFilterBitMap bitMapLengthConsumeQueueExt
+        enableCalcFilterBitMap bitMapLengthConsumeQueueExt
         enableConsumeQueueExt mappedFileSizeConsumeQueueExt expectConsumerNumUseFilter
-        maxErrorRateOfBloomFilter filterDataCleanTimeSpan filterSupportRetry timerWheelEnable
+        maxErrorRateOfBloomFilter filterDataCleanTimeSpan timerWheelEnable
         timerPrecisionMs timerMaxDelaySec timerRollWindowSlot timerFlushIntervalMs
         timerGetMessageThreadNum timerPutMessageThreadNum timerCongestNumEachSlot
         timerEnableCheckMetrics timerInterceptDelayLevel timerStopEnqueue timerStopDequeue

@@ -14,6 +14,28 @@ TAG_EXPRESSION = "TAG"
 SQL92_EXPRESSION = "SQL92"
 
 
+@dataclass(frozen=True, slots=True)
+class MessageSelector:
+    """What a consumer wants of a topic, by tags or by an SQL-92 expression over properties."""
+
+    expression: str
+    expression_type: str = TAG_EXPRESSION
+
+    @classmethod
+    def by_tag(cls, expression: str = SUBSCRIBE_ALL) -> "MessageSelector":
+        """Want the tags of ``A || B``, or ``*``: the same as giving that text itself."""
+        return cls(expression)
+
+    @classmethod
+    def by_sql(cls, expression: str) -> "MessageSelector":
+        """Want what an SQL-92 condition is true of, such as ``a > 5 AND b = 'abc'``; brokers evaluate it."""
+        return cls(expression, SQL92_EXPRESSION)
+
+
+Wanted = str | MessageSelector | None
+"""How programs say what they want: a tag expression, a selector, or None for everything."""
+
+
 @lru_cache(maxsize=4096)
 def java_hash(text: str) -> int:
     """Return Java's ``String.hashCode``: h = 31*h + unit over UTF-16 units, as a signed 32-bit number."""
@@ -42,6 +64,11 @@ class SubscriptionData:
     class_filter_mode: bool = False
 
     @property
+    def is_by_tags(self) -> bool:
+        """Tell whether tags decide: then whoever reads can filter; an SQL-92 expression is the broker's."""
+        return self.expression_type == TAG_EXPRESSION
+
+    @property
     def matches_all(self) -> bool:
         """Tell whether every message of the topic is wanted."""
         return self.expression_type == TAG_EXPRESSION and self.sub_string == SUBSCRIBE_ALL
@@ -51,12 +78,28 @@ class SubscriptionData:
         return self.matches_all or (tags is not None and tags in self.tags_set)
 
 
-def build_subscription(topic: str, expression: str | None, sub_version: int = 0) -> SubscriptionData:
-    """Build a tag subscription from ``*`` or ``A || B || C``.
+def build_subscription(topic: str, expression: Wanted, sub_version: int = 0) -> SubscriptionData:
+    """Build a subscription from ``*``, ``A || B || C`` or a selector.
 
-    ``SubscriptionParseFailed`` when the expression has delimiters but names no tag: RocketMQ accepts blanks
-    between delimiters and then matches nothing, which nobody means.
+    ``SubscriptionParseFailed`` when a tag expression has delimiters but names no tag (RocketMQ accepts blanks
+    between delimiters and then matches nothing, which nobody means), when an SQL-92 expression is blank, and
+    for any other type of expression. What an SQL-92 expression says only brokers judge.
     """
+    if isinstance(expression, MessageSelector):
+        if expression.expression_type == SQL92_EXPRESSION:
+            if not expression.expression.strip():
+                raise SubscriptionParseFailed("the SQL92 expression is empty; write * to get all messages")
+            return SubscriptionData(
+                topic,
+                expression.expression,
+                sub_version=sub_version,
+                expression_type=SQL92_EXPRESSION,
+            )
+        if expression.expression_type != TAG_EXPRESSION:
+            raise SubscriptionParseFailed(
+                f"expression type {expression.expression_type!r} is unknown: TAG and SQL92 exist"
+            )
+        expression = expression.expression
     if expression is None or not expression.strip() or expression.strip() == SUBSCRIBE_ALL:
         return SubscriptionData(topic, sub_version=sub_version)
     tags = frozenset(tag for piece in expression.split("||") if (tag := piece.strip()))

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from shmq.model.record import iter_records
 from shmq.model.unit import UNIT_BYTES, UNIT_STRUCT
 from shmq.model.unit_array import UNIT_DTYPE
 from shmq.shm.control_page import ControlPage
@@ -29,6 +28,9 @@ from shmq.store.consume_queues import ConsumeQueues
 
 SCAN_UNITS_MAX = 16_384
 """Units one read looks at when a tag filter rejects most of them; the consumer asks again from there."""
+
+JUDGED_MAX = 2_048
+"""Records one read judges by their properties: some milliseconds, then others get their turn."""
 
 _SMALL = 64
 
@@ -113,7 +115,7 @@ class QueueReader:
         """Read up to `max_count` records and `max_bytes` from `queue_offset`, but at least one when there is
         one.
 
-        `tag_hashes` are Java hashes of wanted tags (None: all); `exact` may reject a record after that.
+        `tag_hashes` are Java hashes of wanted tags (None: all); `exact` judges the records that pass.
         """
         if not self._table.alive(queue):
             return ReadResult(ReadStatus.NO_MATCHED_LOGIC_QUEUE, 0, 0, 0)
@@ -123,29 +125,65 @@ class QueueReader:
         refusal = _refusal(queue_offset, low, high)
         if refusal is not None:
             return ReadResult(*refusal, low, high)
-        reach = SCAN_UNITS_MAX if tag_hashes is not None or exact is not None else max(1, max_count)
+        reach = max(1, max_count) if tag_hashes is None else SCAN_UNITS_MAX
+        if exact is not None:
+            reach = JUDGED_MAX
         try:
             units = self._queues.units(queue, queue_offset, min(high, queue_offset + reach))
         except FileNotFoundError:
             skipped = min(high, max(low, self._queues.next_file(queue_offset)))
             return ReadResult(ReadStatus.OFFSET_FOUND_NULL, skipped, low, high)
+        if exact is not None:
+            result = ReadResult(ReadStatus.FOUND, queue_offset, low, high)
+            return self._judge(result, units, max(1, max_count), max_bytes, tag_hashes, exact)
         select = _select_few if len(units) <= _SMALL * UNIT_BYTES else _select_many
         runs, scanned = select(units, max(1, max_count), max_bytes, tag_hashes)
-        return self._collect(ReadResult(ReadStatus.FOUND, queue_offset + scanned, low, high), runs, exact)
+        return self._collect(ReadResult(ReadStatus.FOUND, queue_offset + scanned, low, high), runs)
 
-    def _collect(self, result: ReadResult, runs: list[Run], exact: ExactFilter | None) -> ReadResult:
-        """Fill `result` with the views of `runs`, keeping only records `exact` agrees to."""
+    def _judge(
+        self,
+        result: ReadResult,
+        units: memoryview,
+        max_count: int,
+        max_bytes: int,
+        tag_hashes: frozenset[int] | None,
+        exact: ExactFilter,
+    ) -> ReadResult:
+        """Fill `result` with records `exact` agrees to, until it is full or all `units` were looked at."""
+        looked = 0
+        for start, size, tags_code in UNIT_STRUCT.iter_unpack(units):
+            if size != FILLER_SIZE and (tag_hashes is None or _low_32(tags_code) in tag_hashes):
+                try:
+                    record = self._log.view(start, size)
+                except FileNotFoundError:
+                    result.status = ReadStatus.MESSAGE_WAS_REMOVING
+                    break
+                if exact(record):
+                    if result.count and result.size + size > max_bytes:
+                        break
+                    result.views.append(record)
+                    result.count += 1
+                    result.size += size
+            looked += 1
+            if result.count == max_count:
+                break
+        result.next_offset += looked
+        if result.count:
+            result.status = ReadStatus.FOUND
+        elif looked:
+            result.status = ReadStatus.NO_MATCHED_MESSAGE
+        return result
+
+    def _collect(self, result: ReadResult, runs: list[Run]) -> ReadResult:
+        """Fill `result` with the views of `runs`."""
         for start, end, count in runs:
             try:
                 view = self._log.view(start, end - start)
             except FileNotFoundError:
                 break
-            if exact is None:
-                result.views.append(view)
-                result.count += count
-                result.size += end - start
-            else:
-                _keep_matching(result, view, exact)
+            result.views.append(view)
+            result.count += count
+            result.size += end - start
         else:
             if not result.count:
                 result.status = ReadStatus.NO_MATCHED_MESSAGE
@@ -166,15 +204,6 @@ def _refusal(queue_offset: int, low: int, high: int) -> tuple[ReadStatus, int] |
     if queue_offset > high:
         return ReadStatus.OFFSET_OVERFLOW_BADLY, high
     return None
-
-
-def _keep_matching(result: ReadResult, run: memoryview, exact: ExactFilter) -> None:
-    """Add the records of `run` that `exact` agrees to, one view each."""
-    for record in iter_records(run):
-        if exact(record):
-            result.views.append(record)
-            result.count += 1
-            result.size += len(record)
 
 
 def _select_few(

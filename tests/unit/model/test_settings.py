@@ -149,7 +149,7 @@ def test_arguments_win_over_the_file_and_origins_say_so(tmp_path: Path) -> None:
         ("transientStorePoolEnable=true", "page cache"),
         ("storePathCommitLog=/data/commitlog", "standard places"),
         ("sendMessageThreadPoolNums=128", "brokerWorkers"),
-        ("enablePropertyFilter=true", "not built yet"),
+        ("enableConsumeQueueExt=true", "not built yet"),
         ("aclEnable=false", "not needed"),
     ],
 )
