@@ -10,16 +10,21 @@ import typer
 
 from shmq.admin import session
 from shmq.admin.message_item import message_item
-from shmq.admin.options import moment_ms
+from shmq.admin.options import moment_ms, truth
 from shmq.admin.output import Column, Item, Report, Stream
+from shmq.base.clock import now_ms
 from shmq.base.errors import TopicNotExist
 from shmq.client.producer import Producer
 from shmq.client.pull import PullStatus
 from shmq.client.pull_consumer import PullConsumer
+from shmq.client.send_result import SendResult, SendStatus
+from shmq.model.host import host_text
 from shmq.model.message import Message
 from shmq.model.message_ext import MessageExt
+from shmq.model.message_id import parse_offset_message_id
 from shmq.model.message_queue import MessageQueue
 from shmq.model.names import TOOLS_CONSUMER_GROUP
+from shmq.model.trace_record import TRACE_TOPIC, encode_sent
 
 PRODUCER_GROUP = "TOOLS_PRODUCER"
 PULL_COUNT = 32
@@ -34,8 +39,12 @@ def send_message(
     tags: Annotated[str | None, typer.Option("-c", "--tags", help="tag")] = None,
     broker: Annotated[str | None, typer.Option("-b", "--broker", help="broker name")] = None,
     queue_id: Annotated[int | None, typer.Option("-i", "--qid", help="queue id; needs -b")] = None,
+    trace: Annotated[
+        str, typer.Option("-m", "--msgTraceEnable", help=f"true: tell of it in topic {TRACE_TOPIC}")
+    ] = "false",
 ) -> Report:
     """Send one message and print where it was stored."""
+    traced = truth(trace)
     if queue_id is not None and broker is None:
         raise typer.BadParameter("-i names a queue of one broker: say which with -b")
     message = Message(topic, body.encode(), tags=tags, keys=keys)
@@ -44,7 +53,11 @@ def send_message(
         queue = None
         if broker is not None:
             queue = _choose(producer.fetch_publish_message_queues(topic), broker, queue_id)
+        began_ms, began = now_ms(), time.monotonic()
         result = producer.send(message, queue=queue, timeout_ms=timeout_ms)
+        if traced and result.trace_on:
+            cost_ms = round((time.monotonic() - began) * 1000)
+            producer.send(_trace_of(message, result, began_ms, cost_ms), timeout_ms=timeout_ms)
     item = {
         "brokerName": result.message_queue.broker_name,
         "queueId": result.message_queue.queue_id,
@@ -60,6 +73,26 @@ def send_message(
         Column("#MsgId", "msgId"),
     )
     return Report("SendResult", [item], columns)
+
+
+def _trace_of(message: Message, result: SendResult, began_ms: int, cost_ms: int) -> Message:
+    """The message that tells of a send, for those who follow messages (mqadmin's queryMsgTraceById)."""
+    host, _ = parse_offset_message_id(result.offset_msg_id)
+    record = encode_sent(
+        time_ms=began_ms,
+        region=result.region_id,
+        group=PRODUCER_GROUP,
+        topic=message.topic,
+        msg_id=result.msg_id,
+        tags=message.tags,
+        keys=message.keys,
+        store_host=host_text(host),
+        body_bytes=len(message.body),
+        cost_ms=cost_ms,
+        offset_msg_id=result.offset_msg_id,
+        success=result.send_status is SendStatus.SEND_OK,
+    )
+    return Message(TRACE_TOPIC, record, keys=[result.msg_id, *message.key_list])
 
 
 def _choose(queues: list[MessageQueue], broker: str, queue_id: int | None) -> MessageQueue:

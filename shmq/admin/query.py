@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 
 from shmq.admin import session
+from shmq.admin.deliver import push_to_client, send_again
 from shmq.admin.message_item import message_item
+from shmq.admin.options import truth
 from shmq.admin.output import Column, Item, Report, local_time
 from shmq.base.errors import ConsumerNotOnline, InvalidParameter, QueryNotFound, ShmqError
 from shmq.client.admin_client import AdminClient
@@ -34,14 +36,32 @@ BodyFormat = Annotated[
 def query_by_id(
     message_ids: Annotated[str, typer.Option("-i", "--msgId", help="offset id or unique id; several: a,b")],
     topic: Annotated[str | None, typer.Option("-t", "--topic", help="where to look for a unique id")] = None,
+    group: Annotated[
+        str | None, typer.Option("-g", "--consumerGroup", help="with -d: give the message to that client now")
+    ] = None,
+    client_id: Annotated[str | None, typer.Option("-d", "--clientId", help="a push consumer of -g")] = None,
+    send: Annotated[
+        str, typer.Option("-s", "--sendMessage", help="true: send it again as a new message")
+    ] = "false",
+    unit: Annotated[
+        str | None, typer.Option("-u", "--unitName", help="unit name of the sender of -s")
+    ] = None,
     body_format: BodyFormat = None,
     cluster: Annotated[str | None, typer.Option("-c", "--cluster", help="unused: one host's topics")] = None,
 ) -> Report:
     """Find messages by the broker's offset id or the producer's unique id, and who has consumed them."""
-    report = Report("Message", [])
+    if (group is None) != (client_id is None):
+        raise typer.BadParameter("-g and -d belong together: the group, and which of its clients")
+    again = truth(send)
     with session.current.admin() as admin:
-        for message_id in message_ids.split(","):
-            _add_details(report, admin, _find(admin, message_id.strip(), topic), body_format)
+        found = [_find(admin, message_id.strip(), topic) for message_id in message_ids.split(",")]
+        if group is not None and client_id is not None:
+            return push_to_client(admin, found, group, client_id)
+        if again:
+            return send_again(found, unit)
+        report = Report("Message", [])
+        for message in found:
+            _add_details(report, admin, message, body_format)
     return report
 
 

@@ -19,7 +19,7 @@ from shmq.client.broker_calls import LAST_MS
 from shmq.client.channel import view_of
 from shmq.client.config import ClientConfig
 from shmq.client.pull import PullRequest, PullStatus
-from shmq.client.running_info import decode_owned_queues
+from shmq.client.running_info import decode_owned_queues, decode_running_properties
 from shmq.model.host import host_text
 from shmq.model.message_ext import MessageExt, decode_messages
 from shmq.model.message_id import parse_offset_message_id
@@ -29,6 +29,7 @@ from shmq.model.properties import UNIQ_KEY
 from shmq.model.route import TopicRoute
 from shmq.model.subscription import build_subscription
 from shmq.model.topic_config import TopicConfig
+from shmq.protocol.bodies.direct_result import DirectResult, decode_direct_result
 from shmq.protocol.bodies.groups import (
     ConsumerConnections,
     decode_consumer_connections,
@@ -46,7 +47,11 @@ from shmq.protocol.headers.admin import (
     GetTopicConfigHeader,
     TopicHeader,
 )
-from shmq.protocol.headers.client import ConsumerGroupHeader, GetConsumerRunningInfoHeader
+from shmq.protocol.headers.client import (
+    ConsumeMessageDirectlyHeader,
+    ConsumerGroupHeader,
+    GetConsumerRunningInfoHeader,
+)
 from shmq.protocol.headers.naming import (
     ClusterHeader,
     DeleteTopicInNamesrvHeader,
@@ -58,6 +63,9 @@ from shmq.protocol.headers.query import UNIQUE_KEY_QUERY, QueryMessageHeader, Vi
 
 UNIQUE_KEY_MAX = 32
 SCAN_COUNT = 32
+
+CONSUME_DIRECTLY_S = 15.0
+"""A broker gives a consumer 10 s for a message it is to take directly."""
 
 R = TypeVar("R")
 
@@ -236,14 +244,33 @@ class AdminClient:
 
     def client_queues(self, group: str, client_id: str) -> list[MessageQueue]:
         """Return the queues one member owns, by its own word (307, relayed by a broker)."""
+        return decode_owned_queues(self._running_info(group, client_id))
+
+    def client_properties(self, group: str, client_id: str) -> dict[str, str]:
+        """Return a member's properties, such as PROP_CONSUME_TYPE, by its own word (307, relayed)."""
+        return decode_running_properties(self._running_info(group, client_id))
+
+    def _running_info(self, group: str, client_id: str) -> memoryview:
         header = GetConsumerRunningInfoHeader(group, client_id, False)
         last: BrokerError | None = None
         for addr in self._brokers_of_group(group, None):
             try:
-                return decode_owned_queues(self._ask(addr, RequestCode.GET_CONSUMER_RUNNING_INFO, header))
+                return self._ask(addr, RequestCode.GET_CONSUMER_RUNNING_INFO, header)
             except BrokerError as error:
                 last = error
         raise last or error_of(ResponseCode.CONSUMER_NOT_ONLINE, f"no broker knows a group {group}")
+
+    def consume_directly(self, group: str, client_id: str, message: MessageExt) -> DirectResult:
+        """Have one member take a message now (309, relayed by the broker that stores it).
+
+        No offset moves. BrokerError CONSUME_MSG_TIMEOUT when its listener takes longer than the broker waits.
+        """
+        header = ConsumeMessageDirectlyHeader(
+            group, client_id, message.offset_msg_id, message.broker_name or None, message.topic
+        )
+        command = Command.request(RequestCode.CONSUME_MESSAGE_DIRECTLY, header)
+        wait_s = max(self._timeout_s, CONSUME_DIRECTLY_S)
+        return decode_direct_result(view_of(self._links.ask_broker(message.store_host, command, wait_s)))
 
     def _brokers_of_group(self, group: str, topic: str | None) -> list[str]:
         """Return the masters to ask about a group: those of its retry topic, of `topic`, else all."""

@@ -31,11 +31,11 @@ class AdminLinks:
         for response in self.name_servers.call_each(command, self._timeout_s).values():
             _successful(response)
 
-    def ask_broker(self, address: str, command: Command) -> Command:
+    def ask_broker(self, address: str, command: Command, timeout_s: float | None = None) -> Command:
         """Ask the broker at `host:port`, or `unix:/path`."""
-        return _successful(self.call_broker(address, command))
+        return _successful(self.call_broker(address, command, timeout_s))
 
-    def call_broker(self, address: str, command: Command) -> Command:
+    def call_broker(self, address: str, command: Command, timeout_s: float | None = None) -> Command:
         """Like `ask_broker`, but return any response."""
         parsed = parse_address(address)
         pool = self._brokers.get(parsed)
@@ -43,7 +43,7 @@ class AdminLinks:
             pool = self._brokers[parsed] = ChannelPool(
                 lambda: Channel(parsed, self._config.connect_timeout_ms / 1000, self._config.broker_user)
             )
-        return pool.call(command, self._timeout_s)
+        return pool.call(command, self._timeout_s if timeout_s is None else timeout_s)
 
     def route(self, topic: str) -> TopicRoute:
         """Return a topic's route; TopicNotExist when no name server knows it."""

@@ -271,12 +271,21 @@ class ClientInstance:
             self._heartbeat_duty.due = time.monotonic() + REBALANCE_SOON_S
 
     def _handle_request(self, link: BrokerLink, command: Command) -> None:
-        """Serve what a broker pushes. Runs on the link's reader thread: nothing here may wait for that
+        """Take what a broker pushes. Runs on the link's reader thread: nothing here may wait for that
         broker."""
         if command.code == RequestCode.NOTIFY_CONSUMER_IDS_CHANGED:
             command.read_header(ConsumerGroupHeader)
             self.rebalance_now()
-            return
+        elif command.code == RequestCode.CONSUME_MESSAGE_DIRECTLY:
+            # Runs a listener, which may take its time and may talk to that broker itself.
+            threading.Thread(
+                target=self._serve_request, args=(link, command), name="shmq-consume-directly", daemon=True
+            ).start()
+        else:
+            self._serve_request(link, command)
+
+    def _serve_request(self, link: BrokerLink, command: Command) -> None:
+        """Let the consumer whose business it is answer."""
         for consumer in self.consumers():
             answer = consumer.handle_request(link, command)
             if answer is not None:

@@ -1,7 +1,8 @@
 """PushRequests: what a broker may ask of a running push consumer: reset offsets (220), its offsets (221),
-what it is doing (307).
+what it is doing (307), to take one message now (309).
 
-Called on a reader thread; a reset runs on the pull thread, because it waits for a broker.
+Called on a reader thread, but for 309, which runs the listener: that has a thread of its own. A reset runs on
+the pull thread, because it waits for a broker.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from shmq.base.errors import MessageIllegal, ShmqError
 from shmq.client.channel import view_of
+from shmq.client.consume_directly import consume_directly
+from shmq.model.message_ext import decode_messages
 from shmq.model.message_queue import MessageQueue
+from shmq.protocol.bodies.direct_result import encode_direct_result
 from shmq.protocol.bodies.offsets import decode_reset_offsets, encode_consumer_status
 from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command
 from shmq.protocol.headers.client import (
+    ConsumeMessageDirectlyHeader,
     GetConsumerRunningInfoHeader,
     GetConsumerStatusFromClientHeader,
     ResetConsumerClientOffsetHeader,
@@ -34,12 +40,16 @@ class PushRequests:
             RequestCode.RESET_CONSUMER_CLIENT_OFFSET: self._reset,
             RequestCode.GET_CONSUMER_STATUS_FROM_CLIENT: self._status,
             RequestCode.GET_CONSUMER_RUNNING_INFO: self._running_info,
+            RequestCode.CONSUME_MESSAGE_DIRECTLY: self._consume_directly,
         }
 
     def handle(self, command: Command) -> Command | None:
         """Return the answer; None for a request that is not ours or needs none."""
         handler = self._handlers.get(command.code)
-        return handler(command) if handler is not None else None
+        try:
+            return handler(command) if handler is not None else None
+        except ShmqError as error:
+            return command.refusal(error)
 
     def _reset(self, command: Command) -> None:
         header = command.read_header(ResetConsumerClientOffsetHeader)
@@ -58,3 +68,13 @@ class PushRequests:
         if header.consumer_group != self._consumer.consumer_group:
             return None
         return command.response(ResponseCode.SUCCESS, None, None, self._consumer.running_info())
+
+    def _consume_directly(self, command: Command) -> Command | None:
+        header = command.read_header(ConsumeMessageDirectlyHeader)
+        if header.consumer_group != self._consumer.consumer_group:
+            return None
+        found = decode_messages(bytes(view_of(command)), header.broker_name or "")
+        if len(found) != 1:
+            raise MessageIllegal(f"one message is consumed directly at a time, not {len(found)}")
+        result = consume_directly(self._consumer.listener, header.consumer_group, found[0])
+        return command.response(ResponseCode.SUCCESS, None, None, encode_direct_result(result))

@@ -52,6 +52,12 @@ def _queue_info(held: Owned, commit_offset: int) -> dict[str, object]:
 
 
 @reads("consumer running info")
+def decode_running_properties(body: Body | None) -> dict[str, str]:
+    """Return the properties in the answer to 307, such as PROP_CONSUME_TYPE."""
+    return {str(name): str(value) for name, value in (loads(body).get("properties") or {}).items()}
+
+
+@reads("consumer running info")
 def decode_owned_queues(body: Body | None) -> list[MessageQueue]:
     """Return the queues named in the answer to 307."""
     return sorted(queue_of(queue) for queue in loads(body).get("mqTable") or {})

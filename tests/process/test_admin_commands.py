@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 
-from shmq import Message, Producer, PullConsumer, SendResult
+from shmq import (
+    ConsumeConcurrentlyContext,
+    ConsumeConcurrentlyStatus,
+    Message,
+    MessageExt,
+    Producer,
+    PullConsumer,
+    PushConsumer,
+    SendResult,
+)
 from shmq.admin import main
 from shmq.admin.exits import ExitCode
 from shmq.base.runtime_dir import page_name
@@ -201,6 +210,67 @@ def test_message_details_have_mqadmins_labels(admin: Admin, sent: list[SendResul
     assert labels[-2:] == ["Message Body Path", "Message Body"]
     assert re.search(r"Message Body: +body 0", output)
     assert f"consumerGroup={GROUP}, trackType=" in output
+
+
+def test_a_push_consumer_takes_a_message_directly(
+    admin: Admin, broker: Broker, sent: list[SendResult]
+) -> None:
+    """Its listener runs once each, on a thread that may itself talk to the broker; nothing is pulled."""
+    taken: list[bytes] = []
+
+    def consume(messages: list[MessageExt], context: ConsumeConcurrentlyContext) -> Any:
+        (message,) = messages
+        assert context.message_queue.topic == message.topic == TOPIC
+        taken.append(message.body)
+        if message.body == b"body 0":
+            return ConsumeConcurrentlyStatus.CONSUME_SUCCESS if consumer.max_offset(queue) else None
+        if message.body == b"body 1":
+            return None
+        raise LookupError("no such order")
+
+    queue = sent[0].message_queue
+    admin("updateTopic", "-c", "DefaultCluster", "-t", "NothingInIt")
+    consumer = PushConsumer("DirectGroup", namesrv_addr=broker.namesrv_addr)
+    consumer.subscribe("NothingInIt")
+    consumer.register_message_listener(consume)
+    with consumer:
+        wait_until(lambda: bool(consumer.assigned_queues), limit_s=20)
+        target = ("-g", "DirectGroup", "-d", consumer.client_id)
+        output = admin("queryMsgById", "-i", sent[0].offset_msg_id, *target)
+        assert re.fullmatch(
+            r"ConsumeMessageDirectlyResult \[order=false, autoCommit=true, consumeResult=CR_SUCCESS, "
+            r"remark=null, spentTimeMills=\d+\]\n",
+            output,
+        )
+        both = f"{sent[1].offset_msg_id},{sent[2].msg_id}"
+        items = _items(admin("queryMsgById", "-i", both, "-t", TOPIC, *target, "--json"))
+        assert [item["consumeResult"] for item in items] == ["CR_RETURN_NULL", "CR_THROW_EXCEPTION"]
+        assert items[1]["remark"] == "LookupError: no such order"
+        assert taken == [b"body 0", b"body 1", b"body 2"]
+    admin("queryMsgById", "-i", sent[0].offset_msg_id, *target, code=ExitCode.FAILED)
+    admin("queryMsgById", "-i", sent[0].offset_msg_id, "-g", "DirectGroup", code=ExitCode.USAGE)
+
+
+def test_a_message_is_sent_again(admin: Admin, sent: list[SendResult]) -> None:
+    (item,) = _items(admin("queryMsgById", "-i", sent[1].offset_msg_id, "-s", "true", "-u", "unit", "--json"))
+    assert (item["originalMsgId"], item["sendResult"]) == (sent[1].msg_id, "SEND_OK")
+    (copy,) = _items(admin("queryMsgById", "-i", item["msgId"], "-t", TOPIC, "--json"))
+    assert (copy["bodyText"], copy["tags"], copy["keys"]) == ("body 1", "TagB", "key-1 shared")
+    assert copy["properties"]["UNIQ_KEY"] == item["msgId"] != sent[1].msg_id
+
+
+def test_a_traced_send_is_told_in_the_trace_topic(admin: Admin) -> None:
+    arguments = ("-t", "Traced", "-p", "four", "-k", "k1", "-c", "TagT")
+    (item,) = _items(admin("sendMessage", *arguments, "-m", "true", "--json"))
+    lines = admin("consumeMessage", "-t", "RMQ_SYS_TRACE_TOPIC", "--json").splitlines()
+    (trace,) = [found for found in map(json.loads, lines) if item["msgId"] in found["keys"]]
+    record, end = trace["bodyText"].split("\x02")
+    fields = record.split("\x01")
+    assert (end, len(fields)) == ("", 14)
+    assert fields[0] == "Pub"
+    assert fields[2:8] == ["DefaultRegion", "TOOLS_PRODUCER", "Traced", item["msgId"], "TagT", "k1"]
+    assert (fields[9], fields[11:]) == ("4", ["0", item["offsetMsgId"], "true"])
+    admin("sendMessage", *arguments, "-m", "maybe", code=ExitCode.BAD_DATA)
 
 
 def test_an_unknown_id_is_not_found(admin: Admin) -> None:
