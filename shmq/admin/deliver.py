@@ -66,6 +66,7 @@ def send_again(messages: Sequence[MessageExt], unit: str | None) -> Report:
                     "queueId": result.message_queue.queue_id,
                     "sendResult": result.send_status.name,
                     "msgId": result.msg_id,
+                    "offsetMsgId": result.offset_msg_id,
                 }
             )
     return report

@@ -254,7 +254,7 @@ def test_a_push_consumer_takes_a_message_directly(
 def test_a_message_is_sent_again(admin: Admin, sent: list[SendResult]) -> None:
     (item,) = _items(admin("queryMsgById", "-i", sent[1].offset_msg_id, "-s", "true", "-u", "unit", "--json"))
     assert (item["originalMsgId"], item["sendResult"]) == (sent[1].msg_id, "SEND_OK")
-    (copy,) = _items(admin("queryMsgById", "-i", item["msgId"], "-t", TOPIC, "--json"))
+    (copy,) = _items(admin("queryMsgById", "-i", item["offsetMsgId"], "--json"))
     assert (copy["bodyText"], copy["tags"], copy["keys"]) == ("body 1", "TagB", "key-1 shared")
     assert copy["properties"]["UNIQ_KEY"] == item["msgId"] != sent[1].msg_id
 
