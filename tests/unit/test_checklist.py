@@ -9,8 +9,8 @@ import pytest
 
 TESTS = Path(__file__).parent.parent
 CHECKLIST = TESTS.parent / "docs" / "checklist.md"
-PROMISED = [*range(1, 72), *range(129, 140), *range(211, 221)]
-LATER = {14, 25, 26, 27, 28, 38, 39, 49, 60, 61, 131, 215, 219, 220}
+PROMISED = [*range(1, 72), *range(129, 140), *range(211, 243)]
+LATER = {14, 25, 26, 27, 28, 38, 39, 49, 60, 61, 131, 219, 220, 238, 240, 241, 242}
 
 ROWS = {
     int(match[1]): match[2]
