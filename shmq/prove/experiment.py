@@ -20,15 +20,15 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shmq.base.errors import Unavailable
+from shmq.base.errors import ShmqError, Unavailable
 from shmq.base.runtime_dir import page_name
 from shmq.embedded import SMALL_SETTINGS, Broker
-from shmq.prove.ledger import Judgement, Ledger, Recovered, judge
+from shmq.prove.ledger import Judgement, Recovered, judge
 from shmq.prove.load import Load
 from shmq.prove.recovering import recover, recover_partly
 from shmq.shm.control_page import ControlPage
@@ -68,11 +68,20 @@ class Verdict:
     pages_not_whole: int = 0
     names_lost: int = 0
     recovery_ms_max: int = 0
+    refused: int = 0
+    """Requests of the load that were answered with an error: nothing was promised for them."""
     failures: list[Failure] = field(default_factory=list)
+
+    def note(self, notes: CutNotes, recovered: Recovered) -> None:
+        """Count one cut."""
+        self.pages_changed += notes.pages_changed
+        self.pages_not_whole += notes.pages_old + notes.pages_torn
+        self.names_lost += notes.names_lost
+        self.recovery_ms_max = max(self.recovery_ms_max, recovered.ms)
 
 
 class Experiment:
-    """Cuts of one broker. Use as a context manager; `run` may be called several times."""
+    """Cuts of one broker. Use as a context manager."""
 
     def __init__(
         self,
@@ -88,7 +97,7 @@ class Experiment:
         self.store = folder / "store"
         self.record = folder / "record"
         self.seed = seed
-        self._rng = random.Random(seed)
+        self.rng = random.Random(seed)
         self._settings = {**SMALL_SETTINGS, **settings}
         self._arguments = [
             f"{key}={value}" for key, value in {**self._settings, "storePathRootDir": self.store}.items()
@@ -97,12 +106,11 @@ class Experiment:
         self._sync = self._settings.get("flushDiskType") == "SYNC_FLUSH"
         self._pause_s = pause_s
         self.broker = Broker(self.store, **self._settings)
-        self.load: Load
         self._open = contextlib.ExitStack()
         self._pool: ProcessPoolExecutor
 
     def __enter__(self) -> Experiment:
-        """Start the broker, recorded, and the load."""
+        """Start the broker, recorded."""
         self.store.mkdir(parents=True, exist_ok=True)
         begin(self.record, self.store)
         with self._open:
@@ -111,56 +119,67 @@ class Experiment:
             with _environment(self._environment):
                 self._open.enter_context(self.broker)
             self._open.callback(self._thaw)
-            self.load = self._open.enter_context(
-                Load(self.broker.namesrv_addr, PREFIX, self.seed, self._pause_s)
-            )
             self._open = self._open.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End load and broker."""
+        """End the broker."""
         self._open.close()
 
     def run(self, cuts: int, on_cut: Callable[[], object] = lambda: None) -> Verdict:
-        """Cut so often; `on_cut` hears of each that was judged. Ends early at the first failure."""
+        """Cut so often under a load; `on_cut` hears of each that was judged. Ends at the first failure."""
         verdict = Verdict()
         moment = 0
-        while verdict.cuts < cuts and not verdict.failures:
-            self._wait_for_news()
-            moment += 1
-            seeds = [f"{self.seed}/{moment}/{n}" for n in range(min(CUTS_PER_MOMENT, cuts - verdict.cuts))]
-            self._cut(seeds, verdict, on_cut)
+        with Load(self.broker.namesrv_addr, PREFIX, self.seed, self._pause_s) as load:
+            while verdict.cuts < cuts and not verdict.failures:
+                self._wait_for_news(load)
+                moment += 1
+                count = min(CUTS_PER_MOMENT, cuts - verdict.cuts)
+                self.cut([f"{moment}/{n}" for n in range(count)], load, verdict, on_cut)
+            verdict.refused = load.refused
         return verdict
 
-    def _wait_for_news(self) -> None:
+    def _wait_for_news(self, load: Load) -> None:
         """Let the load go on until more was acknowledged, and then a moment of any length."""
-        wanted = len(self.load.ledger.acked) + self._rng.randint(5, 60)
+        wanted = len(load.ledger.acked) + self.rng.randint(5, 60)
+        load.go()
         limit = time.monotonic() + STOP_LIMIT_S
-        while len(self.load.ledger.acked) < wanted:
+        while len(load.ledger.acked) < wanted:
             if time.monotonic() > limit or not self.broker.running:
                 raise Unavailable("the broker under test acknowledges nothing any more")
             time.sleep(0.001)
-        time.sleep(self._rng.random() * 0.02)
+        time.sleep(self.rng.random() * 0.02)
 
-    def _cut(self, seeds: list[str], verdict: Verdict, on_cut: Callable[[], object]) -> None:
-        """One moment, cut in several ways."""
+    def cut(
+        self,
+        names: Sequence[str],
+        load: Load,
+        verdict: Verdict,
+        on_cut: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Cut this moment in several ways, each named and seeded by one of `names`; judge each."""
         self.freeze()
         try:
-            ledger, flushed = self.load.ledger.now(), self._flushed()
-            notes = [(seed, self._target(seed), self._build(seed)) for seed in seeds]
+            ledger, flushed = load.ledger.now(), self._flushed()
+            cuts = [(seed, self._build(seed)) for seed in (f"{self.seed}/{name}" for name in names)]
+            load.rest()  # so that the store does not grow while cuts are looked at
         finally:
             self._thaw()
-        for seed, target, cut in notes:
-            again = (verdict.cuts + 1) % AGAIN_EVERY == 0
-            recovered = self._recover(seed, target, again)
+        verdict.acked, verdict.seen = len(ledger.acked), len(ledger.seen)
+        for seed, notes in cuts:
             verdict.cuts += 1
+            again = verdict.cuts % AGAIN_EVERY == 0
             verdict.cuts_in_recovery += again
-            verdict.acked, verdict.seen = len(ledger.acked), len(ledger.seen)
-            verdict.pages_changed += cut.pages_changed
-            verdict.pages_not_whole += cut.pages_old + cut.pages_torn
-            verdict.names_lost += cut.names_lost
-            verdict.recovery_ms_max = max(verdict.recovery_ms_max, recovered.ms)
-            self._judge(seed, target, ledger, recovered, flushed, verdict)
+            try:
+                recovered = self._recover(seed, again)
+            except ShmqError as error:
+                recovered = Recovered(findings=[f"the start failed: {error}"])
+            verdict.note(notes, recovered)
+            judgement = judge(ledger, recovered, promised_below=None if self._sync else flushed)
+            if judgement.holds:
+                shutil.rmtree(self._target(seed).parent)
+            else:
+                verdict.failures.append(Failure(seed, judgement, self._target(seed).parent))
             on_cut()
 
     # ---- the cut
@@ -195,8 +214,9 @@ class Experiment:
 
     # ---- afterwards
 
-    def _recover(self, seed: str, target: Path, again: bool) -> Recovered:
+    def _recover(self, seed: str, again: bool) -> Recovered:
         """Recover a cut store in another process, after a second cut when `again`."""
+        target = self._target(seed)
         if again:
             record = target.parent / "record"
             syncs_done = random.Random(seed).randint(0, SYNCS_MAX)
@@ -209,21 +229,6 @@ class Experiment:
     def _elsewhere(self, function: Callable[..., Recovered | None], *arguments: object) -> Recovered:
         future: Future[Recovered | None] = self._pool.submit(function, *arguments)
         return future.result() or Recovered()
-
-    def _judge(
-        self,
-        seed: str,
-        target: Path,
-        ledger: Ledger,
-        recovered: Recovered,
-        flushed: int,
-        verdict: Verdict,
-    ) -> None:
-        judgement = judge(ledger, recovered, promised_below=None if self._sync else flushed)
-        if judgement.holds:
-            shutil.rmtree(target.parent)
-        else:
-            verdict.failures.append(Failure(seed, judgement, target.parent))
 
 
 _environment_lock = threading.Lock()

@@ -54,6 +54,7 @@ class Load:
         self._seed = seed
         self._pause_s = pause_s
         self._stopping = threading.Event()
+        self._going = threading.Event()
         self._topics = [f"{prefix}0"]
         bodies: list[Callable[[random.Random, Producer], None]] = [
             self._send,
@@ -71,7 +72,7 @@ class Load:
         self._pusher: PushConsumer | None = None
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Make the first topic and get ready; nothing is sent before `go`."""
         with Producer(f"{self._prefix}-first", **self._settings) as producer:
             self._one(random.Random(self._seed), producer)
         self._pusher = PushConsumer(
@@ -91,11 +92,25 @@ class Load:
     ) -> None:
         """End it; what is under way is waited for."""
         self._stopping.set()
+        self._going.set()
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
         if self._pusher is not None:
             self._pusher.shutdown()
+
+    def go(self) -> None:
+        """Begin, or go on."""
+        self._going.set()
+
+    def rest(self) -> None:
+        """Begin nothing new until `go`; what is under way goes on."""
+        self._going.clear()
+
+    def _goes_on(self) -> bool:
+        """Wait out a rest; False when the load ends."""
+        self._going.wait()
+        return not self._stopping.is_set()
 
     # ---- producers
 
@@ -103,7 +118,7 @@ class Load:
         rng = random.Random(f"{self._seed}/{number}")
         group = f"{self._prefix}-{number}"
         with Producer(group, **self._settings) as producer:
-            while not self._stopping.is_set():
+            while self._goes_on():
                 try:
                     send(rng, producer)
                 except ShmqError:
@@ -153,7 +168,7 @@ class Load:
         group = f"{self._prefix}-{'direct' if direct else 'socket'}"
         positions: defaultdict[MessageQueue, int] = defaultdict(int)
         with PullConsumer(group, namesrv_addr=self._address, direct_pull=direct) as consumer:
-            while not self._stopping.is_set():
+            while self._goes_on():
                 for topic in list(self._topics):
                     try:
                         for queue in consumer.fetch_subscribe_message_queues(topic):
