@@ -23,8 +23,8 @@ from shmq.model.message import Message
 from shmq.model.message_ext import MessageExt
 from shmq.model.message_id import parse_offset_message_id
 from shmq.model.message_queue import MessageQueue
-from shmq.model.names import TOOLS_CONSUMER_GROUP
-from shmq.model.trace_record import TRACE_TOPIC, encode_sent
+from shmq.model.names import TOOLS_CONSUMER_GROUP, TRACE_TOPIC
+from shmq.model.trace_record import encode_sent
 
 PRODUCER_GROUP = "TOOLS_PRODUCER"
 PULL_COUNT = 32

@@ -149,7 +149,7 @@ class TopicRegistry:
         names.check_topic(topic)
         if names.is_retry_topic(topic):
             return self.create_retry_topic(topic, 1, topic_sys_flag)
-        if self.is_system(topic):
+        if self.is_system(topic) and topic != names.TRACE_TOPIC:  # clients make that one by tracing
             raise NoPermission(f"topic [{topic}] is reserved: choose another name")
         template = self._topics.get(default_topic)
         if template is None or (default_topic == names.AUTO_CREATE_TOPIC and not self._auto_create):

@@ -9,8 +9,6 @@ an ordinary one. Pure.
 
 from __future__ import annotations
 
-TRACE_TOPIC = "RMQ_SYS_TRACE_TOPIC"
-
 FIELD_SEPARATOR = "\x01"
 RECORD_SEPARATOR = "\x02"
 
