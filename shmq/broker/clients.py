@@ -153,6 +153,16 @@ class ClientTable:
         """Live producers by group."""
         return {group: list(members.values()) for group, members in sorted(self._producers.items())}
 
+    def producer_of(self, client_id: str) -> Client | None:
+        """A live producer by its client id, whatever its group; of two, the one that beat last."""
+        found = [
+            member
+            for members in self._producers.values()
+            for member in members.values()
+            if member.client.client_id == client_id
+        ]
+        return max(found, key=lambda member: member.beat_ms).client if found else None
+
     def producer(self, group: str, key: ClientKey) -> Client | None:
         """The producer of that connection in a group."""
         member = self._producers.get(group, {}).get(key)

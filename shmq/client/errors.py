@@ -2,8 +2,8 @@
 (`ClientFault`).
 
 RocketMQ's client codes are kept: 10001 connect failed, 10002 timed out, 10003 broker does not exist, 10004 no
-name server address, 10005 topic route not found. `code_of` finds the code of any error that a send ended
-with.
+name server address, 10005 topic route not found, 10006 no reply in time, 10007 no reply can be made.
+`code_of` finds the code of any error that a send ended with.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ ACCESS_BROKER_TIMEOUT = 10002
 BROKER_NOT_EXIST = 10003
 NO_NAME_SERVER = 10004
 NOT_FOUND_TOPIC = 10005
+REQUEST_TIMEOUT = 10006
+CREATE_REPLY_MESSAGE = 10007
 
 
 class ClientError(ShmqError):
