@@ -35,6 +35,7 @@ _EXPORTS = {
     "PullStatus": "shmq.client.pull",
     "PushConsumer": "shmq.client.push_consumer",
     "RemotingError": "shmq.client.errors",
+    "Durability": "shmq.client.send_result",
     "SendResult": "shmq.client.send_result",
     "SendStatus": "shmq.client.send_result",
     "ShmqError": "shmq.base.errors",
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from shmq.client.push_consumer import PushConsumer as PushConsumer
     from shmq.client.queue_selection import select_by_hash as select_by_hash
     from shmq.client.queue_selection import select_by_random as select_by_random
+    from shmq.client.send_result import Durability as Durability
     from shmq.client.send_result import SendResult as SendResult
     from shmq.client.send_result import SendStatus as SendStatus
     from shmq.model.consumer_group import ConsumeFromWhere as ConsumeFromWhere

@@ -12,7 +12,7 @@ from shmq.client.async_send import AsyncSend
 from shmq.client.producer import Producer as BlockingProducer
 from shmq.client.producer_config import ProducerConfig
 from shmq.client.queue_selection import MessageQueueSelector
-from shmq.client.send_result import SendResult
+from shmq.client.send_result import Durability, SendResult
 from shmq.model.message import Message
 from shmq.model.message_queue import MessageQueue
 
@@ -59,8 +59,12 @@ class Producer:
         selector: MessageQueueSelector | None = None,
         argument: Any = None,
         timeout_ms: int | None = None,
+        wait_for: Durability | None = None,
     ) -> SendResult:
-        """Send one message, or a list as one batch. Sends awaited together travel together."""
+        """Send one message, or a list as one batch. Sends awaited together travel together.
+
+        `wait_for` asks for more than the broker's mode promises, such as `Durability.FLUSHED`.
+        """
         bridge = self._running()
         future: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
 
@@ -71,7 +75,12 @@ class Producer:
         def call() -> None:
             try:
                 sent = self._producer.send_async(
-                    message, queue=queue, selector=selector, argument=argument, timeout_ms=timeout_ms
+                    message,
+                    queue=queue,
+                    selector=selector,
+                    argument=argument,
+                    timeout_ms=timeout_ms,
+                    wait_for=wait_for,
                 )
             except Exception as error:
                 bridge.settle(future, None, error)

@@ -1,10 +1,10 @@
 """Accumulator: makes batches of asynchronous sends by themselves, per queue.
 
-Messages for one (queue, WAIT flag) wait in a lane. While fewer than two batches of the lane are under way,
-the sending thread itself sends what waits; otherwise the answer to an earlier batch does, on the connection's
-reader thread. So a lone message leaves at once, and under load batches grow to what arrives during one round
-trip. `batch_max_delay_ms` > 0 lets messages wait for company instead. Order within a lane is kept on the
-wire: one thread at a time sends for it.
+Messages for one queue that wait for the same (WAIT, SHMQ_WAIT_FOR) share a lane. While fewer than two
+batches of the lane are under way, the sending thread itself sends what waits; otherwise the answer to an
+earlier batch does, on the connection's reader thread. So a lone message leaves at once, and under load
+batches grow to what arrives during one round trip. `batch_max_delay_ms` > 0 lets messages wait for company
+instead. Order within a lane is kept on the wire: one thread at a time sends for it.
 
 A batch that failed by transport is taken apart and its messages are tried again, each with its own attempts;
 a batch refused as illegal is sent again message by message, so only the guilty one fails. Each lane's `lock`
@@ -29,7 +29,7 @@ from shmq.client.producer_config import ProducerConfig
 from shmq.client.send_commands import SendCommands, log_batch_place, read_stored
 from shmq.client.send_result import SendStatus, durability_of
 from shmq.model.message_queue import MessageQueue
-from shmq.model.properties import WAIT
+from shmq.model.properties import SHMQ_WAIT_FOR, WAIT
 from shmq.protocol.codes import ResponseCode
 from shmq.protocol.command import Command
 
@@ -73,6 +73,8 @@ class Accumulator:
         self._alone = alone
         self._lanes: dict[MessageQueue, _Lane] = {}
         self._unwaiting_lanes: dict[MessageQueue, _Lane] = {}
+        self._asking_lanes: dict[str, dict[MessageQueue, _Lane]] = {}
+        """By what is asked for: there are only a few values."""
         self._ticker: Periodic | None = None
         if config.batch_max_delay_ms > 0:
             period_s = max(1, config.batch_max_delay_ms // 2) / 1000
@@ -86,7 +88,11 @@ class Accumulator:
 
     def add(self, waiting: AsyncSend, queue: MessageQueue) -> None:
         """Put a message into its lane, and send the lane when nothing is to be waited for."""
-        lanes = self._lanes if waiting.message.properties.get(WAIT) != "false" else self._unwaiting_lanes
+        held = waiting.message.properties
+        if SHMQ_WAIT_FOR in held:
+            lanes = self._asking_lanes.setdefault(held[SHMQ_WAIT_FOR], {})
+        else:
+            lanes = self._lanes if held.get(WAIT) != "false" else self._unwaiting_lanes
         lane = lanes.get(queue)
         if lane is None:
             lane = lanes.setdefault(queue, _Lane(queue))
@@ -98,9 +104,10 @@ class Accumulator:
 
     def flush(self) -> None:
         """Send what waits in every lane, as far as batches may be under way."""
-        for lane in [*self._lanes.values(), *self._unwaiting_lanes.values()]:
-            if lane.pending:
-                self._send_lane(lane)
+        for lanes in [self._lanes, self._unwaiting_lanes, *self._asking_lanes.values()]:
+            for lane in list(lanes.values()):
+                if lane.pending:
+                    self._send_lane(lane)
 
     def close(self) -> None:
         """Stop lingering; what waits goes out with the answers still to come."""

@@ -12,6 +12,7 @@ from functools import lru_cache
 from shmq.base.clock import now_ms
 from shmq.base.errors import ClientFault, MessageIllegal
 from shmq.client.producer_config import ProducerConfig
+from shmq.client.send_result import Durability
 from shmq.model import properties as names
 from shmq.model.compression import COMPRESSION_FLAGS, compress
 from shmq.model.message import Message
@@ -19,6 +20,7 @@ from shmq.model.message_id import unique_key
 from shmq.model.names import check_sendable_topic, check_topic
 from shmq.model.properties import encode_properties
 from shmq.model.sys_flag import COMPRESSED
+from shmq.model.wait_for import wait_text
 
 Body = bytes | bytearray | memoryview
 BODY_TYPES = frozenset({bytes, bytearray, memoryview})
@@ -27,9 +29,13 @@ LONE_PROPERTIES = frozenset(
     {
         *(names.DELAY, names.TIMER_DELAY_SEC, names.TIMER_DELAY_MS, names.TIMER_DELIVER_MS),
         *(names.TRANSACTION_PREPARED, names.PRODUCER_GROUP, names.RETRY_TOPIC),
+        *(names.MSG_TYPE, names.CORRELATION_ID),
     }
 )
 """A message with one of these needs a broker rule of its own and never travels in a batch."""
+
+REPLY = "reply"
+"""MSG_TYPE of the answer to a request."""
 
 
 class Outgoing:
@@ -68,6 +74,20 @@ def ordered(properties: dict[str, str]) -> dict[str, str]:
     """Return properties in the order of a log-ready record: TAGS, then UNIQ_KEY, then the rest."""
     first = {name: properties[name] for name in (names.TAGS, names.UNIQ_KEY) if name in properties}
     return {**first, **properties}
+
+
+def is_reply(message: Message) -> bool:
+    """Tell whether a message is the answer to a request, which has a request code of its own."""
+    return message.properties.get(names.MSG_TYPE) == REPLY
+
+
+def ask_for(message: Message | Sequence[Message], wanted: Durability | None) -> None:
+    """Note in a message, or in all of a batch, what its sender waits for; None: as it is."""
+    if wanted is None:
+        return
+    text = wait_text(wanted.local, max(wanted.replicas, wanted.replicas_flushed))
+    for one in (message,) if isinstance(message, Message) else message:
+        one.properties[names.SHMQ_WAIT_FOR] = text
 
 
 def travels_alone(message: Message) -> bool:

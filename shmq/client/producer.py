@@ -23,14 +23,14 @@ from shmq.client.batch import check_batch
 from shmq.client.broker_calls import LAST_MS
 from shmq.client.errors import ClientStateError
 from shmq.client.instance import ClientInstance
-from shmq.client.outgoing import Outgoing, check_all_sendable, check_sendable
+from shmq.client.outgoing import Outgoing, ask_for, check_all_sendable, check_sendable
 from shmq.client.outgoing_batch import OutgoingBatch
 from shmq.client.payload import BatchPayload, Payload, SinglePayload
 from shmq.client.producer_config import ProducerConfig, configured
 from shmq.client.queue_selection import MessageQueueSelector
 from shmq.client.send_hooks import CheckForbiddenHook, SendHooks, SendMessageHook
 from shmq.client.send_path import SendPath
-from shmq.client.send_result import SendResult
+from shmq.client.send_result import Durability, SendResult
 from shmq.client.service_state import ServiceState
 from shmq.model.message import Message
 from shmq.model.message_ext import MessageExt
@@ -160,13 +160,19 @@ class Producer:
         selector: MessageQueueSelector | None = None,
         argument: Any = None,
         timeout_ms: int | None = None,
+        wait_for: Durability | None = None,
     ) -> SendResult:
         """Send one message, or a list as one batch, and wait for the broker's answer.
+
+        `wait_for` asks for more (or less) than the broker's mode promises, such as `Durability.FLUSHED`; it
+        is noted in the message, as RocketMQ's WAIT is. A broker that could not give it says so in
+        `send_status`, and `durability` names what was reached.
 
         With `queue`, or `selector` and its `argument`, there is exactly one attempt. Errors: MessageIllegal
         and InvalidParameter for what may not be sent, BrokerError for a refusal, ClientError when all
         attempts failed; `code` tells why.
         """
+        ask_for(message, wait_for)
         payload = self._payload(message)
         target = self._target(payload, queue, selector, argument)
         return self._path.send(payload, self._timeout_ms(timeout_ms), target)
@@ -196,12 +202,14 @@ class Producer:
         selector: MessageQueueSelector | None = None,
         argument: Any = None,
         timeout_ms: int | None = None,
+        wait_for: Durability | None = None,
     ) -> AsyncSend:
-        """Hand a message (or a list as one batch) over and return its future.
+        """Hand a message (or a list as one batch) over and return its future. `wait_for` as in `send`.
 
         Exactly one of the callbacks is called, by a client thread, which must not be kept long. Waits for
         room when too much is under way, up to the timeout; then the future fails with TooMuchRequest.
         """
+        ask_for(message, wait_for)
         config = self.config
         limit_ms = config.send_msg_timeout_ms if timeout_ms is None else timeout_ms
         deadline = time.monotonic() + limit_ms / 1000

@@ -8,13 +8,14 @@ from functools import partial
 
 from shmq.base.errors import MessageIllegal
 from shmq.client.links import BrokerLink
-from shmq.client.outgoing import Outgoing
+from shmq.client.outgoing import Outgoing, is_reply
 from shmq.client.outgoing_batch import OutgoingBatch
 from shmq.client.producer_config import ProducerConfig
 from shmq.client.send_result import SendResult, SendStatus, Text, durability_of
 from shmq.client.send_template import SendTemplate
 from shmq.model.message_id import offset_message_id, parse_offset_message_id
 from shmq.model.message_queue import MessageQueue
+from shmq.model.properties import SHMQ_WAIT_FOR, UNIQ_KEY, WAIT, encode_properties
 from shmq.protocol.codes import RequestCode, error_of
 from shmq.protocol.command import Command, encode_command
 from shmq.protocol.headers.log_batch import SendLogBatchHeader
@@ -50,9 +51,11 @@ class SendCommands:
         )
 
     def single(self, outgoing: Outgoing, queue_id: int, *, oneway: bool = False) -> Command:
-        """Return request 310 for one message."""
+        """Return request 310 for one message, 325 for a reply."""
         header = self._header(outgoing, queue_id)
-        return Command.request(RequestCode.SEND_MESSAGE_V2, header, outgoing.body, oneway=oneway)
+        reply = is_reply(outgoing.message)
+        code = RequestCode.SEND_REPLY_MESSAGE_V2 if reply else RequestCode.SEND_MESSAGE_V2
+        return Command.request(code, header, outgoing.body, oneway=oneway)
 
     def single_frame(self, outgoing: Outgoing, queue_id: int, opaque: int) -> list[Buffer]:
         """Return the frame of request 310 for a CBOR connection, from a template where that can say it."""
@@ -62,7 +65,7 @@ class SendCommands:
             if len(self._templates) >= TEMPLATES_MAX:
                 self._templates.clear()
             template = self._templates[key] = SendTemplate(self._header(outgoing, queue_id))
-        frame = template.frame(outgoing, opaque)
+        frame = None if is_reply(outgoing.message) else template.frame(outgoing, opaque)
         if frame is None:
             command = self.single(outgoing, queue_id)
             command.opaque = opaque
@@ -73,7 +76,10 @@ class SendCommands:
         """Return request 320, RocketMQ's batch; MessageIllegal when it is over the size limit."""
         body = batch.elements()
         self._check_size(len(body))
-        wait = "true" if batch.messages[0].wait_store_msg_ok else "false"
+        first = batch.messages[0]
+        outer = {UNIQ_KEY: batch.keys[0], WAIT: "true" if first.wait_store_msg_ok else "false"}
+        if SHMQ_WAIT_FOR in first.properties:
+            outer[SHMQ_WAIT_FOR] = first.properties[SHMQ_WAIT_FOR]
         header = SendMessageV2Header(
             self._group,
             batch.topic,
@@ -83,7 +89,7 @@ class SendCommands:
             0,
             batch.born_timestamp,
             0,
-            f"UNIQ_KEY\x01{batch.keys[0]}\x02WAIT\x01{wait}\x02",
+            encode_properties(outer).decode(),
             batch=True,
         )
         return Command.request(RequestCode.SEND_BATCH_MESSAGE, header, body)

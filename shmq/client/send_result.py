@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum
+from typing import ClassVar
 
 from shmq.model.message_queue import MessageQueue
 
@@ -37,11 +38,30 @@ class Durability:
     replicas: int = 0
     replicas_flushed: int = 0
 
+    MEMORY: ClassVar[Durability]
+    PAGE_CACHE: ClassVar[Durability]
+    FLUSHED: ClassVar[Durability]
+    """The three without replicas, to ask for: `producer.send(message, wait_for=Durability.FLUSHED)`."""
+
+    def covers(self, wanted: Durability) -> bool:
+        """Tell whether this is at least what was `wanted`."""
+        order = list(LocalDurability)
+        return (
+            order.index(self.local) >= order.index(wanted.local)
+            and self.replicas >= wanted.replicas
+            and self.replicas_flushed >= wanted.replicas_flushed
+        )
+
+
+Durability.MEMORY = Durability(LocalDurability.MEMORY)
+Durability.PAGE_CACHE = Durability(LocalDurability.PAGE_CACHE)
+Durability.FLUSHED = Durability(LocalDurability.FLUSHED)
+
 
 _TOLD = {
     None: None,
-    False: Durability(LocalDurability.PAGE_CACHE),
-    True: Durability(LocalDurability.FLUSHED),
+    False: Durability.PAGE_CACHE,
+    True: Durability.FLUSHED,
 }
 
 

@@ -19,6 +19,7 @@ from shmq.broker.broker_view import BrokerView
 from shmq.broker.memory_reach import MemoryReach
 from shmq.broker.pull_holds import PullHolds
 from shmq.model.settings import BrokerSettings
+from shmq.model.wait_for import Wait
 from shmq.shm.directory import DirectoryView
 from shmq.shm.offset_slots import OffsetSlots
 from shmq.store.append_request import AppendOutcome, AppendRequest
@@ -28,8 +29,8 @@ from shmq.store.message_store import MessageStore
 class AppendReply(Protocol):
     """The answer to a send, given when its outcome is known."""
 
-    waits: bool
-    """Whether the sender waits for the flush (``WAIT`` is not "false")."""
+    wait: Wait
+    """What the sender waits for."""
 
     def settle(self, outcome: AppendOutcome, code: int) -> None:
         """Answer a stored send: SUCCESS or FLUSH_DISK_TIMEOUT."""

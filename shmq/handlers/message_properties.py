@@ -12,6 +12,7 @@ from shmq.base.errors import MessageIllegal, NoPermission
 from shmq.model import properties as names
 from shmq.model.message_id import unique_key
 from shmq.model.subscription import tags_code_of
+from shmq.model.wait_for import AS_CONFIGURED, Wait, wait_of
 
 MSG_REGION_DEFAULT = "DefaultRegion"
 
@@ -27,7 +28,10 @@ _TIMED = (
 )
 
 
-_RARE = ("DELAY", "TIMER_", "TRAN_MSG", "POP_CK", "MSG_REGION", "TRACE_ON", "CLUSTER", "WAIT\x01false")
+_RARE = (
+    *("DELAY", "TIMER_", "TRAN_MSG", "POP_CK", "MSG_REGION", "TRACE_ON", "CLUSTER"),
+    *("WAIT\x01false", names.SHMQ_WAIT_FOR),
+)
 """Words that send a message's properties to be looked at one by one."""
 
 _TAGS_START = f"{names.TAGS}\x01"
@@ -40,7 +44,7 @@ class PreparedProperties(NamedTuple):
     stored: bytes
     tags_code: int
     unique_key: str
-    waits: bool
+    wait: Wait
 
 
 def broker_properties(cluster: str) -> bytes:
@@ -78,7 +82,7 @@ def prepare(text: str, added: bytes) -> PreparedProperties:
     tags_code = (
         tags_code_of(text[len(_TAGS_START) : text.index("\x02")]) if text.startswith(_TAGS_START) else 0
     )
-    return PreparedProperties(stored, tags_code, key, True)
+    return PreparedProperties(stored, tags_code, key, AS_CONFIGURED)
 
 
 def _plain_unique_key(text: str) -> str | None:
@@ -116,9 +120,7 @@ def _prepare_any(text: str, added: bytes) -> PreparedProperties:
         text += f"{names.UNIQ_KEY}\x01{key}\x02"
     stored = text.encode("utf-8", "replace") + added
     check_stored(stored)
-    return PreparedProperties(
-        stored, tags_code_of(found.get(names.TAGS)), key, found.get(names.WAIT) != "false"
-    )
+    return PreparedProperties(stored, tags_code_of(found.get(names.TAGS)), key, wait_of(found))
 
 
 def prepare_element(raw: bytes | bytearray | memoryview) -> PreparedProperties:
@@ -134,7 +136,7 @@ def prepare_element(raw: bytes | bytearray | memoryview) -> PreparedProperties:
         stored,
         tags_code_of(found.get(names.TAGS)),
         found.get(names.UNIQ_KEY, ""),
-        found.get(names.WAIT) != "false",
+        wait_of(found),
     )
 
 

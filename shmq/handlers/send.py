@@ -64,7 +64,7 @@ def send_message(
             topic=header.topic,
             queue_id=queue.queue_id,
             unique_key=properties.unique_key,
-            waits=properties.waits,
+            wait=properties.wait,
             count=1,
             size=size,
         ),

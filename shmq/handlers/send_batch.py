@@ -22,10 +22,12 @@ from shmq.handlers.send import topic_bytes
 from shmq.handlers.send_checks import check_body_size, check_send, choose_queue, received_body
 from shmq.handlers.send_reply import SendReply
 from shmq.model import names
+from shmq.model import properties as names_of
 from shmq.model.host import HOST_V4_BYTES
 from shmq.model.record import BODY_CRC_AT, MAGIC_V1, RecordFields, encode_record, parse_record
 from shmq.model.record_batch import check_batch, stamp_hosts
 from shmq.model.sys_flag import LOG_READY_FORBIDDEN
+from shmq.model.wait_for import AS_CONFIGURED, Wait, wait_of
 from shmq.net.connection import Connection
 from shmq.protocol.bodies.batch import iter_batch_elements
 from shmq.protocol.codes import RequestCode
@@ -38,8 +40,8 @@ from shmq.store.append_request import AppendRequest
 VECTOR_MIN = 16
 """Records from which on the arrays are faster than the loop."""
 
-NO_WAIT = b"WAIT\x01false\x02"
-"""How a batch says that its sender does not wait for the flush; its messages agree, the first is asked."""
+WAIT_MARKS = (b"WAIT\x01false\x02", names_of.SHMQ_WAIT_FOR.encode())
+"""Where one of these is, a batch says what its sender waits for; its messages agree, the first is asked."""
 
 
 def send_batch(
@@ -83,7 +85,7 @@ def send_batch(
         topic=header.topic,
         queue_id=queue.queue_id,
         unique_key=",".join(unique_keys),
-        waits=outer.waits,
+        wait=outer.wait,
         count=len(sizes),
         size=len(data),
         starts=_starts(sizes),
@@ -121,10 +123,10 @@ def send_log_batch(
         stamp_hosts(data, checked.starts, ctx.store_host, born_host)
         request = AppendRequest(queue, data, checked.sizes, checked.tags_codes)
         first = parse_record(data)
-        waits = NO_WAIT not in data[first.properties_at : first.end]
+        wait = _wait_of_first(bytes(data[first.properties_at : first.end]))
         ctx.count("log_batches", 1)
     else:
-        request, waits = _one_by_one(ctx, body, header, queue, born_host)
+        request, wait = _one_by_one(ctx, body, header, queue, born_host)
         ctx.count("log_batches_slow", 1)
     reply = SendReply(
         ctx,
@@ -133,21 +135,28 @@ def send_log_batch(
         topic=header.topic,
         queue_id=queue.queue_id,
         unique_key="",
-        waits=waits,
+        wait=wait,
         count=header.count,
         size=len(request.data),
     )
     ctx.appends.add(request, reply)
 
 
+def _wait_of_first(properties: bytes) -> Wait:
+    """Read what the first message of a batch waits for; most say nothing."""
+    if not any(mark in properties for mark in WAIT_MARKS):
+        return AS_CONFIGURED
+    return wait_of(names_of.decode_properties(properties.decode("utf-8", "replace")))
+
+
 def _one_by_one(
     ctx: WorkerContext, body: memoryview, header: SendLogBatchHeader, queue: QueueRef, born_host: bytes
-) -> tuple[AppendRequest, bool]:
+) -> tuple[AppendRequest, Wait]:
     """Check and encode each record of a log-ready batch as if it had come alone."""
     data = bytearray()
     sizes: list[int] = []
     tags_codes: list[int] = []
-    waits = False
+    wait = AS_CONFIGURED
     position = 0
     for index, size in enumerate(header.size_list()):
         fields = parse_record(body, position, min(len(body), position + size))
@@ -166,14 +175,14 @@ def _one_by_one(
         )
         if record[BODY_CRC_AT : BODY_CRC_AT + 4] != body[position + BODY_CRC_AT : position + BODY_CRC_AT + 4]:
             raise MessageIllegal(f"batch record {index}: the body's CRC differs")
-        waits = waits or properties.waits
+        wait = wait if index else properties.wait
         data += record
         sizes.append(len(record))
         tags_codes.append(properties.tags_code)
         position += size
     if position != len(body):
         raise MessageIllegal(f"the sizes of a batch must add up to its {len(body)} bytes")
-    return AppendRequest(queue, data, sizes, tags_codes), waits
+    return AppendRequest(queue, data, sizes, tags_codes), wait
 
 
 def refuse_foreign(

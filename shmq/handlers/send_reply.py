@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from shmq.base.errors import ShmqError
 from shmq.handlers.context import WorkerContext
 from shmq.handlers.message_properties import MSG_REGION_DEFAULT
+from shmq.model.wait_for import AS_CONFIGURED, Wait
 from shmq.net.connection import Connection
 from shmq.protocol.codes import LanguageCode, ResponseCode
 from shmq.protocol.command import Command, Serialization
@@ -39,7 +40,7 @@ class SendReply:
         "_starts",
         "_topic",
         "_unique_key",
-        "waits",
+        "wait",
     )
 
     def __init__(
@@ -51,7 +52,7 @@ class SendReply:
         topic: str,
         queue_id: int,
         unique_key: str,
-        waits: bool,
+        wait: Wait,
         count: int,
         size: int,
         starts: Sequence[int] | None = None,
@@ -66,7 +67,7 @@ class SendReply:
         self._count = count
         self._size = size
         self._starts = starts
-        self.waits = waits
+        self.wait = wait
 
     def settle(self, outcome: AppendOutcome, code: int) -> None:
         """Answer a stored send: ``code`` is SUCCESS or FLUSH_DISK_TIMEOUT."""
@@ -75,7 +76,8 @@ class SendReply:
         command = self._command
         if command.is_oneway:
             return
-        if ctx.needs_slave and self.waits:
+        wait = self.wait
+        if wait.replicas or (ctx.needs_slave and wait is AS_CONFIGURED):
             code = ResponseCode.SLAVE_NOT_AVAILABLE
         first = outcome.physical_offset
         flushed = ctx.store.is_flushed(outcome.end)

@@ -3,7 +3,8 @@
     SYNC_FLUSH    whenever something is unflushed: one fdatasync for all that was appended meanwhile
     ASYNC_FLUSH   RocketMQ's rhythm: every flushIntervalCommitLog ms if flushCommitLogLeastPages pages are
                   dirty, all at least every flushCommitLogThoroughInterval ms (5.3, CommitLog.java);
-                  and whenever 64 MiB wait
+                  and at once when 64 MiB wait, or somebody is parked in FLUSH_RINGS: a send asked for the
+                  disk, whose worker parked before it rang this bell
 
 A flush, under `flock(LOCK_EX)` on `<store>/flush.lock`: load `write_position`, fdatasync every segment that
 overlaps `[flushed_position, that value)`, store it, fence, ring FLUSH_RINGS. Loaded before the sync: what is
@@ -34,7 +35,7 @@ from shmq.model.settings import BrokerSettings, FlushDiskType
 from shmq.shm.control_page import ControlPage, PageState
 from shmq.shm.counters import SlotCounters
 from shmq.shm.doorbell import Doorbell
-from shmq.shm.page_layout import APPEND_RINGS, FLUSH_RINGS, FLUSHED_POSITION, WRITE_POSITION
+from shmq.shm.page_layout import APPEND_RINGS, FLUSH_RINGS, FLUSHED_POSITION, RING_WORDS, WRITE_POSITION
 from shmq.shm.rings import park, ring_parked, unpark
 from shmq.shm.word import fence
 from shmq.store.names import StoreLayout
@@ -154,7 +155,7 @@ class Flusher:
         if not self._can_flush():
             return None
         unflushed = self._unflushed()
-        if not self._sync and unflushed < UNFLUSHED_MAX:
+        if not self._sync and unflushed < UNFLUSHED_MAX and not self._is_awaited():
             if now_ms < self._next_ms:
                 return self._pause(self._next_ms - now_ms, unflushed)
             self._next_ms = now_ms + self._settings.flush_interval_commit_log
@@ -162,6 +163,11 @@ class Flusher:
                 return self._pause(self._settings.flush_interval_commit_log, unflushed)
         self.flush()
         return 0
+
+    def _is_awaited(self) -> bool:
+        """Whether a process is parked until the position moves: one of its sends asked for the disk."""
+        words = self._page.words
+        return any(words[FLUSH_RINGS + n] for n in range(RING_WORDS))
 
     def _pause(self, remaining_ms: int, unflushed: int) -> int:
         """Sleep until the interval is over, but look oftener when the log may grow fast meanwhile."""

@@ -117,7 +117,7 @@ class AppendTurn:
         self, requests: list[AppendRequest], replies: list[AppendReply], outcomes: list[AppendOutcome | None]
     ) -> None:
         """Answer, let wait for the flush, or keep for later: one look at each outcome."""
-        now_ms = self._monotonic_ms() if self._sync_flush else 0
+        now_ms = 0
         for request, reply, outcome in zip(requests, replies, outcomes, strict=True):
             if outcome is None:
                 self._requests.append(request)
@@ -125,7 +125,8 @@ class AppendTurn:
                 self._bytes += len(request.data)
             elif outcome.error is not None:
                 reply.refuse(outcome.error)
-            elif self._sync_flush and reply.waits:
+            elif self._sync_flush if (disk := reply.wait.disk) is None else disk:
+                now_ms = now_ms or self._monotonic_ms()
                 self._acks.add(reply, outcome, now_ms)
             else:
                 reply.settle(outcome, ResponseCode.SUCCESS)
@@ -133,7 +134,7 @@ class AppendTurn:
             self._keep()
         else:
             self._kept_until_ms = None
-        if self._acks and (deadline_ms := self._acks.step(now_ms)) is not None:
+        if self._acks and (deadline_ms := self._acks.step(now_ms or self._monotonic_ms())) is not None:
             self._wake_by(deadline_ms)
 
     def _refuse_all(self, replies: list[AppendReply], error: ShmqError) -> None:

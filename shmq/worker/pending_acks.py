@@ -1,4 +1,4 @@
-"""Sends that are appended and wait for the disk before they are answered (SYNC_FLUSH).
+"""Sends that are appended and wait for the disk before they are answered: SYNC_FLUSH, or they asked for it.
 
 Runs in the worker's event loop. One look per turn at the flushed position settles everything that it
 covers, so that one fdatasync answers many senders. While anything waits, this worker is parked in the

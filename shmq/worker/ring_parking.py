@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from shmq.shm import page_layout
 from shmq.shm.control_page import ControlPage
+from shmq.shm.doorbell import Doorbell
 from shmq.shm.queue_table import QueueRef, QueueTable, ring_block
 from shmq.shm.rings import park, unpark
 
@@ -15,8 +16,13 @@ from shmq.shm.rings import park, unpark
 class WorkerRings:
     """The ring bytes of one worker slot; implements ``broker.pull_holds.RingParking``."""
 
-    def __init__(self, page: ControlPage, slot: int) -> None:
-        """Look at ``page`` for the process of ``slot``."""
+    def __init__(self, page: ControlPage, slot: int, flusher: Doorbell | None) -> None:
+        """Look at ``page`` for the process of ``slot``.
+
+        ``flusher`` is rung when a send begins to wait, as without it the flusher would let its interval pass
+        (ASYNC_FLUSH); None where every append wakes it anyway.
+        """
+        self._flusher = flusher
         self._page = page
         self._slot = slot
         self._queues = QueueTable(page)
@@ -46,6 +52,8 @@ class WorkerRings:
         if wanted != self._acks_wait:
             self._acks_wait = wanted
             self._update()
+            if wanted and self._flusher is not None:
+                self._flusher.ring()
 
     def _update(self) -> None:
         if self._acks_wait or self._holds_wait:

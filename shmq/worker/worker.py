@@ -35,7 +35,7 @@ from shmq.shm.doorbell import Doorbell
 from shmq.shm.offset_slots import OffsetSlots
 from shmq.shm.page_layout import FLUSHED_POSITION
 from shmq.shm.supervisor_watch import SupervisorWatch
-from shmq.shm.worker_slots import SlotState, SlotTable, WorkerSlot
+from shmq.shm.worker_slots import FLUSHER_SLOT, SlotState, SlotTable, WorkerSlot
 from shmq.store.message_store import MessageStore
 from shmq.worker.acceptor import Acceptor
 from shmq.worker.append_turn import AppendTurn
@@ -69,7 +69,8 @@ class Worker:
         self.view = BrokerView()
         self.directory = DirectoryView(self.page)
         self.directory.catch_up()
-        rings = WorkerRings(self.page, boot.slot)
+        sync_flush = settings.flush_disk_type is FlushDiskType.SYNC_FLUSH
+        rings = WorkerRings(self.page, boot.slot, None if sync_flush else bells[FLUSHER_SLOT])
         counters = SlotCounters(self.page, boot.slot)
         outbox = Outbox()
         self.duty = DutyCycle(loop, bells[boot.slot], outbox, monotonic_ms)
@@ -86,7 +87,7 @@ class Worker:
             self.acks,
             monotonic_ms,
             outbox=outbox,
-            sync_flush=settings.flush_disk_type is FlushDiskType.SYNC_FLUSH,
+            sync_flush=sync_flush,
             wake_by=self.duty.wake_by,
             count=count,
             took=self.tally.put_took,

@@ -11,6 +11,7 @@ from shmq.handlers import message_properties
 from shmq.handlers.message_properties import broker_properties, prepare, prepare_element
 from shmq.model.properties import decode_properties
 from shmq.model.subscription import java_hash
+from shmq.model.wait_for import AS_CONFIGURED, NOTHING, Wait
 
 ADDED = broker_properties("C1")
 TEXTS = st.text(st.characters(blacklist_characters="\x00\x01\x02", blacklist_categories=("Cs",)), min_size=1)
@@ -25,7 +26,7 @@ def test_the_brokers_properties_follow_the_senders() -> None:
         "TRACE_ON": "true",
         "CLUSTER": "C1",
     }
-    assert (prepared.tags_code, prepared.unique_key, prepared.waits) == (java_hash("A"), "U", True)
+    assert (prepared.tags_code, prepared.unique_key, prepared.wait) == (java_hash("A"), "U", AS_CONFIGURED)
 
 
 def test_a_missing_final_separator_is_added() -> None:
@@ -38,11 +39,19 @@ def test_the_last_of_two_equal_names_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "waits"), [("WAIT\x01false\x02", False), ("WAIT\x01true\x02", True), ("", True)]
+    ("text", "wait"),
+    [
+        ("WAIT\x01false\x02", NOTHING),
+        ("WAIT\x01true\x02", AS_CONFIGURED),
+        ("", AS_CONFIGURED),
+        ("SHMQ_WAIT_FOR\x01PAGE_CACHE\x02", NOTHING),
+        ("SHMQ_WAIT_FOR\x01FLUSHED\x02", Wait(True)),
+        ("WAIT\x01false\x02SHMQ_WAIT_FOR\x01FLUSHED/2\x02", Wait(True, 2)),
+    ],
 )
-def test_only_wait_false_does_not_wait(text: str, waits: bool) -> None:
-    assert prepare(text, ADDED).waits is waits
-    assert prepare_element(text.encode()).waits is waits
+def test_what_a_sender_waits_for_is_in_its_properties(text: str, wait: Wait) -> None:
+    assert prepare(text, ADDED).wait == wait
+    assert prepare_element(text.encode()).wait == wait
 
 
 def test_what_a_received_message_carried_is_replaced_not_repeated() -> None:
@@ -106,5 +115,5 @@ def test_the_quick_look_and_the_thorough_one_agree(pairs: list[tuple[str, str]],
     text = "\x02".join(f"{n}\x01{v}" for n, v in [*pairs, ("UNIQ_KEY", "K")]) + ("\x02" if ended else "")
     quick, thorough = prepare(text, ADDED), message_properties._prepare_any(text, ADDED)
     assert decode_properties(quick.stored) == decode_properties(thorough.stored)
-    assert (quick.tags_code, quick.waits) == (thorough.tags_code, thorough.waits)
+    assert (quick.tags_code, quick.wait) == (thorough.tags_code, thorough.wait)
     assert decode_properties(quick.stored)["UNIQ_KEY"] == thorough.unique_key

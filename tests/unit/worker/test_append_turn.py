@@ -9,6 +9,7 @@ import pytest
 
 from shmq.base.errors import QueueGone, ServiceNotAvailable, ShmqError, SystemBusy
 from shmq.broker import limits
+from shmq.model.wait_for import AS_CONFIGURED, NOTHING, Wait
 from shmq.net.outbox import Outbox
 from shmq.protocol.codes import ResponseCode
 from shmq.shm.queue_table import QueueRef
@@ -56,8 +57,8 @@ class Store:
 
 
 class Reply:
-    def __init__(self, waits: bool = True) -> None:
-        self.waits = waits
+    def __init__(self, wait: Wait = AS_CONFIGURED) -> None:
+        self.wait = wait
         self.codes: list[int] = []
         self.errors: list[ShmqError] = []
 
@@ -89,8 +90,8 @@ class Bench:
             took=lambda ms: None,
         )
 
-    def add(self, count: int = 1, waits: bool = True) -> list[Reply]:
-        replies = [Reply(waits) for _ in range(count)]
+    def add(self, count: int = 1, wait: Wait = AS_CONFIGURED) -> list[Reply]:
+        replies = [Reply(wait) for _ in range(count)]
         for reply in replies:
             self.turn.add(AppendRequest(QueueRef("T", 0, 0, 2), bytearray(100), (100,), (0,)), reply)
         return replies
@@ -160,7 +161,7 @@ def test_a_failed_send_fails_alone_and_a_failed_append_fails_all() -> None:
 def test_sync_flush_answers_when_the_flushed_position_covers_the_message() -> None:
     bench = Bench(sync_flush=True)
     first, second = bench.add(2)
-    (careless,) = bench.add(1, waits=False)
+    (careless,) = bench.add(1, wait=NOTHING)
     bench.loop.turn()
     assert careless.codes == [0] and first.codes == []
     assert bench.parked == [True]
