@@ -35,10 +35,12 @@ _EXPORTS = {
     "PullStatus": "shmq.client.pull",
     "PushConsumer": "shmq.client.push_consumer",
     "RemotingError": "shmq.client.errors",
+    "RequestTimeout": "shmq.client.request_reply",
     "Durability": "shmq.client.send_result",
     "SendResult": "shmq.client.send_result",
     "SendStatus": "shmq.client.send_result",
     "ShmqError": "shmq.base.errors",
+    "create_reply_message": "shmq.client.request_reply",
     "select_by_hash": "shmq.client.queue_selection",
     "select_by_random": "shmq.client.queue_selection",
 }
@@ -65,6 +67,8 @@ if TYPE_CHECKING:
     from shmq.client.push_consumer import PushConsumer as PushConsumer
     from shmq.client.queue_selection import select_by_hash as select_by_hash
     from shmq.client.queue_selection import select_by_random as select_by_random
+    from shmq.client.request_reply import RequestTimeout as RequestTimeout
+    from shmq.client.request_reply import create_reply_message as create_reply_message
     from shmq.client.send_result import Durability as Durability
     from shmq.client.send_result import SendResult as SendResult
     from shmq.client.send_result import SendStatus as SendStatus

@@ -30,6 +30,7 @@ from shmq.client.errors import ClientStateError
 from shmq.client.links import BrokerLink
 from shmq.client.name_servers import NameServers
 from shmq.client.periodic import Duty, Periodic
+from shmq.client.request_reply import PendingReplies
 from shmq.client.routes import Routes
 from shmq.model.names import CLIENT_INNER_PRODUCER_GROUP
 from shmq.model.route import MASTER_ID
@@ -40,6 +41,8 @@ from shmq.protocol.headers.client import ConsumerGroupHeader
 
 REBALANCE_PERIOD_S = 20.0
 REBALANCE_SOON_S = 1.0
+REQUESTS_LOOK_MS = 1_000
+"""How often requests are looked through for those whose time is over."""
 
 _LOG = log.get(__name__)
 
@@ -110,6 +113,7 @@ class ClientInstance:
         self._stopped = False
         self._rebalance_bell = threading.Event()
         self._rebalancer: threading.Thread | None = None
+        self.replies = PendingReplies()
         self.periodic = Periodic("shmq-duties")
         self._routes_duty = self._add_duty(
             "refresh routes", self._refresh_routes, 0.01, config.poll_name_server_interval_ms
@@ -117,6 +121,7 @@ class ClientInstance:
         self._heartbeat_duty = self._add_duty(
             "heartbeat", self.heartbeat_all, 1.0, config.heartbeat_broker_interval_ms
         )
+        self._add_duty("expire requests", self.replies.expire, 3.0, REQUESTS_LOOK_MS)
         self._add_duty(
             "persist offsets", self._persist_offsets, 10.0, config.persist_consumer_offset_interval_ms
         )
@@ -253,6 +258,12 @@ class ClientInstance:
             consumers = list(self._consumers.values())
         return HeartbeatData(self.client_id, producers, [consumer.heartbeat_data() for consumer in consumers])
 
+    def announce(self) -> None:
+        """Have every known broker know this client: whoever has not heard of it gets a heartbeat now."""
+        for link in self.routes.links:
+            with contextlib.suppress(ShmqError):  # one that is away is told when it is back
+                link.duplex()
+
     def heartbeat_all(self) -> None:
         """Beat to the masters, and with any consumer to the slaves too; a broker that is away is logged."""
         again = False
@@ -273,6 +284,9 @@ class ClientInstance:
     def _handle_request(self, link: BrokerLink, command: Command) -> None:
         """Take what a broker pushes. Runs on the link's reader thread: nothing here may wait for that
         broker."""
+        if command.code == RequestCode.PUSH_REPLY_MESSAGE_TO_CLIENT:
+            link.answer(self.replies.arrived(command))
+            return
         if command.code == RequestCode.NOTIFY_CONSUMER_IDS_CHANGED:
             command.read_header(ConsumerGroupHeader)
             self.rebalance_now()

@@ -21,13 +21,15 @@ from shmq.client.async_send import AsyncSend
 from shmq.client.async_sender import AsyncSender
 from shmq.client.batch import check_batch
 from shmq.client.broker_calls import LAST_MS
-from shmq.client.errors import ClientStateError
+from shmq.client.errors import ClientStateError, RemotingTimeout
+from shmq.client.future import SendFuture
 from shmq.client.instance import ClientInstance
 from shmq.client.outgoing import Outgoing, ask_for, check_all_sendable, check_sendable
 from shmq.client.outgoing_batch import OutgoingBatch
 from shmq.client.payload import BatchPayload, Payload, SinglePayload
 from shmq.client.producer_config import ProducerConfig, configured
 from shmq.client.queue_selection import MessageQueueSelector
+from shmq.client.request_reply import no_reply
 from shmq.client.send_hooks import CheckForbiddenHook, SendHooks, SendMessageHook
 from shmq.client.send_path import SendPath
 from shmq.client.send_result import Durability, SendResult
@@ -177,6 +179,63 @@ class Producer:
         target = self._target(payload, queue, selector, argument)
         return self._path.send(payload, self._timeout_ms(timeout_ms), target)
 
+    def request(
+        self,
+        message: Message,
+        *,
+        queue: MessageQueue | None = None,
+        selector: MessageQueueSelector | None = None,
+        argument: Any = None,
+        timeout_ms: int | None = None,
+    ) -> MessageExt:
+        """Send a request and wait for the reply of whoever consumes it; RequestTimeout (10006) without one.
+
+        The time covers both ways. Errors of the send as in `send`.
+        """
+        limit_ms = self._timeout_ms(timeout_ms)
+        reply = self.request_async(
+            message, queue=queue, selector=selector, argument=argument, timeout_ms=limit_ms
+        )
+        try:
+            return reply.result(limit_ms / 1000)
+        except RemotingTimeout:
+            self._instance.replies.give_up(message, no_reply(message.topic))
+            return reply.result(0)
+
+    def request_async(
+        self,
+        message: Message,
+        on_reply: Callable[[MessageExt], object] | None = None,
+        on_exception: Callable[[BaseException], object] | None = None,
+        *,
+        queue: MessageQueue | None = None,
+        selector: MessageQueueSelector | None = None,
+        argument: Any = None,
+        timeout_ms: int | None = None,
+    ) -> SendFuture[MessageExt]:
+        """Send a request and return the future of its reply.
+
+        `on_reply` is called with a reply only, never for the broker's acknowledgement; a future without reply
+        fails within a second after its time.
+        """
+        limit_ms = self._timeout_ms(timeout_ms)
+        self._use(message.topic)
+        self._path.publish_info(message.topic)
+        instance = self._instance
+        instance.announce()
+        reply = instance.replies.expect(message, instance.client_id, limit_ms)
+        if on_reply is not None or on_exception is not None:
+            reply.add_done_callback(_calling(on_reply, on_exception))
+        self.send_async(
+            message,
+            on_exception=lambda error: instance.replies.give_up(message, error),
+            queue=queue,
+            selector=selector,
+            argument=argument,
+            timeout_ms=limit_ms,
+        )
+        return reply
+
     def send_oneway(
         self,
         message: Message,
@@ -317,12 +376,12 @@ class Producer:
 
 
 def _calling(
-    on_success: Callable[[SendResult], object] | None,
+    on_success: Callable[[Any], object] | None,
     on_exception: Callable[[BaseException], object] | None,
 ) -> Callable[[Any], None]:
     """Return a done-callback that calls the one of the two that fits."""
 
-    def done(future: AsyncSend) -> None:
+    def done(future: SendFuture[Any]) -> None:
         error = future.exception()
         if error is None:
             if on_success is not None:

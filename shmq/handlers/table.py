@@ -19,6 +19,7 @@ from shmq.handlers import (
     pull,
     query,
     queue_lock,
+    reply,
     send,
     send_batch,
 )
@@ -29,6 +30,7 @@ __all__ = ["HANDLERS", "Place", "Route"]
 _FAMILIES: tuple[Mapping[int, Route], ...] = (
     send.ROUTES,
     send_batch.ROUTES,
+    reply.ROUTES,
     pull.ROUTES,
     offsets.ROUTES,
     query.ROUTES,
