@@ -1,7 +1,8 @@
 """Checkpointer: makes ConsumeQueues durable and notes how far everything is. A thread of the supervisor.
 
     1  target = flushed_position, and the last store time
-    2  fdatasync every ConsumeQueue file that got units since the last checkpoint
+    2  fdatasync every ConsumeQueue file that got units since the last checkpoint, and every index file that
+       became full (the index builder goes on with the next one meanwhile)
     3  write the checkpoint: log and units below target are on the disk
 
 In this order, as the units of all records below `flushed_position` were written before it moved; so the
@@ -35,7 +36,7 @@ from shmq.shm.page_layout import (
     QUEUE_WORDS,
 )
 from shmq.store.checkpoint import Checkpoint
-from shmq.store.index_file import sealed_index_time
+from shmq.store.index_file import full_index_files
 from shmq.store.names import StoreLayout
 from shmq.store.sparse_files import sync_paths
 from shmq.store.step_thread import StepThread
@@ -62,6 +63,11 @@ class Checkpointer:
         self._names: dict[int, tuple[str, int]] = {}
         self._synced: dict[int, list[int]] = {}
         self._known_files: set[tuple[str, int, int]] = set()
+        self._sealed_index = {
+            path
+            for path, end_ms in full_index_files(layout.index)
+            if end_ms <= self._checkpoint.index_timestamp
+        }
         self._written_ms = monotonic_ms()
         self._thread = StepThread("checkpointer", lambda: self.step(monotonic_ms()))
         self._failed = False
@@ -110,13 +116,16 @@ class Checkpointer:
         store_time, target = words[LAST_STORE_TIME], words[FLUSHED_POSITION]
         moved, maxima = self._moved()
         files = [file for row in moved for file in self._files_of(*row)]
-        sync_paths(files, self._layout.root)
+        full = full_index_files(self._layout.index)
+        unsealed = [path for path, _ in full if path not in self._sealed_index]
+        sync_paths([*files, *unsealed, *([self._layout.index] if unsealed else [])], self._layout.root)
         self._checkpoint.physic_timestamp = max(store_time, self._checkpoint.physic_timestamp)
         self._checkpoint.logics_timestamp = max(store_time, self._checkpoint.logics_timestamp)
-        self._checkpoint.index_timestamp = sealed_index_time(self._layout.index)
+        self._checkpoint.index_timestamp = full[-1][1] if full else 0
         self._checkpoint.confirm_offset = target
         self._checkpoint.save(self._layout.checkpoint)
         self._synced.update(maxima)
+        self._sealed_index = {path for path, _ in full}
         self._written_ms = monotonic_ms()
 
     def _moved(self) -> tuple[list[tuple[str, int, int, int]], dict[int, list[int]]]:

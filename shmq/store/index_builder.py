@@ -7,23 +7,22 @@ count makes them valid. So after a death in between, slots may name items that d
 those chains down when the file is opened again, and the piece is indexed once more. The lag is WRITE_POSITION
 - INDEXED_POSITION.
 
-A file that is full is synced, by a thread, before the next one is made: "full" is what the checkpoint
-promises. Disk blocks are allocated ahead of their use, so a full disk stops the index (it goes on when there
-is room) and never kills the coordinator. Only this writes index files; no lock.
+Full files are synced by the checkpointer, another process, before it counts them as durable; this only syncs
+what is left at a clean stop. Disk blocks are allocated ahead of their use, so a full disk stops the index (it
+goes on when there is room) and never kills the coordinator. Only this writes index files; no lock.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import threading
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from shmq.base import faults, log
 from shmq.base.clock import SYSTEM_CLOCK, Clock
-from shmq.base.files import fsync_folder
 from shmq.model.record import BLANK_BYTES_MIN
 from shmq.model.settings import BrokerSettings
 from shmq.shm.control_page import ControlPage
@@ -44,6 +43,7 @@ from shmq.store.index_file import (
 from shmq.store.index_keys import keys_of
 from shmq.store.log_scan import IntArray, Scan, ScanEnd, scan
 from shmq.store.names import StoreLayout
+from shmq.store.sparse_files import sync_paths
 
 STEP_RECORDS = 4096
 """Records per step: some 10 ms of the coordinator's loop."""
@@ -88,7 +88,7 @@ class IndexBuilder:
         self._items = settings.max_index_num
         self._log = CommitLog(layout, writable=False)
         self._file: _OpenIndex | None = None
-        self._sealing: threading.Thread | None = None
+        self._filled: list[Path] = []
         self._refused = False
 
     @property
@@ -134,8 +134,7 @@ class IndexBuilder:
             records_max=STEP_RECORDS,
         )
         records, hashes = keys_of(segment.map, found)
-        if not self._put(found, records, hashes):
-            return
+        self._put(found, records, hashes)
         faults.reach("index.header_written")
         position = segment.start + found.stop
         if found.end is ScanEnd.BLANK or end - position < BLANK_BYTES_MIN:
@@ -154,34 +153,27 @@ class IndexBuilder:
 
     # ---- files
 
-    def _put(self, found: Scan, records: IntArray, hashes: IntArray) -> bool:
-        """Put the entries into the newest file, or several; False when one must be synced first."""
+    def _put(self, found: Scan, records: IntArray, hashes: IntArray) -> None:
+        """Put the entries into the newest file, or into several."""
         physical, times = found.physical_offsets[records], found.store_times[records]
         done = 0
         while done < len(hashes):
-            file = self._writable_file()
-            if file is None:
-                return False
+            file = self._newest_file()
             done = max(done, file.known(physical))
             if done == len(hashes):
                 break
             count = _whole_records(physical[done:], file.room)
             if not count:
-                self._seal(file)
+                self._filled.append(file.path)
+                self._file = self._make(file)
                 continue
             part = slice(done, done + count)
             file.put(hashes[part], physical[part], times[part])
             self._counters.add("index_keys", count)
             done += count
-        return True
 
-    def _writable_file(self) -> _OpenIndex | None:
-        """The newest file; None while the one before it is being synced."""
-        if self._sealing is not None:
-            if self._sealing.is_alive():
-                return None
-            self._sealing = None
-            self._file = self._make(self._file)
+    def _newest_file(self) -> _OpenIndex:
+        """The newest file, mended if a predecessor died in it; the first one is made."""
         if self._file is None:
             names = index_names(self._layout.index)
             path = self._layout.index / names[-1] if names else None
@@ -208,23 +200,15 @@ class IndexBuilder:
         finally:
             os.close(fd)
         temp.rename(path)
-        fsync_folder(self._layout.index)
         made = _OpenIndex(IndexFile(path, self._slots, self._items, writable=True))
         made.begin(before.header if before is not None else IndexHeader())
         log.event(_logger, logging.INFO, "index_file_made", name=path.name)
         return made
 
-    def _seal(self, file: _OpenIndex) -> None:
-        """Sync a full file beside the loop; the next one is made when that is done."""
-        self._sealing = threading.Thread(target=file.sync, name="index-sync", daemon=True)
-        self._sealing.start()
-
     def close(self) -> None:
-        """Sync the newest file: at a clean stop its keys are promised, too."""
-        if self._sealing is not None:
-            self._sealing.join()
+        """Sync every file written to in this run: at a clean stop all keys are promised."""
         if self._file is not None:
-            self._file.sync()
+            sync_paths([*self._filled, self._file.path, self._layout.index], self._layout.root)
             self._file = None
         self._log.close()
 
@@ -249,6 +233,11 @@ class _OpenIndex:
             file.file.map, ">i4", file.slots, HEADER.size
         )
         self._allocated = file.items_at
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
 
     @property
     def room(self) -> int:
@@ -327,11 +316,3 @@ class _OpenIndex:
             numbers[beyond] = np.where((older < numbers[beyond]) & (older > 0), older, 0)
         self._slots[ahead] = numbers
         log.event(_logger, logging.WARNING, "index_mended", slots=len(ahead))
-
-    def sync(self) -> None:
-        """Make the file durable."""
-        fd = os.open(self._file.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fdatasync(fd)
-        finally:
-            os.close(fd)

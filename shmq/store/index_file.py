@@ -19,6 +19,7 @@ builder.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import time
 from collections.abc import Iterator
@@ -66,16 +67,16 @@ def index_names(folder: Path) -> list[str]:
     return sorted(name for name in names if len(name) == NAME_DIGITS and name.isascii() and name.isdecimal())
 
 
-def sealed_index_time(folder: Path) -> int:
-    """The end time (ms) of the newest file that is full and synced.
+def full_index_files(folder: Path) -> list[tuple[Path, int]]:
+    """The files that are full, oldest first, each with the store time (ms) of its last key.
 
-    The builder syncs one before it makes the next.
+    These are all but the newest: the next one is made when no more fits.
     """
-    names = index_names(folder)
-    if len(names) < 2:
-        return 0
-    with open(folder / names[-2], "rb") as file:
-        return int(HEADER.unpack(file.read(HEADER.size))[1])
+    found = []
+    for name in index_names(folder)[:-1]:
+        with contextlib.suppress(FileNotFoundError), open(folder / name, "rb") as file:
+            found.append((folder / name, int(HEADER.unpack(file.read(HEADER.size))[1])))
+    return found
 
 
 @dataclass(slots=True)

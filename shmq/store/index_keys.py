@@ -1,155 +1,126 @@
 """The keys of many records at once: which records get which entries in the key index, and their hashes.
 
 A record is found by its UNIQ_KEY and by every piece between blanks of its KEYS, each as `topic#key` (Apache
-RocketMQ 5.3, IndexService.java, buildIndex); rolled-back records by none. Keys of one length are hashed as
-one matrix: Java's string hash is a polynomial in 31, so hash(topic + "#" + key) = hash(topic + "#") *
-31**len(key) + hash(key).
-
-Records of shmq's own batches have TAGS (if any), UNIQ_KEY and perhaps one KEYS, in this order and nothing
-else: those are taken apart as arrays. All others go one by one. Pure; numpy.
+RocketMQ 5.3, IndexService.java, buildIndex); rolled-back records by none. The properties of all records are
+put behind each other and taken apart as one array of bytes: a property is where 0x01 follows its name and its
+name follows 0x02 or the record's beginning. Keys of one length are hashed as one matrix: Java's string hash
+is a polynomial in 31, so hash(topic + "#" + key) = hash(topic + "#") * 31**len(key) + hash(key). Pure; numpy.
 """
 
 from __future__ import annotations
 
 import mmap
-import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from shmq.model.properties import KEYS, UNIQ_KEY
+from shmq.model.record_array import gathered
 from shmq.model.subscription import java_hash
 from shmq.model.sys_flag import TRANSACTION_MASK, TRANSACTION_ROLLBACK
-from shmq.store.log_scan import IntArray, Scan, overlapping
-from shmq.store.record_text import TAGS_WORDS_FAST, first_byte, topic_kinds
+from shmq.store.log_scan import IntArray, Scan
+from shmq.store.record_text import topic_kinds
 
-_KEY_PROPERTIES = re.compile(rb"(?:^|\x02)(UNIQ_KEY|KEYS)\x01([^\x02]+)")
 _WORD = 0xFFFFFFFF
-_UNIQ_KEY = b"UNIQ_KEY"
-_TAGS, _KEYS = (int.from_bytes(name, "big") for name in (b"TAGS", b"KEYS"))
 _NONE = np.zeros(0, np.int64)
 
-UNIQUE_BYTES = 32
-"""Length of a client's unique key."""
-
-KEYS_WORDS_FAST = 8
-"""KEYS that do not end within so many 8-byte words go the slow way."""
-
-_READ_AHEAD = 8 * KEYS_WORDS_FAST + UNIQUE_BYTES + 32
-"""What looking ahead may read behind a record; records nearer to the segment's end go the slow way."""
+_PAD = bytes(8)
+"""In front of all properties, so that what precedes a 0x01 can be looked at as a word."""
 
 Uint32Array = npt.NDArray[np.uint32]
 
 
 def keys_of(data: mmap.mmap, found: Scan) -> tuple[IntArray, IntArray]:
     """The entries of scanned records, in log order: the record's index in `found`, and the key hash."""
-    if not len(found):
+    wanted = np.flatnonzero((found.sys_flags & TRANSACTION_MASK) != TRANSACTION_ROLLBACK)
+    if not len(wanted):
         return _NONE, _NONE
-    firsts, like = topic_kinds(data, found.topic_starts, found.topic_ends)
-    topics = [data[int(found.topic_starts[i]) : int(found.topic_ends[i])] for i in firsts.tolist()]
-    prefixes = np.array([java_hash(str(t, "utf-8", "replace") + "#") & _WORD for t in topics], np.uint32)[
-        like
-    ]
-    wanted = (found.sys_flags & TRANSACTION_MASK) != TRANSACTION_ROLLBACK
-    unique, keyed = _plain(data, found)
-    unique, keyed = unique.only(wanted), keyed.only(wanted)
-    slow = np.flatnonzero(wanted & ~unique.covers(len(found)))
-    slow_rows, slow_hashes = _one_by_one(data, found, slow, prefixes)
-    rows = np.concatenate((unique.rows, keyed.rows, slow_rows))
-    hashes = np.concatenate((unique.hashes(data, prefixes), keyed.hashes(data, prefixes), slow_hashes))
+    firsts, like = topic_kinds(data, found.topic_starts[wanted], found.topic_ends[wanted])
+    spans = zip(found.topic_starts[wanted][firsts], found.topic_ends[wanted][firsts], strict=True)
+    topics = [str(data[int(begin) : int(end)], "utf-8", "replace") for begin, end in spans]
+    prefixes = np.array([java_hash(topic + "#") & _WORD for topic in topics], np.uint32)[like]
+    texts = _Texts.of(data, found.property_starts[wanted], found.ends[wanted])
+    unique, keys = texts.values(UNIQ_KEY), texts.pieces(texts.values(KEYS))
+    rows = np.concatenate((unique.rows, keys.rows))
+    hashes = np.concatenate((texts.hashes(unique, prefixes), texts.hashes(keys, prefixes)))
     order = np.argsort(rows, kind="stable")
-    return rows[order], hashes[order]
+    return wanted[rows[order]], hashes[order]
 
 
 @dataclass(frozen=True, slots=True)
 class _Spans:
-    """One key each of some records: where its bytes are."""
+    """Some texts: of which record each is, and where its bytes are."""
 
     rows: IntArray
     begins: IntArray
     ends: IntArray
 
-    def only(self, wanted: npt.NDArray[np.bool_]) -> _Spans:
-        """Those of the wanted records."""
-        keep = wanted[self.rows]
-        return _Spans(self.rows[keep], self.begins[keep], self.ends[keep])
+    def only(self, wanted: npt.NDArray[Any]) -> _Spans:
+        """Those that a mask or an array of indices names."""
+        return _Spans(self.rows[wanted], self.begins[wanted], self.ends[wanted])
 
-    def covers(self, count: int) -> npt.NDArray[np.bool_]:
-        """Which of `count` records have a key here."""
-        mask = np.zeros(count, np.bool_)
-        mask[self.rows] = True
-        return mask
 
-    def hashes(self, data: mmap.mmap, prefixes: Uint32Array) -> IntArray:
-        """The stored hashes of these keys."""
-        u8 = np.frombuffer(data, np.uint8)
-        lengths = self.ends - self.begins
-        stored = np.zeros(len(self.rows), np.int64)
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """The properties of some records behind each other; record i has `[begins[i], begins[i + 1])`."""
+
+    data: bytes
+    u8: npt.NDArray[np.uint8]
+    begins: IntArray
+    ones: IntArray
+    twos: IntArray
+
+    @classmethod
+    def of(cls, data: mmap.mmap, begins: IntArray, ends: IntArray) -> _Texts:
+        """Copy the properties at `[begins, ends)` out of a segment."""
+        pieces = [data[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+        text = b"".join([_PAD, *pieces])
+        u8 = np.frombuffer(text, np.uint8)
+        at = np.cumsum(np.concatenate(([len(_PAD)], ends - begins)))
+        return cls(text, u8, at, np.flatnonzero(u8 == 1), np.append(np.flatnonzero(u8 == 2), len(u8)))
+
+    def values(self, name: str) -> _Spans:
+        """The value of property `name` (4 or 8 letters) of each record that has one; the last one counts."""
+        size = len(name)
+        words: npt.NDArray[Any] = np.ndarray(
+            (len(self.u8) - size + 1,), f">u{size}", buffer=self.data, strides=(1,)
+        )
+        at = self.ones - size
+        at = at[words[at] == int.from_bytes(name.encode(), "big")]
+        rows = np.searchsorted(self.begins, at, side="right") - 1
+        first = self.begins[np.maximum(rows, 0)]
+        is_name = (rows >= 0) & ((at == first) | ((at > first) & (self.u8[at - 1] == 2)))
+        at, rows = at[is_name], rows[is_name]
+        begins = at + (size + 1)
+        ends = np.minimum(self.twos[np.searchsorted(self.twos, begins)], self.begins[rows + 1])
+        found = _Spans(rows, begins, ends).only(ends > begins)
+        return found.only(np.append(np.diff(found.rows) != 0, np.ones(min(1, len(found.rows)), np.bool_)))
+
+    def pieces(self, values: _Spans) -> _Spans:
+        """The pieces between the blanks of each value, in order; empty ones are none."""
+        blanks = np.flatnonzero(self.u8 == ord(" "))
+        of = np.searchsorted(values.begins, blanks, side="right") - 1
+        inside = of >= 0
+        inside[inside] = blanks[inside] < values.ends[of[inside]]
+        blanks = blanks[inside]
+        if not len(blanks):
+            return values
+        begins = np.sort(np.concatenate((values.begins, blanks + 1)))
+        ends = np.sort(np.concatenate((values.ends, blanks)))
+        rows = values.rows[np.searchsorted(values.begins, begins, side="right") - 1]
+        return _Spans(rows, begins, ends).only(ends > begins)
+
+    def hashes(self, keys: _Spans, prefixes: Uint32Array) -> IntArray:
+        """The stored hash of each key; `prefixes` are the hashes of each record's `topic#`."""
+        lengths = keys.ends - keys.begins
+        stored = np.zeros(len(keys.rows), np.int64)
         for length in np.unique(lengths).tolist():
             some = np.flatnonzero(lengths == length)
-            text = u8[self.begins[some, None] + np.arange(length)]
-            stored[some] = hash_rows(text, prefixes[self.rows[some]])
+            text = gathered(self.data, length, keys.begins[some])
+            stored[some] = hash_rows(text, prefixes[keys.rows[some]])
         return stored
-
-
-def _plain(data: mmap.mmap, found: Scan) -> tuple[_Spans, _Spans]:
-    """UNIQ_KEY and KEYS of the records that have [TAGS], UNIQ_KEY of 32 bytes, [one key in KEYS], and no
-    more.
-    """
-    u8, u32, u64 = np.frombuffer(data, np.uint8), overlapping(data, ">u4"), overlapping(data, ">u8")
-    ends = found.ends
-    rows = np.flatnonzero(ends + _READ_AHEAD < len(u8))
-    at = found.property_starts[rows]
-    has_tags = (u32[at] == _TAGS) & (u8[at + 4] == 1)
-    at = np.where(has_tags, first_byte(data, 2, at, TAGS_WORDS_FAST) + 1, at)
-    key = at + len(_UNIQ_KEY) + 1
-    fits = (at > 0) & (key + UNIQUE_BYTES < ends[rows])
-    fits &= (u64[at] == int.from_bytes(_UNIQ_KEY, "big")) & (u8[key - 1] == 1) & (u8[key + UNIQUE_BYTES] == 2)
-    rows, key = rows[fits], key[fits]
-    fits = (u8[key[:, None] + np.arange(UNIQUE_BYTES)] != 2).all(axis=1)
-    rows, key = rows[fits], key[fits]
-    behind = key + UNIQUE_BYTES + 1
-    alone = behind == ends[rows]
-    keys_at = behind + len(b"KEYS\x01")
-    keys_end = first_byte(data, 2, keys_at, KEYS_WORDS_FAST)
-    blank = first_byte(data, ord(" "), keys_at, KEYS_WORDS_FAST)
-    keyed = ~alone & (u32[behind] == _KEYS) & (u8[behind + 4] == 1)
-    keyed &= (keys_end > keys_at) & (keys_end + 1 == ends[rows]) & ((blank < 0) | (blank > keys_end))
-    done = alone | keyed
-    unique = _Spans(rows[done], key[done], key[done] + UNIQUE_BYTES)
-    return unique, _Spans(rows[keyed], keys_at[keyed], keys_end[keyed])
-
-
-def _one_by_one(
-    data: mmap.mmap, found: Scan, rows: IntArray, prefixes: Uint32Array
-) -> tuple[IntArray, IntArray]:
-    """The entries of records of any kind."""
-    records: list[int] = []
-    keys: list[bytes] = []
-    for row, begin, end in zip(
-        rows.tolist(), found.property_starts[rows].tolist(), found.ends[rows].tolist(), strict=True
-    ):
-        properties = dict(_KEY_PROPERTIES.findall(data[begin:end]))
-        if not properties:
-            continue
-        unique = properties.get(b"UNIQ_KEY")
-        of_record = [unique] if unique is not None else []
-        of_record += [key for key in properties.get(b"KEYS", b"").split(b" ") if key]
-        keys += of_record
-        records += [row] * len(of_record)
-    made = np.array(records, np.int64)
-    return made, key_hashes(keys, prefixes[made])
-
-
-def key_hashes(keys: list[bytes], prefixes: Uint32Array) -> IntArray:
-    """The stored hash of each key; `prefixes` are the hashes of `topic#`."""
-    stored = np.zeros(len(keys), np.int64)
-    lengths = np.array(list(map(len, keys)), np.int64)
-    for length in np.unique(lengths).tolist():
-        rows = np.flatnonzero(lengths == length)
-        text = np.frombuffer(b"".join([keys[i] for i in rows]), np.uint8).reshape(-1, length)
-        stored[rows] = hash_rows(text, prefixes[rows])
-    return stored
 
 
 def hash_rows(text: npt.NDArray[np.uint8], prefixes: Uint32Array) -> IntArray:

@@ -1,7 +1,8 @@
 """Where the key index goes on after a start, and what of it must go first. Recovery only.
 
 A file that is not full was never synced: after anything but a clean stop it may be torn, and is removed, as
-in RocketMQ (Apache RocketMQ 5.3, IndexService.java: those newer than the checkpoint's index time). But where
+in RocketMQ (Apache RocketMQ 5.3, IndexService.java: those newer than the checkpoint's index time), and so is
+the newest one always: its last key may be of the same millisecond as that of the file before it. But where
 RocketMQ then loses the keys of records outside the range it scans, the builder here goes on from the last key
 of the files that stay, or from the log's first byte.
 """
@@ -37,7 +38,8 @@ def indexed_position(layout: StoreLayout, settings: BrokerSettings, marks: Marks
         except (StoreDamaged, struct.error):
             path.unlink()
             continue
-        if header.end_physical_offset >= end or not (clean or header.end_timestamp <= trusted_ms):
+        trusted = clean or (name != names[-1] and header.end_timestamp <= trusted_ms)
+        if header.end_physical_offset >= end or not trusted:
             path.unlink()
         elif header.index_count > 1:
             last_key = max(last_key, header.end_physical_offset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from shmq.model.sys_flag import TRANSACTION_ROLLBACK
 from shmq.shm.page_layout import INDEXED_POSITION, LAST_STORE_TIME, WRITE_POSITION
 from shmq.store import index_builder
 from shmq.store.append_request import AppendRequest
+from shmq.store.checkpoint import Checkpoint
 from shmq.store.index_builder import IndexBuilder
-from shmq.store.index_file import index_file_bytes, index_names, key_hash, name_for, sealed_index_time
-from shmq.store.index_keys import key_hashes, keys_of
+from shmq.store.index_file import full_index_files, index_file_bytes, index_names, key_hash, name_for
+from shmq.store.index_keys import hash_rows, keys_of
 from shmq.store.log_scan import scan
 from shmq.store.record_text import tags_codes
 from tests.helpers.store import OpenStore, request, small_settings
@@ -31,10 +33,12 @@ def test_hashes_are_rocketmqs() -> None:
     assert key_hash("TopicTest", "KEY0") == 1656969517
     assert key_hash("TopicTest", "KEY0") % 5_000_000 == 1969517
     keys = ["KEY0", "a", "中文", "\U0001f600", "x" * 300, "polygenelubricants", "K\xe9"]
-    prefixes = np.array([java_hash("TopicTest#") & 0xFFFFFFFF] * len(keys), np.uint32)
-    found = key_hashes([key.encode() for key in keys], prefixes)
-    assert found.tolist() == [key_hash("TopicTest", key) for key in keys]
-    assert key_hashes([b"polygenelubricants"], np.zeros(1, np.uint32)).tolist() == [0]
+    prefix = np.array([java_hash("TopicTest#") & 0xFFFFFFFF], np.uint32)
+    for key in keys:
+        text = np.frombuffer(key.encode(), np.uint8).reshape(1, -1)
+        assert hash_rows(text, prefix).tolist() == [key_hash("TopicTest", key)]
+    text = np.frombuffer(b"polygenelubricants", np.uint8).reshape(1, -1)
+    assert hash_rows(text, np.zeros(1, np.uint32)).tolist() == [0]
 
 
 def test_a_files_bytes(store: OpenStore) -> None:
@@ -74,7 +78,7 @@ def test_full_files_roll_and_all_keys_are_found(store: OpenStore) -> None:
     store.index_all()
     names = index_names(store.root / "index")
     assert len(names) >= 4 and names == sorted(names)
-    assert sealed_index_time(store.root / "index") > 0
+    assert [path.name for path, _ in full_index_files(store.root / "index")] == names[:-1]
     for n in range(0, 500, 7):
         for key in (f"k{n}", f"U{n}"):
             assert store.store.lookup_key(f"T{n % 2}", key, 5, 0, ALWAYS) == [where[n]]
@@ -172,6 +176,12 @@ PROPERTIES = [
     "xUNIQ_KEY\x01{u}\x02OTHER\x01KEYS\x02",
     "UNIQ_KEY\x01{u}",
     "",
+    "UNIQ_KEY\x01first\x02KEYS\x01x\x02UNIQ_KEY\x01{u}\x02KEYS\x01{k}  {k}c \x02",
+    "UNIQ_KEY\x01{u}\x02UNIQ_KEY\x01\x02KEYS\x01{k}\x01KEYS\x01{k}\x02",
+    "XKEYS\x01{k}\x02KEYS\x02KEYSX\x01{k}\x02AKEY\x01KEYS\x01{k}\x02",
+    "A\x01 UNIQ_KEY\x01{k} \x02KEYS\x01 {k} \x02UNIQ_KEY",
+    "\x01KEYS",
+    "KEYS\x01{k}",
 ]
 
 
@@ -208,3 +218,45 @@ def fix_unit(store: OpenStore, topic: str, queue_offset: int, code: int) -> None
     file = store.store.queues.file(store.queue(topic), queue_offset)
     at = queue_offset * 20 - file.start + 12
     file.map[at : at + 8] = struct.pack(">q", code)
+
+
+def test_full_files_are_synced_before_a_checkpoint_counts_them(
+    store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The builder never waits for the disk; the checkpoint speaks of what was synced."""
+    synced: list[str] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), real(fd)))
+    for n in range(500):
+        store.send("T", UNIQ_KEY=f"U{n}")
+    store.index_all()
+    *full, newest = index_names(store.root / "index")
+    assert full and not [path for path in synced if "/index" in path]
+    store.flush()
+    assert {Path(path).name for path in synced if "/index/" in path} == set(full)
+    assert (
+        Checkpoint.load(store.layout.checkpoint).index_timestamp
+        == full_index_files(store.layout.index)[-1][1]
+    )
+    synced.clear()
+    store.send("T", UNIQ_KEY="U500")
+    store.index_all()
+    store.flush()
+    assert not [path for path in synced if "/index/" in path], "once is enough"
+    store.index.close()
+    assert newest in {Path(path).name for path in synced}
+
+
+def test_after_a_crash_the_newest_file_goes_even_if_its_keys_are_as_old_as_the_checkpoint(
+    store: OpenStore,
+) -> None:
+    """A batch has one store time: its keys may end in the next file, which nobody has synced."""
+    store.append(request(store.queue("T"), [b"x"] * 450, UNIQ_KEY="U"))
+    store.index_all()
+    store.flush()
+    full, newest = index_names(store.root / "index")
+    store.crash()
+    assert index_names(store.root / "index") == [full]
+    store.index_all()
+    assert len(store.store.lookup_key("T", "U", 64, 0, ALWAYS)) == 64
+    assert newest not in index_names(store.root / "index")
