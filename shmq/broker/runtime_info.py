@@ -30,8 +30,13 @@ def runtime_info(
     root: Path,
     earliest_ms: int,
     now_ms: int,
+    index_behind_ms: int = 0,
 ) -> dict[str, str]:
-    """Every key with its text; `earliest_ms` is the oldest message's store time, -1 without any."""
+    """Every key with its text; `earliest_ms` is the oldest message's store time, -1 without any.
+
+    `index_behind_ms`: how long ago the oldest message was stored whose keys cannot be found yet; a key of our
+    own, beside RocketMQ's `dispatchBehindBytes`.
+    """
     behind = facts.write_position - facts.indexed_position
     values: dict[str, object] = {
         "brokerVersionDesc": VERSION_TEXT,
@@ -43,6 +48,7 @@ def runtime_info(
         **_traffic(stats),
         "dispatchMaxBuffer": 0,
         "dispatchBehindBytes": behind,
+        "indexBehindMillis": index_behind_ms,
         "pageCacheLockTimeMills": 0,
         "earliestMessageTimeStamp": earliest_ms,
         "commitLogMinOffset": facts.min_offset,

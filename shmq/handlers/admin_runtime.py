@@ -47,13 +47,16 @@ async def runtime(ctx: CoordinatorContext, _call: Call, command: Command, _heade
     """28: rates, totals, positions, disk: texts by RocketMQ's keys."""
     facts = ctx.store.facts()
     oldest = ctx.store.record_at(facts.min_offset)
+    waiting = ctx.store.record_at(facts.indexed_position)
+    now_ms = ctx.clock.now_ms()
     table = runtime_info(
         ctx.stats,
         facts,
         ctx.settings.now,
         ctx.store.layout.root,
         store_time_of(oldest) if oldest is not None else -1,
-        ctx.clock.now_ms(),
+        now_ms,
+        now_ms - store_time_of(waiting) if waiting is not None else 0,
     )
     return command.response(ResponseCode.SUCCESS, body=encode_kv_table(table))
 

@@ -121,11 +121,11 @@ NEEDED = {
 def test_runtime_info_has_every_key_tools_need(tmp_path: Path) -> None:
     facts = StoreFacts(0, 5_000_000, 3_000_000, 0, 5_000_000, 0, 4_000_000, 0.25, 100 << 30)
     stats = BrokerStats("C", NOON)
-    info = runtime_info(stats, facts, BrokerSettings(), tmp_path, -1, NOON + 3_723_000)
+    info = runtime_info(stats, facts, BrokerSettings(), tmp_path, -1, NOON + 3_723_000, 17)
     assert info.keys() >= NEEDED and all(info.values())
     assert info["runtime"] == "[ 0 days, 1 hours, 2 minutes, 3 seconds ]"
     assert info["remainHowManyDataToFlush"] == "1.9 MiB"
-    assert info["dispatchBehindBytes"] == "1000000"
+    assert (info["dispatchBehindBytes"], info["indexBehindMillis"]) == ("1000000", "17")
     assert info["putMessageTimesTotal"] == "1"
     assert re.fullmatch(r"Total : [\d.]+ [KMGT]iB, Free : [\d.]+ ([KMGT]i)?B\.", info["commitLogDirCapacity"])
     for key in ("putTps", "getTransferedTps"):
