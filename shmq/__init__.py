@@ -32,7 +32,9 @@ _EXPORTS = {
     "Producer": "shmq.client.producer",
     "PullConsumer": "shmq.client.pull_consumer",
     "PullResult": "shmq.client.pull",
+    "PullScheduleService": "shmq.client.pull_schedule_service",
     "PullStatus": "shmq.client.pull",
+    "PullTaskContext": "shmq.client.pull_schedule_service",
     "PushConsumer": "shmq.client.push_consumer",
     "RemotingError": "shmq.client.errors",
     "RequestTimeout": "shmq.client.request_reply",
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from shmq.client.pull import PullResult as PullResult
     from shmq.client.pull import PullStatus as PullStatus
     from shmq.client.pull_consumer import PullConsumer as PullConsumer
+    from shmq.client.pull_schedule_service import PullScheduleService as PullScheduleService
+    from shmq.client.pull_schedule_service import PullTaskContext as PullTaskContext
     from shmq.client.push_consumer import PushConsumer as PushConsumer
     from shmq.client.queue_selection import select_by_hash as select_by_hash
     from shmq.client.queue_selection import select_by_random as select_by_random

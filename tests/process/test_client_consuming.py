@@ -22,7 +22,9 @@ from shmq import (
     MessageQueue,
     Producer,
     PullConsumer,
+    PullScheduleService,
     PullStatus,
+    PullTaskContext,
     PushConsumer,
 )
 from shmq.base.errors import InvalidParameter, QueryNotFound
@@ -444,3 +446,39 @@ def test_tcp_clients_send_batches_and_consume_like_local_ones(shared_broker: Bro
     assert sorted(collector.bodies) == sorted(
         b"%s %d" % (kind, n) for kind, count in kinds for n in range(count)
     )
+
+
+def test_the_schedule_service_calls_for_each_owned_queue_and_goes_on_after_an_error(
+    shared_broker: Broker,
+) -> None:
+    """Two members share the queues; a task that raises is called again; nothing runs after the shutdown."""
+    topic = "Scheduled"
+    with Producer("ClientTests", namesrv_addr=shared_broker.namesrv_addr) as producer:
+        producer.create_topic(topic, 4)
+    calls: dict[str, set[int]] = {"one": set(), "two": set()}
+    raised: list[int] = []
+
+    def make(name: str) -> PullScheduleService:
+        def task(queue: MessageQueue, context: PullTaskContext) -> None:
+            context.pull_next_delay_time_millis = 20
+            if not raised:
+                raised.append(queue.queue_id)
+                raise ValueError("the first call fails")
+            calls[name].add(queue.queue_id)
+
+        service = PullScheduleService("ScheduleGroup", namesrv_addr=shared_broker.namesrv_addr)
+        service.register_pull_task_callback(topic, task)
+        return service
+
+    with make("one") as one:
+        wait_until(lambda: calls["one"] == {0, 1, 2, 3}, 20, "one member has all queues")
+        assert len(raised) == 1
+        with make("two"):
+            wait_until(lambda: len(calls["two"]) == 2, 20, "the second member has its share")
+            wait_until(lambda: len(one.consumer.fetch_message_queues_in_balance(topic)) == 2, 20)
+        with pytest.raises(ClientFault):
+            one.register_pull_task_callback("Another", lambda queue, context: None)
+    calls["one"].clear()
+    with pytest.raises(ClientFault):
+        PullScheduleService("ScheduleGroup", namesrv_addr=shared_broker.namesrv_addr).start()
+    assert not calls["one"]

@@ -9,7 +9,10 @@ import pytest
 
 from shmq.embedded import Broker
 
-EXAMPLES = ["producer", "async_producer", "oneway_producer", "batch_producer", "consumer", "pull_consumer"]
+EXAMPLES = [
+    *("producer", "async_producer", "oneway_producer", "batch_producer", "consumer", "pull_consumer"),
+    *("lite_pull_consumer", "pull_schedule", "queue_listener", "request_reply", "sql_filter"),
+]
 
 
 def run_example(name: str, *arguments: str) -> str:
@@ -41,3 +44,24 @@ def test_async_oneway_and_batch_messages_reach_the_push_consumer(shared_broker: 
     assert "60 messages from offset" in run_example("batch_producer", *where, "--count", "60")
     consumed = run_example("consumer", *where, "--group", "ExamplePush", "--count", "100")
     assert consumed.count("Hello shmq") == 100
+
+
+def test_lite_and_scheduled_pulls_read_what_was_sent(shared_broker: Broker) -> None:
+    where = ("--namesrv", shared_broker.namesrv_addr, "--topic", "ExamplePulled")
+    run_example("producer", *where, "--count", "12")
+    polled = run_example("lite_pull_consumer", *where, "--group", "ExampleLite", "--count", "12")
+    scheduled = run_example("pull_schedule", *where, "--group", "ExampleSchedule", "--count", "12")
+    for output in (polled, scheduled):
+        assert sorted(line.split(" ", 2)[2] for line in output.splitlines()) == sorted(
+            f"Hello shmq {number}" for number in range(12)
+        )
+    listened = run_example("queue_listener", *where, "--group", "ExampleListener", "--count", "1")
+    assert "ExamplePulled: mine are 0, 1, 2, 3 of 4 queues" in listened
+
+
+def test_an_sql_expression_selects_and_a_request_is_answered(shared_broker: Broker) -> None:
+    where = ("--namesrv", shared_broker.namesrv_addr, "--topic")
+    filtered = run_example("sql_filter", *where, "ExampleSql", "--group", "ExampleSqlGroup")
+    assert "4 of 10 messages matched" in filtered
+    asked = run_example("request_reply", *where, "ExampleAsk", "--group", "ExampleAskGroup")
+    assert asked.splitlines() == [f"you said: question {number}" for number in range(3)]
