@@ -48,6 +48,7 @@ ENTRIES = (
     Entry(
         "storeCheck", "store check", "store", "store_check", "Prove that a store is whole (broker up or down)"
     ),
+    Entry("prove", "store prove", "prove", "prove", "Cut the power of a copy of a store, see what is left"),
     Entry("ps", "broker ps", "processes", "ps", "Processes of this host, their roles and positions"),
 )
 

@@ -28,11 +28,13 @@ from pathlib import Path
 from shmq.base.errors import ShmqError, Unavailable
 from shmq.base.runtime_dir import page_name
 from shmq.embedded import SMALL_SETTINGS, Broker
+from shmq.model.settings import BrokerSettings, FlushDiskType, load_settings
 from shmq.prove.ledger import Judgement, Recovered, judge
 from shmq.prove.load import Load
-from shmq.prove.recovering import recover, recover_partly
+from shmq.prove.recovering import quietly, recover, recover_partly
 from shmq.shm.control_page import ControlPage
 from shmq.shm.page_layout import FLUSHED_POSITION
+from shmq.store.page_fill import visible_word
 from shmq.store.power_cut import CutNotes, cut_power
 from shmq.store.write_recorder import ENVIRONMENT, begin
 
@@ -47,7 +49,7 @@ STOP_LIMIT_S = 30.0
 PREFIX = "ShmqProve"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Failure:
     """A cut after which something was missing or wrong. `folder` keeps what it was built from."""
 
@@ -91,8 +93,10 @@ class Experiment:
         *,
         environment: Mapping[str, str] | None = None,
         pause_s: float = 0.002,
+        cuts_per_moment: int = CUTS_PER_MOMENT,
     ) -> None:
         """`folder` may hold a `store` to begin with; `settings` are the broker's, by RocketMQ's names."""
+        self._cuts_per_moment = cuts_per_moment
         self.folder = folder
         self.store = folder / "store"
         self.record = folder / "record"
@@ -103,7 +107,10 @@ class Experiment:
             f"{key}={value}" for key, value in {**self._settings, "storePathRootDir": self.store}.items()
         ]
         self._environment = {ENVIRONMENT: str(self.record), **(environment or {})}
-        self._sync = self._settings.get("flushDiskType") == "SYNC_FLUSH"
+        chosen = load_settings(BrokerSettings, None, self._arguments).settings
+        self._all_acked = chosen.flush_disk_type is FlushDiskType.SYNC_FLUSH
+        self._all_seen = visible_word(chosen) == FLUSHED_POSITION
+        self._before: Recovered | None = None
         self._pause_s = pause_s
         self.broker = Broker(self.store, **self._settings)
         self._open = contextlib.ExitStack()
@@ -111,11 +118,13 @@ class Experiment:
 
     def __enter__(self) -> Experiment:
         """Start the broker, recorded."""
-        self.store.mkdir(parents=True, exist_ok=True)
-        begin(self.record, self.store)
         with self._open:
             context = multiprocessing.get_context("spawn")
-            self._pool = self._open.enter_context(ProcessPoolExecutor(1, context))
+            self._pool = self._open.enter_context(ProcessPoolExecutor(1, context, quietly))
+            if self.store.exists():
+                self._before = self._elsewhere(recover, self.store, self._arguments, PREFIX, True)
+            self.store.mkdir(parents=True, exist_ok=True)
+            begin(self.record, self.store)
             with _environment(self._environment):
                 self._open.enter_context(self.broker)
             self._open.callback(self._thaw)
@@ -134,7 +143,7 @@ class Experiment:
             while verdict.cuts < cuts and not verdict.failures:
                 self._wait_for_news(load)
                 moment += 1
-                count = min(CUTS_PER_MOMENT, cuts - verdict.cuts)
+                count = min(self._cuts_per_moment, cuts - verdict.cuts)
                 self.cut([f"{moment}/{n}" for n in range(count)], load, verdict, on_cut)
             verdict.refused = load.refused
         return verdict
@@ -175,12 +184,28 @@ class Experiment:
             except ShmqError as error:
                 recovered = Recovered(findings=[f"the start failed: {error}"])
             verdict.note(notes, recovered)
-            judgement = judge(ledger, recovered, promised_below=None if self._sync else flushed)
+            judgement = judge(
+                ledger,
+                recovered,
+                promised_below=None if self._all_acked else flushed,
+                seen_below=None if self._all_seen else flushed,
+            )
+            judgement.findings += self._missing_from_before(recovered)
             if judgement.holds:
                 shutil.rmtree(self._target(seed).parent)
             else:
                 verdict.failures.append(Failure(seed, judgement, self._target(seed).parent))
             on_cut()
+
+    def _missing_from_before(self, recovered: Recovered) -> list[str]:
+        """Queues that were there before the broker was started, and are not as long any more."""
+        if self._before is None:
+            return []
+        return [
+            f"{topic} queue {queue_id} ended at {high} and is {recovered.others.get((topic, queue_id))} now"
+            for (topic, queue_id), (_, high) in self._before.others.items()
+            if recovered.others.get((topic, queue_id), (0, 0))[1] < high
+        ]
 
     # ---- the cut
 

@@ -51,6 +51,9 @@ class Recovered:
     """What a store holds after recovery; `findings` are those of the store check."""
 
     queues: Queues = field(default_factory=dict)
+    """The queues of the load's topics."""
+    others: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    """Minimum and maximum of all other queues."""
     findings: list[str] = field(default_factory=list)
     write_position: int = 0
     cut_bytes: int = 0
@@ -88,20 +91,26 @@ def body_crc(body: bytes | bytearray | memoryview) -> int | None:
     return found if told == b"%08x" % found else None
 
 
-def judge(ledger: Ledger, recovered: Recovered, *, promised_below: int | None = None) -> Judgement:
-    """Compare. `promised_below`: only messages that end before this position of the log were promised (and
-    consumers may have seen others); None: all of them.
+def judge(
+    ledger: Ledger,
+    recovered: Recovered,
+    *,
+    promised_below: int | None = None,
+    seen_below: int | None = None,
+) -> Judgement:
+    """Compare. Only what ends before `promised_below` of the log was promised to producers, only what ends
+    before `seen_below` to consumers; None: all of it.
     """
 
-    def gone(entry: Entry) -> bool:
+    def gone(entry: Entry, below: int | None) -> bool:
         found = recovered.queues.get(entry.place[:2], [])
         if entry.place.queue_offset < len(found):
             return found[entry.place.queue_offset] != entry.crc
-        return promised_below is None or entry.physical_offset < promised_below
+        return below is None or entry.physical_offset < below
 
     return Judgement(
-        lost=[entry for entry in ledger.acked if gone(entry)],
-        unseen=[entry for entry in ledger.seen if gone(entry)],
+        lost=[entry for entry in ledger.acked if gone(entry, promised_below)],
+        unseen=[entry for entry in ledger.seen if gone(entry, seen_below)],
         torn=[
             Place(*queue, offset)
             for queue, found in recovered.queues.items()

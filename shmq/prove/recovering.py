@@ -8,6 +8,7 @@ recovery's own syncs: the power failed again.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,34 +27,47 @@ from shmq.store.store_view import StoreView
 from shmq.store.write_recorder import WriteRecorder, begin
 
 
-def recover(root: Path, arguments: Sequence[str], prefix: str) -> Recovered:
-    """Recover the store at `root` under the settings `arguments` (key=value); read the topics that begin with
-    `prefix`. Leaves the store recovered and nothing in /dev/shm.
+def quietly() -> None:
+    """Prepare a process for this: what recovery reports is the verdict's, not a log's."""
+    log.setup("recovery", None, logging.CRITICAL)
+
+
+def recover(root: Path, arguments: Sequence[str], prefix: str, adopt: bool = False) -> Recovered:
+    """Recover the store at `root` under the settings `arguments` (key=value); read what its topics hold that
+    begin with `prefix`.
+
+    `adopt` also takes a store that another engine wrote last. Leaves nothing in /dev/shm.
     """
     settings = load_settings(BrokerSettings, None, arguments).settings
     try:
-        report = open_or_recover(root, settings, owner_pid=os.getpid())
+        report = open_or_recover(root, settings, adopt, owner_pid=os.getpid())
         page = ControlPage.attach(page_name(root))
         try:
             findings = [str(finding) for finding in check_store(root, page)]
-            queues, more = _read(root, page, prefix)
+            queues, others, more = _read(root, page, prefix)
             findings += more
         finally:
             page.close()
         findings += [f"damaged: {at}, {size} bytes" for at, size in report.damaged]
-        return Recovered(queues, findings, report.write_position, report.bytes_cut, report.took_ms)
+        return Recovered(queues, others, findings, report.write_position, report.bytes_cut, report.took_ms)
     finally:
         forget_page(root)
 
 
-def _read(root: Path, page: ControlPage, prefix: str) -> tuple[Queues, list[str]]:
+Bounds = dict[tuple[str, int], tuple[int, int]]
+
+
+def _read(root: Path, page: ControlPage, prefix: str) -> tuple[Queues, Bounds, list[str]]:
     """Every message by its queue, and consumer offsets that are beyond their queue."""
     view = StoreView(root, page)
     queues: Queues = {}
+    others: Bounds = {}
     maxima: dict[tuple[str, int], int] = {}
     for topic, queue_id, low, high in view.queues():
         maxima[topic, queue_id] = high
-        if topic.startswith(prefix):
+        if not topic.startswith(prefix):
+            others[topic, queue_id] = (low, high)
+        else:
             found: list[int | None] = []
             for unit in view.units(topic, queue_id, low, high):
                 record = view.record_at(unit.physical_offset)
@@ -65,7 +79,7 @@ def _read(root: Path, page: ControlPage, prefix: str) -> tuple[Queues, list[str]
         for queue_id, offset in by_queue.items()
         if offset > maxima.get((name[1], queue_id), 0)
     ]
-    return queues, beyond
+    return queues, others, beyond
 
 
 def _crc_of(record: memoryview) -> int | None:
@@ -82,7 +96,6 @@ def recover_partly(root: Path, record: Path, arguments: Sequence[str], syncs_don
     pid = os.fork()
     if pid == 0:
         try:
-            log.setup("recovery", None, "ERROR")
             syncs.intercept(_DyingRecorder(record, syncs_done))
             open_or_recover(root, settings, owner_pid=os.getpid())
         finally:
