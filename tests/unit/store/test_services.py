@@ -65,6 +65,41 @@ def test_async_flush_waits_for_pages_or_the_thorough_interval(store: OpenStore) 
     assert store.page.words[FLUSHED_POSITION] == store.page.words[WRITE_POSITION]
 
 
+@pytest.mark.parametrize(
+    ("least", "dirty", "due"), [(4, 3, False), (4, 4, True), (8, 7, False), (8, 8, True), (0, 0, True)]
+)
+def test_async_flush_begins_with_the_least_pages(tmp_path: Path, least: int, dirty: int, due: bool) -> None:
+    settings = small_settings(flush_commit_log_least_pages=least, flush_interval_commit_log=70)
+    with OpenStore(tmp_path / "s", settings) as store:
+        now = monotonic_ms()
+        while store.page.words[WRITE_POSITION] // 4096 < dirty or not store.page.words[WRITE_POSITION]:
+            store.send("T", b"x" * 100)
+        assert store.page.words[WRITE_POSITION] // 4096 == dirty
+        assert store.flusher.step(now + 1000) == (0 if due else 70)
+        assert (store.page.words[FLUSHED_POSITION] > 0) is due
+
+
+def test_async_flush_takes_a_finished_segment_without_waiting_for_pages(tmp_path: Path) -> None:
+    with OpenStore(tmp_path / "s", small_settings(flush_commit_log_least_pages=1000)) as store:
+        now = monotonic_ms()
+        store.append(*[request(store.queue("T"), [b"x" * 20_000]) for _ in range(3)])
+        assert store.flusher.step(now + 1000) == 500
+        store.append(request(store.queue("T"), [b"x" * 20_000]))
+        assert store.page.words[WRITE_POSITION] > 64 << 10
+        assert store.flusher.step(now + 2000) == 0
+        assert store.page.words[FLUSHED_POSITION] == store.page.words[WRITE_POSITION]
+
+
+def test_async_flush_comes_at_once_for_who_waits_for_it(store: OpenStore) -> None:
+    now = monotonic_ms()
+    store.send("T", b"x" * 100)
+    assert store.flusher.step(now) == 500
+    park(store.page, FLUSH_RINGS, 5)
+    assert store.flusher.step(now + 1) == 0
+    assert store.page.words[FLUSHED_POSITION] == store.page.words[WRITE_POSITION]
+    assert store.bells[5].wait(1)
+
+
 def test_a_fast_growing_log_is_flushed_before_its_time(tmp_path: Path) -> None:
     with OpenStore(tmp_path / "s", small_settings(mapped_file_size_commit_log=256 << 20)) as store:
         queue = store.queue("T")
