@@ -21,6 +21,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from shmq.base.files import fsync_folder
+
 _FIELDS = struct.Struct(">qqqqq")
 assert _FIELDS.size == 40
 
@@ -70,9 +72,12 @@ class Checkpoint:
         """
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            if os.fstat(fd).st_size < FILE_BYTES:
+            new = os.fstat(fd).st_size < FILE_BYTES
+            if new:
                 os.ftruncate(fd, FILE_BYTES)
             os.pwrite(fd, self.encode(), 0)
             os.fdatasync(fd)
         finally:
             os.close(fd)
+        if new:
+            fsync_folder(path.parent)  # else a power cut may take the name, and with it every checkpoint
