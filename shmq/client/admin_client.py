@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from shmq.base.errors import BrokerError, InvalidParameter, QueryNotFound, TopicNotExist
+from shmq.client.admin_groups import AdminGroups
 from shmq.client.admin_links import AdminLinks
 from shmq.client.broker_calls import LAST_MS
 from shmq.client.channel import view_of
@@ -70,7 +71,7 @@ CONSUME_DIRECTLY_S = 15.0
 R = TypeVar("R")
 
 
-class AdminClient:
+class AdminClient(AdminGroups):
     """One operator's view of a cluster."""
 
     def __init__(
@@ -343,12 +344,6 @@ class AdminClient:
         return result.messages[0]
 
     # Plumbing
-
-    def _ask(
-        self, broker_addr: str, code: RequestCode, header: object | None = None, body: bytes | None = None
-    ) -> memoryview:
-        """Ask one broker and return the answer's body."""
-        return view_of(self._links.ask_broker(broker_addr, Command.request(code, header, body)))
 
     def _each_master(self, topic: str, ask: Callable[[str], R]) -> Iterable[R]:
         """Ask every master of a topic."""
