@@ -127,7 +127,7 @@ class Experiment:
             begin(self.record, self.store)
             with _environment(self._environment):
                 self._open.enter_context(self.broker)
-            self._open.callback(self._thaw)
+            self._open.callback(self.thaw)
             self._open = self._open.pop_all()
         return self
 
@@ -139,7 +139,7 @@ class Experiment:
         """Cut so often under a load; `on_cut` hears of each that was judged. Ends at the first failure."""
         verdict = Verdict()
         moment = 0
-        with Load(self.broker.namesrv_addr, PREFIX, self.seed, self._pause_s) as load:
+        with self.new_load() as load:
             while verdict.cuts < cuts and not verdict.failures:
                 self._wait_for_news(load)
                 moment += 1
@@ -147,6 +147,11 @@ class Experiment:
                 self.cut([f"{moment}/{n}" for n in range(count)], load, verdict, on_cut)
             verdict.refused = load.refused
         return verdict
+
+    def new_load(self) -> Load:
+        """A load for this broker, not begun."""
+        tcp = self.broker.tcp_addr
+        return Load(self.broker.namesrv_addr, tcp, PREFIX, self.seed, self._pause_s)
 
     def _wait_for_news(self, load: Load) -> None:
         """Let the load go on until more was acknowledged, and then a moment of any length."""
@@ -170,10 +175,10 @@ class Experiment:
         self.freeze()
         try:
             ledger, flushed = load.ledger.now(), self._flushed()
-            cuts = [(seed, self._build(seed)) for seed in (f"{self.seed}/{name}" for name in names)]
+            cuts = [(seed, self.build(seed)) for seed in (f"{self.seed}/{name}" for name in names)]
             load.rest()  # so that the store does not grow while cuts are looked at
         finally:
-            self._thaw()
+            self.thaw()
         verdict.acked, verdict.seen = len(ledger.acked), len(ledger.seen)
         for seed, notes in cuts:
             verdict.cuts += 1
@@ -192,9 +197,9 @@ class Experiment:
             )
             judgement.findings += self._missing_from_before(recovered)
             if judgement.holds:
-                shutil.rmtree(self._target(seed).parent)
+                shutil.rmtree(self.target(seed).parent)
             else:
-                verdict.failures.append(Failure(seed, judgement, self._target(seed).parent))
+                verdict.failures.append(Failure(seed, judgement, self.target(seed).parent))
             on_cut()
 
     def _missing_from_before(self, recovered: Recovered) -> list[str]:
@@ -218,7 +223,8 @@ class Experiment:
                 raise Unavailable("a process of the broker under test does not stop")
             time.sleep(0.0005)
 
-    def _thaw(self) -> None:
+    def thaw(self) -> None:
+        """Let it run on."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.broker.pid, signal.SIGCONT)
 
@@ -229,11 +235,13 @@ class Experiment:
         finally:
             page.close()
 
-    def _target(self, seed: str) -> Path:
+    def target(self, seed: str) -> Path:
+        """Where the store cut with this seed is."""
         return self.folder / "cuts" / seed.replace("/", "-") / "store"
 
-    def _build(self, seed: str) -> CutNotes:
-        target = self._target(seed)
+    def build(self, seed: str) -> CutNotes:
+        """Make the store that a cut with this seed leaves, while the broker stands still."""
+        target = self.target(seed)
         target.parent.mkdir(parents=True)
         return cut_power(self.record, target, seed)
 
@@ -241,7 +249,7 @@ class Experiment:
 
     def _recover(self, seed: str, again: bool) -> Recovered:
         """Recover a cut store in another process, after a second cut when `again`."""
-        target = self._target(seed)
+        target = self.target(seed)
         if again:
             record = target.parent / "record"
             syncs_done = random.Random(seed).randint(0, SYNCS_MAX)

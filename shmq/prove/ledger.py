@@ -32,14 +32,16 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True)
 class Ledger:
-    """`acked`: what producers were told is stored; `seen`: what consumers were given."""
+    """What a load was told: `acked` is stored, `seen` was given to a consumer."""
 
     acked: list[Entry] = field(default_factory=list)
     seen: list[Entry] = field(default_factory=list)
+    made: dict[str, bool] = field(default_factory=dict)
+    """Topics that were made (true) or deleted (false) by request; absent while a request is under way."""
 
     def now(self) -> Ledger:
         """The ledger as it is now."""
-        return Ledger(list(self.acked), list(self.seen))
+        return Ledger(list(self.acked), list(self.seen), dict(self.made))
 
 
 Queues = dict[tuple[str, int], list[int | None]]
@@ -54,6 +56,8 @@ class Recovered:
     """The queues of the load's topics."""
     others: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     """Minimum and maximum of all other queues."""
+    topics: frozenset[str] = frozenset()
+    """What topics.json lists."""
     findings: list[str] = field(default_factory=list)
     write_position: int = 0
     cut_bytes: int = 0
@@ -117,5 +121,10 @@ def judge(
             for offset, crc in enumerate(found)
             if crc is None
         ],
-        findings=list(recovered.findings),
+        findings=recovered.findings
+        + [
+            f"topic {topic} was {'made and is gone' if made else 'deleted and is back'}"
+            for topic, made in ledger.made.items()
+            if made is not (topic in recovered.topics)
+        ],
     )

@@ -1,6 +1,7 @@
 """The load of a proof: real producers and consumers in threads, and the ledger of what they were told.
 
     producers   sync sends, async sends that batch themselves, batches, and a new topic now and then
+    topics      one by one made by request, sent to, deleted again, or kept
     consumers   one that reads the broker's files itself, one through the socket; a push consumer that commits
                 offsets
 
@@ -10,6 +11,7 @@ that leave records across pages and segments' ends.
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from collections import defaultdict
@@ -18,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from shmq.base.errors import ShmqError
+from shmq.client.admin_client import AdminClient
 from shmq.client.consume_service import ConsumeConcurrentlyContext, ConsumeConcurrentlyStatus
 from shmq.client.producer import Producer
 from shmq.client.pull_consumer import PullConsumer
@@ -28,9 +31,11 @@ from shmq.model.consumer_group import ConsumeFromWhere
 from shmq.model.message import Message
 from shmq.model.message_ext import MessageExt
 from shmq.model.message_queue import MessageQueue
+from shmq.model.topic_config import TopicConfig
 from shmq.prove.ledger import Entry, Ledger, Place, body_crc, new_body
 
 TOPICS_MAX = 12
+MADE_TOPICS_MAX = 40
 BATCH = 20
 ASYNC_WINDOW = 32
 OFFSET_ID_DIGITS = 16
@@ -40,8 +45,11 @@ OFFSET_ID_DIGITS = 16
 class Load:
     """Producers and consumers of one broker. Use as a context manager."""
 
-    def __init__(self, namesrv_addr: str, prefix: str, seed: int | str, pause_s: float = 0.002) -> None:
+    def __init__(
+        self, namesrv_addr: str, broker_addr: str, prefix: str, seed: int | str, pause_s: float = 0.002
+    ) -> None:
         """`prefix` begins the names of its topics, `pause_s` lies between two requests of a producer."""
+        self._broker_addr = broker_addr
         self.ledger = Ledger()
         self.refused = 0
         self._address = namesrv_addr
@@ -56,11 +64,13 @@ class Load:
         self._stopping = threading.Event()
         self._going = threading.Event()
         self._topics = [f"{prefix}0"]
+        self._numbers = itertools.count()
         bodies: list[Callable[[random.Random, Producer], None]] = [
             self._send,
             self._send,
             self._send_async,
             self._send_batch,
+            self._topic_life,
         ]
         self._threads = [
             threading.Thread(target=self._produce, args=(n, body), name=f"load-{n}")
@@ -148,6 +158,23 @@ class Load:
         some = [self._message(rng, rng.choice(self._topics)) for _ in range(rng.randint(1, ASYNC_WINDOW))]
         for message, sent in [(message, producer.send_async(message)) for message in some]:
             self._acked(sent.result(), [message])
+
+    def _topic_life(self, rng: random.Random, producer: Producer) -> None:
+        """Make a topic by request, send to it, and delete every other one again."""
+        made = self.ledger.made
+        topic = f"{self._prefix}-{next(self._numbers)}"
+        if len(made) >= MADE_TOPICS_MAX:
+            self._stopping.wait(10 * self._pause_s)
+            return
+        with AdminClient(namesrv_addr=self._address) as admin:
+            admin.create_topic(self._broker_addr, TopicConfig(topic, 2, 2))
+            made[topic] = True
+            for _ in range(rng.randint(0, 3)):
+                producer.send(self._message(rng, topic))
+            if rng.random() < 0.5:
+                del made[topic]
+                admin.delete_topic_in_broker(self._broker_addr, topic)
+                made[topic] = False
 
     def _acked(self, result: SendResult, messages: Sequence[Message]) -> None:
         """Note what was promised: only SEND_OK is the whole promise."""

@@ -21,6 +21,8 @@ from shmq.prove.ledger import Queues, Recovered, body_crc
 from shmq.shm.append_lock import semaphore_name, unlink_semaphore
 from shmq.shm.control_page import ControlPage
 from shmq.store.check import check_store
+from shmq.store.config_tables import load_topics
+from shmq.store.names import StoreLayout
 from shmq.store.page_fill import offsets_of
 from shmq.store.recovery import open_or_recover
 from shmq.store.store_view import StoreView
@@ -49,7 +51,10 @@ def recover(root: Path, arguments: Sequence[str], prefix: str, adopt: bool = Fal
         finally:
             page.close()
         findings += [f"damaged: {at}, {size} bytes" for at, size in report.damaged]
-        return Recovered(queues, others, findings, report.write_position, report.bytes_cut, report.took_ms)
+        topics = frozenset(load_topics(StoreLayout.of(root, settings)).queue_counts)
+        return Recovered(
+            queues, others, topics, findings, report.write_position, report.bytes_cut, report.took_ms
+        )
     finally:
         forget_page(root)
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from shmq import Message, Producer
+from shmq import Durability, Message, MessageQueue, Producer, PullConsumer
+from shmq.embedded import Broker
 from shmq.prove.experiment import PREFIX, Experiment, Verdict
 from shmq.prove.ledger import Entry, Place, body_crc, new_body
-from shmq.prove.load import Load
+from shmq.store.check import check_store
+from tests.helpers.waiting import wait_until
 
 SMALL = {
     "mappedFileSizeCommitLog": 256 << 10,
@@ -66,7 +68,7 @@ def test_a_broker_that_acknowledges_before_the_sync_is_caught(tmp_path: Path) ->
     defect = {"SHMQ_FAULTS": "flush.acknowledge_early=on,flush.before_sync=stop"}
     settings = {**SMALL, "flushDiskType": "SYNC_FLUSH"}
     with Experiment(tmp_path, settings, seed=3, environment=defect) as experiment:
-        load, message = Load(experiment.broker.namesrv_addr, PREFIX, 3), Message(f"{PREFIX}0", b"")
+        load, message = experiment.new_load(), Message(f"{PREFIX}0", b"")
         message.body = new_body(experiment.rng, 100)
         with Producer("defect", namesrv_addr=experiment.broker.namesrv_addr) as producer:
             result = producer.send(message)
@@ -77,6 +79,31 @@ def test_a_broker_that_acknowledges_before_the_sync_is_caught(tmp_path: Path) ->
         verdict = Verdict()
         experiment.cut([str(n) for n in range(6)], load, verdict)
     assert [failure.judgement.lost for failure in verdict.failures if failure.judgement.lost]
+
+
+def test_a_real_broker_starts_on_a_cut_store_and_serves_everything(tmp_path: Path) -> None:
+    settings = {**SMALL, "flushDiskType": "SYNC_FLUSH"}
+    with Experiment(tmp_path, settings, seed=5) as experiment, experiment.new_load() as load:
+        load.go()
+        wait_until(lambda: len(load.ledger.acked) > 100 and len(load.ledger.seen) > 100)
+        experiment.freeze()
+        ledger = load.ledger.now()
+        experiment.build("real")
+        experiment.broker.kill()
+    with Broker(experiment.target("real"), **settings) as broker:
+        found = {}
+        with PullConsumer("after", namesrv_addr=broker.namesrv_addr) as consumer:
+            for topic, queue_id in {entry.place[:2] for entry in ledger.acked}:
+                queue = MessageQueue(topic, broker.broker_name, queue_id)
+                while (result := consumer.pull(queue, "*", found.get(queue, 0), 32)).messages:
+                    found[queue] = result.next_begin_offset
+                    for one in result.messages:
+                        found[Place(one.topic, one.queue_id, one.queue_offset)] = body_crc(one.body)
+            assert not [entry for entry in ledger.acked if found.get(entry.place) != entry.crc]
+            assert not [entry for entry in ledger.seen if found.get(entry.place) != entry.crc]
+        with Producer("after", namesrv_addr=broker.namesrv_addr) as producer:
+            assert producer.send(Message(f"{PREFIX}0", b"goes on")).durability == Durability.FLUSHED
+    assert not list(check_store(experiment.target("real")))
 
 
 @pytest.mark.long
