@@ -154,11 +154,11 @@ class Experiment:
         return Load(self.broker.namesrv_addr, tcp, PREFIX, self.seed, self._pause_s)
 
     def _wait_for_news(self, load: Load) -> None:
-        """Let the load go on until more was acknowledged, and then a moment of any length."""
+        """Let the load go on until more was acknowledged, something seen, and then any length of time."""
         wanted = len(load.ledger.acked) + self.rng.randint(5, 60)
         load.go()
         limit = time.monotonic() + STOP_LIMIT_S
-        while len(load.ledger.acked) < wanted:
+        while len(load.ledger.acked) < wanted or not load.ledger.seen:
             if time.monotonic() > limit or not self.broker.running:
                 raise Unavailable("the broker under test acknowledges nothing any more")
             time.sleep(0.001)
