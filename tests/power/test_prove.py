@@ -61,6 +61,7 @@ def test_prove_cuts_a_copy_and_leaves_the_store_alone(users_store: Path, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["users"], "the copies are removed"
 
 
+@pytest.mark.long
 def test_prove_says_what_was_lost_and_keeps_it(tmp_path: Path) -> None:
     code, item = prove(
         *("--set", "flushDiskType=SYNC_FLUSH", "--cuts", "200", "--folder", str(tmp_path)),

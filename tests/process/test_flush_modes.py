@@ -77,7 +77,7 @@ WAYS: dict[str, Callable[[Producer, MessageQueue, Durability | None], SendResult
 @pytest.mark.parametrize(
     ("mode", "wanted"), [("SYNC_FLUSH", None), ("ASYNC_FLUSH", Durability.FLUSHED)], ids=["mode", "asked"]
 )
-@pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
+@pytest.mark.parametrize("tcp", [False, pytest.param(True, marks=pytest.mark.long)], ids=["unix", "tcp"])
 def test_a_disk_that_is_too_slow_is_named_and_nothing_pretended(
     monkeypatch: pytest.MonkeyPatch, mode: str, wanted: Durability | None, tcp: bool
 ) -> None:
