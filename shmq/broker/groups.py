@@ -1,6 +1,8 @@
 """The consumer group registry: settings of every group; `config/subscriptionGroup.json` is its file.
 
-Lives in the coordinator's loop, no locks; workers hear of changes over the internal socket.
+Lives in the coordinator's loop, no locks; workers hear of changes over the internal socket. The file is
+written whole, so changes that are made `together` share one write, and the text of a group that did not
+change is made only once: all of it again for each of thousands of new groups would take minutes.
 `forbiddenTable` (group -> topic -> bit mask) is read, kept and written back. Rules: Apache RocketMQ 5.3,
 SubscriptionGroupManager.java.
 """
@@ -9,11 +11,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 from shmq.base.clock import SYSTEM_CLOCK, Clock
 from shmq.base.errors import GroupNotExist, InvalidParameter
 from shmq.broker.config_file import ConfigFile
+from shmq.broker.pretty_json import Prepared, prepared_row, prepared_table
 from shmq.model import names
 from shmq.model.broker_settings import BrokerSettings
 from shmq.model.consumer_group import SubscriptionGroupConfig
@@ -35,6 +37,8 @@ class GroupRegistry:
         }
         self.forbidden: dict[str, dict[str, int]] = dict(found.get("forbiddenTable") or {})
         self.data_version = DataVersion.from_json(found.get("dataVersion"))
+        self._rows: dict[str, tuple[SubscriptionGroupConfig, Prepared]] = {}
+        self._in_change = self._dirty = False
         for name in names.BUILT_IN_GROUPS:
             self._groups.setdefault(name, SubscriptionGroupConfig(name))
 
@@ -92,6 +96,28 @@ class GroupRegistry:
             self.forbidden.pop(group, None)
         return True
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Make the changes inside, then one new version of them durable; ServiceNotAvailable undoes them all.
+
+        Nothing is written when nothing was changed. May be nested: the outermost writes.
+        """
+        if self._in_change:
+            yield
+            return
+        before = dict(self._groups), dict(self.forbidden), self.data_version
+        self._in_change, self._dirty = True, False
+        try:
+            yield
+            if self._dirty:
+                self.data_version = self.data_version.next(self._clock.now_ms())
+                self._write()
+        except BaseException:
+            self._groups, self.forbidden, self.data_version = before
+            raise
+        finally:
+            self._in_change = False
+
     def set_auto_create(self, enabled: bool) -> None:
         """An operator changed `autoCreateSubscriptionGroup`."""
         self._auto_create = enabled
@@ -100,23 +126,29 @@ class GroupRegistry:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
-        """Make a change, then a new version of it durable; ServiceNotAvailable undoes it."""
-        before = dict(self._groups), dict(self.forbidden), self.data_version
-        try:
+        """Make one change, alone or `together` with others."""
+        with self.together():
             yield
-            self.data_version = self.data_version.next(self._clock.now_ms())
-            self._file.save(self.to_json())
-        except BaseException:
-            self._groups, self.forbidden, self.data_version = before
-            raise
+            self._dirty = True
 
-    def to_json(self) -> dict[str, Any]:
-        """The content of subscriptionGroup.json, and the body of request 201."""
-        return {
-            "dataVersion": self.data_version.to_json(),
-            "forbiddenTable": self.forbidden,
-            "subscriptionGroupTable": {config.group_name: config.to_json() for config in self},
-        }
+    def _write(self) -> None:
+        """Replace subscriptionGroup.json."""
+        rows = []
+        for config in self:
+            known = self._rows.get(config.group_name)
+            if known is None or known[0] is not config:  # a changed group is another object
+                row = prepared_row(config.group_name, config.to_json(), 1)
+                known = self._rows[config.group_name] = (config, row)
+            rows.append(known[1])
+        if len(self._rows) > len(rows):
+            self._rows = {name: row for name, row in self._rows.items() if name in self._groups}
+        self._file.save(
+            {
+                "dataVersion": self.data_version.to_json(),
+                "forbiddenTable": self.forbidden,
+                "subscriptionGroupTable": prepared_table(rows, 1),
+            }
+        )
 
 
 def _unknown(group: str) -> GroupNotExist:

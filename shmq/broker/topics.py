@@ -9,6 +9,8 @@ create   topics.json durable -> queue slots and directory entry
 delete   topics.json durable (topic under `shmqDeletedTopics`) -> slots retired by a claim
          -> files unlinked -> topics.json durable again with the final maxima
 ```
+The file is written whole, so changes that are made `together` share one write.
+
 `shmqDeletedTopics` (a member RocketMQ ignores, absent when empty) holds the last maximum of every queue of
 a deleted topic: made again under that name, its queues go on from there, since their old records are still
 in the log. Only topics named there are ever cleared away by a start. Rules: Apache RocketMQ 5.3,
@@ -78,6 +80,9 @@ class TopicRegistry:
         deleted = found.get(_DELETED) or {}
         self._deleted = {name: [int(n) for n in maxima] for name, maxima in deleted.items()}
         self._rows: dict[str, tuple[TopicConfig, Prepared]] = {}
+        self._waiting: list[TopicConfig] | None = None
+        """Changed topics whose write comes at the end of `together`; None outside of it."""
+        self._dirty = False
         self.data_version = DataVersion.from_json(found.get("dataVersion"))
 
     def start(self) -> None:
@@ -190,6 +195,7 @@ class TopicRegistry:
             raise InvalidParameter(f"topic [{topic}] belongs to the broker and cannot be deleted")
         if topic not in self._topics:
             return False
+        assert self._waiting is None, "a deletion ends the queues: it has a write of its own"
         with self._changing():
             del self._topics[topic]
             self._deleted.setdefault(topic, [])
@@ -198,6 +204,34 @@ class TopicRegistry:
         except ServiceNotAvailable as error:
             log.event(_logger, logging.WARNING, "deletion_not_finished", topic=topic, reason=error)
         return True
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Make the changes inside, then one new version of them durable; then new topics get their queues.
+
+        ServiceNotAvailable undoes all of them. Nothing is written when nothing was changed. May be nested:
+        the outermost writes.
+        """
+        if self._waiting is not None:
+            yield
+            return
+        before = dict(self._topics), dict(self._deleted), self.data_version
+        self._dirty, self._waiting = False, []
+        try:
+            yield
+            if self._dirty:
+                self.data_version = self.data_version.next(self._clock.now_ms())
+                self._write()
+            changed = self._waiting
+        except BaseException:
+            self._topics, self._deleted, self.data_version = before
+            raise
+        finally:
+            self._waiting = None
+        if changed:
+            faults.reach("topic.saved")
+        for config in changed:
+            self._make_queues(config)
 
     def touch(self) -> None:
         """Move the version without a change: a name server that holds this one would not look again."""
@@ -213,12 +247,16 @@ class TopicRegistry:
     def _put(self, config: TopicConfig) -> TopicConfig | None:
         if self._topics.get(config.topic_name) == config:
             return None
-        self._queues.reserve(max(0, config.queue_nums - self._queues.count(config.topic_name)))
+        waiting = self._waiting or []
+        self._queues.reserve(sum(map(self._missing_queues, (*waiting, config))))
         with self._changing():
             self._topics[config.topic_name] = config
-        faults.reach("topic.saved")
-        self._make_queues(config)
+            assert self._waiting is not None
+            self._waiting.append(config)
         return config
+
+    def _missing_queues(self, config: TopicConfig) -> int:
+        return max(0, config.queue_nums - self._queues.count(config.topic_name))
 
     def _make_queues(self, config: TopicConfig) -> None:
         """Add the queues the page does not have yet; a topic made again goes on from its last maxima."""
@@ -243,15 +281,10 @@ class TopicRegistry:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
-        """Make a change, then a new version of it durable; ServiceNotAvailable undoes it."""
-        before = dict(self._topics), dict(self._deleted), self.data_version
-        try:
+        """Make one change, alone or `together` with others."""
+        with self.together():
             yield
-            self.data_version = self.data_version.next(self._clock.now_ms())
-            self._write()
-        except BaseException:
-            self._topics, self._deleted, self.data_version = before
-            raise
+            self._dirty = True
 
     def _write(self) -> None:
         """Replace topics.json; the text of a topic that did not change is made only once."""

@@ -37,6 +37,7 @@ from shmq.coordinator.internal_server import InternalServer
 from shmq.coordinator.registration import Registration
 from shmq.coordinator.services import ClientExpiry, OffsetExport, StatsSampling
 from shmq.coordinator.settling import Settling
+from shmq.coordinator.turn_changes import TurnChanges
 from shmq.coordinator.worker_links import WorkerLinks
 from shmq.handlers.coordinator_context import CoordinatorContext
 from shmq.handlers.table import HANDLERS, Place
@@ -142,6 +143,8 @@ class Coordinator:
             resets=self.resets,
             queues=self.queues,
             stats=self.stats,
+            topic_changes=TurnChanges(self.topics),
+            group_changes=TurnChanges(self.groups),
             announce=announcer,
             calls=self.calls,
             store=self.store,

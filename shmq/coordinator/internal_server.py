@@ -173,8 +173,10 @@ class InternalServer:
         header = command.read_header(internal.ResolveTopicHeader)
         topics = self._ctx.topics
         if header.create:
-            made = topics.create_on_send(
-                header.topic, header.default_topic, header.default_topic_queue_nums, header.topic_sys_flag
+            made = await self._ctx.topic_changes.make(
+                lambda: topics.create_on_send(
+                    header.topic, header.default_topic, header.default_topic_queue_nums, header.topic_sys_flag
+                )
             )
             if made is not None:
                 await self._ctx.announce.topic_changed(made)
@@ -184,7 +186,10 @@ class InternalServer:
     async def _resolve_group(self, link: WorkerLink, command: Command) -> Command:
         del link
         group = command.read_header(internal.ResolveGroupHeader).group
-        _, made = self._ctx.groups.find_or_create(group)
+        groups = self._ctx.groups
+        made = groups.get(group) is None
+        if made:
+            _, made = await self._ctx.group_changes.make(lambda: groups.find_or_create(group))
         if made:
             await self._ctx.announce.group_changed(group)
         state = self._ctx.group_states.state(group)

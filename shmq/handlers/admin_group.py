@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from shmq.base.errors import SubscriptionNotExist
+from shmq.base.errors import ShmqError, SubscriptionNotExist
 from shmq.handlers.coordinator_context import Call, CoordinatorContext
 from shmq.handlers.routes import Place, Route
 from shmq.model import names
@@ -34,20 +34,29 @@ from shmq.protocol.headers.admin import (
 async def update_group(ctx: CoordinatorContext, _call: Call, command: Command, _header: None) -> Command:
     """200: create a group or change its settings."""
     config = decode_group_config(command.body_bytes())
-    if ctx.groups.update(config):
+    if await ctx.group_changes.make(lambda: ctx.groups.update(config)):
         await ctx.announce.group_changed(config.group_name)
     return command.response(ResponseCode.SUCCESS)
 
 
 async def update_groups(ctx: CoordinatorContext, _call: Call, command: Command, _header: None) -> Command:
     """225: the same for several groups; the first that is refused ends it."""
-    announcements = []
-    try:
-        for config in decode_group_config_list(command.body_bytes()):
-            if ctx.groups.update(config):
-                announcements.append(ctx.announce.group_changed(config.group_name))
-    finally:
-        await asyncio.gather(*announcements)
+    wanted = decode_group_config_list(command.body_bytes())
+
+    def update_all() -> tuple[list[str], ShmqError | None]:
+        changed = []
+        for config in wanted:
+            try:
+                if ctx.groups.update(config):
+                    changed.append(config.group_name)
+            except ShmqError as error:
+                return changed, error
+        return changed, None
+
+    changed, refusal = await ctx.group_changes.make(update_all)
+    await asyncio.gather(*map(ctx.announce.group_changed, changed))
+    if refusal is not None:
+        raise refusal
     return command.response(ResponseCode.SUCCESS)
 
 
@@ -85,7 +94,7 @@ async def all_groups(
 
 async def one_group(ctx: CoordinatorContext, _call: Call, command: Command, header: GroupHeader) -> Command:
     """352: one group's settings; made if that is allowed, else 26."""
-    config, made = ctx.groups.find_or_create(header.group)
+    config, made = await ctx.group_changes.make(lambda: ctx.groups.find_or_create(header.group))
     if made:
         await ctx.announce.group_changed(header.group)
     return command.response(ResponseCode.SUCCESS, body=encode_group_config(config))

@@ -136,7 +136,7 @@ async def clone_offset(
 ) -> Command:
     """314: give one group the offsets of another, in one topic or in all of them."""
     ctx.groups.must_get(header.src_group)
-    _, made = ctx.groups.find_or_create(header.dest_group)
+    _, made = await ctx.group_changes.make(lambda: ctx.groups.find_or_create(header.dest_group))
     copied = ctx.offsets.clone(header.src_group, header.dest_group, header.topic or None)
     for topic in copied:
         targets = ctx.offsets.committed(header.src_group, topic)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
+from shmq.base.errors import ShmqError
 from shmq.handlers.coordinator_context import Call, CoordinatorContext
 from shmq.handlers.routes import Place, Route
 from shmq.model.message_queue import MessageQueue
@@ -47,7 +48,7 @@ async def update_topic(
         header.topic_sys_flag or 0,
         header.order,
     )
-    changed = ctx.topics.update(wanted, header.attributes or "")
+    changed = await ctx.topic_changes.make(lambda: ctx.topics.update(wanted, header.attributes or ""))
     if changed is not None:
         await ctx.announce.topic_changed(changed)
     return command.response(ResponseCode.SUCCESS)
@@ -55,14 +56,22 @@ async def update_topic(
 
 async def update_topics(ctx: CoordinatorContext, _call: Call, command: Command, _header: None) -> Command:
     """18: the same for several topics; the first that is refused ends it."""
-    announcements = []
-    try:
-        for wanted in decode_topic_config_list(command.body_bytes()):
-            changed = ctx.topics.update(wanted)
-            if changed is not None:
-                announcements.append(ctx.announce.topic_changed(changed))
-    finally:
-        await asyncio.gather(*announcements)
+    wanted = decode_topic_config_list(command.body_bytes())
+
+    def update_all() -> tuple[list[TopicConfig], ShmqError | None]:
+        changed = []
+        for config in wanted:
+            try:
+                if (update := ctx.topics.update(config)) is not None:
+                    changed.append(update)
+            except ShmqError as error:
+                return changed, error
+        return changed, None
+
+    changed, refusal = await ctx.topic_changes.make(update_all)
+    await asyncio.gather(*map(ctx.announce.topic_changed, changed))
+    if refusal is not None:
+        raise refusal
     return command.response(ResponseCode.SUCCESS)
 
 

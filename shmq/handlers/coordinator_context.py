@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from shmq.base.clock import Clock
 from shmq.broker.client_key import ClientKey
@@ -27,6 +27,8 @@ from shmq.broker.topics import TopicRegistry
 from shmq.model.topic_config import TopicConfig
 from shmq.protocol.command import Command
 from shmq.store.message_store import MessageStore
+
+R = TypeVar("R")
 
 
 @dataclass(slots=True)
@@ -70,6 +72,13 @@ class Announcements(Protocol):
         """Tell workers of a changed setting."""
 
 
+class Changes(Protocol):
+    """Changes of one registry; those that are asked for at the same time share one write of its file."""
+
+    async def make(self, change: Callable[[], R]) -> R:
+        """Return what `change` returns, when that is durable; raise what it raises, or why it was undone."""
+
+
 class ClientCalls(Protocol):
     """Requests from the broker to a client."""
 
@@ -95,6 +104,8 @@ class CoordinatorContext:
     resets: OffsetResets
     queues: Queues
     stats: BrokerStats
+    topic_changes: Changes
+    group_changes: Changes
     announce: Announcements
     calls: ClientCalls
     store: MessageStore

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from shmq.base.errors import ClientFault, GroupNotExist, InvalidParameter
@@ -21,7 +22,7 @@ from shmq.handlers.routes import Place, Route
 from shmq.handlers.sql_allowed import check_sql_allowed
 from shmq.model import names
 from shmq.model.subscription import MessageSelector, build_subscription
-from shmq.model.topic_config import SYS_FLAG_UNIT_SUB
+from shmq.model.topic_config import SYS_FLAG_UNIT_SUB, TopicConfig
 from shmq.protocol.bodies.groups import encode_consumer_list
 from shmq.protocol.bodies.heartbeat import ConsumerData, decode_client_config_check, decode_heartbeat
 from shmq.protocol.codes import RequestCode, ResponseCode
@@ -33,45 +34,82 @@ async def heartbeat(ctx: CoordinatorContext, call: Call, command: Command, _head
     """34: a client says which groups it is in; as V2 heartbeats are not asked for, each says all."""
     data = decode_heartbeat(command.body_bytes())
     await ctx.settled()
-    if not ctx.clients.connected(call.key):
-        return None  # it left while this request waited
+    groups = await asyncio.gather(*(_make_group(ctx, c) for c in data.consumers), return_exceptions=True)
     now_ms = ctx.clock.now_ms()
     client = Client(call.key, data.client_id, command.language, command.version, call.peer)
-    for group in data.producer_groups:
-        ctx.clients.beat_producer(client, group, now_ms)
     announcements: list[Coroutine[Any, Any, None]] = []
+    if not ctx.clients.connected(call.key):  # it left while this request waited
+        for consumer, group in zip(data.consumers, groups, strict=True):
+            if isinstance(group, _Made):
+                announcements += group.announcements(ctx, consumer.group_name)
+        await asyncio.gather(*announcements)
+        return None
+    for name in data.producer_groups:
+        ctx.clients.beat_producer(client, name, now_ms)
     try:
-        for consumer in data.consumers:
-            _beat_consumer(ctx, client, consumer, now_ms, announcements)
+        for consumer, group in zip(data.consumers, groups, strict=True):
+            if isinstance(group, BaseException):
+                raise group
+            if group is not None:
+                _beat_consumer(ctx, client, consumer, group, now_ms, announcements)
     finally:  # a page without room for a retry topic refuses the rest, but what happened is told
         call.keep(CLIENT_NOTE, client_note(ctx.clients, call.key))
         await asyncio.gather(*announcements)
     return command.response(ResponseCode.SUCCESS, ext={})
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a heartbeat brought into being: the group, and its retry topic."""
+
+    group: bool
+    retry: TopicConfig | None
+
+    def announcements(self, ctx: CoordinatorContext, group: str) -> list[Coroutine[Any, Any, None]]:
+        """What is told of it when nobody joined."""
+        told = [ctx.announce.topic_changed(self.retry)] if self.retry is not None else []
+        return [*told, ctx.announce.group_changed(group)] if self.group else told
+
+
+async def _make_group(ctx: CoordinatorContext, data: ConsumerData) -> _Made | None:
+    """Make a consumer group and its retry topic where they are missing.
+
+    None: there is no such group, and it may not be made. As RocketMQ does: its pulls get 26.
+    """
+    name, made = data.group_name, False
+    known = ctx.groups.get(name)
+    if known is None:
+        try:
+            found = await ctx.group_changes.make(lambda: ctx.groups.find_or_create(name))
+            known, made = found
+        except (GroupNotExist, InvalidParameter):
+            return None
+    topic, queues = names.retry_topic(name), known.retry_queue_nums
+    if ctx.topics.get(topic) is not None or queues <= 0:
+        return _Made(made, None)
+    flag = SYS_FLAG_UNIT_SUB if data.unit_mode else 0
+    create = ctx.topics.create_retry_topic
+    return _Made(made, await ctx.topic_changes.make(lambda: create(topic, queues, flag)))
+
+
 def _beat_consumer(
     ctx: CoordinatorContext,
     client: Client,
     data: ConsumerData,
+    group: _Made,
     now_ms: int,
     announcements: list[Coroutine[Any, Any, None]],
 ) -> None:
     """Register one consumer group of a heartbeat; adds what has to be announced before the answer."""
-    try:
-        config, made = ctx.groups.find_or_create(data.group_name)
-    except (GroupNotExist, InvalidParameter):
-        return  # as RocketMQ does: its pulls get 26
-    flag = SYS_FLAG_UNIT_SUB if data.unit_mode else 0
-    retry = ctx.topics.create_retry_topic(names.retry_topic(data.group_name), config.retry_queue_nums, flag)
-    if retry is not None:
-        announcements.append(ctx.announce.topic_changed(retry))
+    if group.retry is not None:
+        announcements.append(ctx.announce.topic_changed(group.retry))
     known = ctx.clients.consumer_group(data.group_name)
     before = dict(known.subscriptions) if known is not None else {}
     consumption = Consumption(data.consume_type, data.message_model, data.consume_from_where)
     changed = ctx.clients.beat_consumer(client, data.group_name, consumption, data.subscriptions, now_ms)
     members = ctx.clients.consumer_group(data.group_name)
-    if made or changed or (members is not None and members.subscriptions != before):
-        announcements.append(ctx.announce.group_changed(data.group_name, members_only=not made))
+    if group.group or changed or (members is not None and members.subscriptions != before):
+        announcements.append(ctx.announce.group_changed(data.group_name, members_only=not group.group))
     if changed:
         ctx.announce.members_changed(data.group_name)
 
