@@ -19,8 +19,11 @@ from shmq.protocol.bodies.groups import decode_consumer_list
 from shmq.protocol.bodies.heartbeat import ConsumerData, HeartbeatData, encode_heartbeat
 from shmq.protocol.bodies.offsets import QueueLockRequest, decode_locked_queues, encode_queue_locks
 from shmq.protocol.codes import RequestCode, ResponseCode
-from shmq.protocol.command import Command
+from shmq.protocol.command import Command, decode_frame, encode_command
+from shmq.protocol.frame import FrameDecoder
+from shmq.protocol.headers.offset import UpdateConsumerOffsetHeader
 from shmq.protocol.headers.pull import PULL_COMMIT_OFFSET, PULL_SUBSCRIPTION
+from shmq.protocol.headers.send import SendMessageV2Header
 from shmq.store.check import check_store
 from tests.helpers.supervised_broker import RawClient, SupervisedBroker, running_broker
 from tests.helpers.waiting import wait_until
@@ -212,3 +215,30 @@ def test_a_topic_made_again_goes_on_even_when_the_page_is_lost(tmp_path: Path) -
         assert (found.code, next_offset(found)) == (ResponseCode.PULL_OFFSET_MOVED, 8)
         assert broker.stop() == 0
     assert list(check_store(tmp_path / "store")) == []
+
+
+def test_many_new_groups_and_topics_at_once_share_few_writes(broker: SupervisedBroker) -> None:
+    """Their first sends and commits arrive together; the files are not written once for each."""
+    count = 200
+    sends, commits = [], []
+    for n in range(count):
+        send = SendMessageV2Header("PG", f"t{n}", "TBW102", 1, 0, 0, 1, 0, "")
+        sends.append(Command.request(RequestCode.SEND_MESSAGE_V2, send, b"x"))
+        commit = UpdateConsumerOffsetHeader(f"g{n}", f"t{n}", 0, 1)
+        commits.append(Command.request(RequestCode.UPDATE_CONSUMER_OFFSET, commit))
+    with broker.connect() as client:
+        for requests in (sends, commits):
+            client.sock.sendall(b"".join(bytes(part) for r in requests for part in encode_command(r)))
+            wanted, decoder = {request.opaque for request in requests}, FrameDecoder()
+            while wanted:
+                for frame in decoder.feed(client.sock.recv(1 << 16)):
+                    answer = decode_frame(bytes(frame))
+                    assert answer.code == ResponseCode.SUCCESS, answer
+                    wanted.remove(answer.opaque)
+        for name in ("topics.json", "subscriptionGroup.json"):
+            saved = fastjson.loads((broker.folder / "store" / "config" / name).read_bytes())
+            assert saved["dataVersion"]["counter"] < count / 2
+        for n in range(count):
+            ext = {"consumerGroup": f"g{n}", "topic": f"t{n}", "queueId": 0}
+            found = client.ask(RequestCode.QUERY_CONSUMER_OFFSET, ext)
+            assert found.ext is not None and found.ext["offset"] == "1"
