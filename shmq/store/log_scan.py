@@ -52,8 +52,14 @@ BATCH_BYTES = 16 << 20
 BODY_CRC_MASK = 0x7FFFFFFF
 """A record's body CRC has no sign bit."""
 
-ALIKE_MIN = 4
-"""So many neighbours of one size make it worth looking at the next ones at once."""
+WINDOW_BYTES = 256 << 10
+"""How far ahead magics are looked for at once: what fits a core's own cache."""
+ALIKE_MIN = 64
+"""Neighbours of one size that make it worth trusting the next window to be alike, too."""
+STEPS = 8
+"""Records taken one by one behind a window: its last one, and those around a magic inside a body."""
+
+_MAGIC_FIRST_BYTE = MAGIC_V1 >> 24 & 0xFF
 
 _OVERHEAD_BEFORE_TOPIC = BODY_AT + 1
 _MAGICS = (MAGIC_V1, MAGIC_V2)
@@ -153,54 +159,74 @@ def _chain(
 ) -> tuple[IntArray, IntArray, int, ScanEnd]:
     """Follow the size fields; return starts, sizes, where it stopped and why.
 
-    Neighbours often have one size: after a few of them the next ones are looked at as one strided array.
+    Where the next magics stand is found for a whole window at once: as long as each record ends where the
+    next magic says one begins, nothing needs to be followed. A magic inside a body, or the end, is taken by
+    single steps.
     """
-    i32 = overlapping(data, ">i4")
     pieces: list[IntArray] = []
-    starts: list[int] = []
-    note, unpack = starts.append, _SIZE_AND_MAGIC.unpack_from
     position, end, found = start, ScanEnd.END, 0
     byte_stop = min(stop, start + BATCH_BYTES)
-    last_size = alike = 0
     while position < byte_stop and found < records_max:
+        run = _run(data, position, byte_stop, stop)[: records_max - found]
+        if len(run):
+            pieces.append(run)
+            found += len(run)
+            last = int(run[-1])
+            position = last + _SIZE_AND_MAGIC.unpack_from(data, last)[0]
+        most = min(STEPS, records_max - found)
+        steps, position, end = _steps(data, position, byte_stop, stop, most)
+        pieces.append(np.array(steps, np.int64))
+        found += len(steps)
+        if end is not ScanEnd.END:
+            break
+    starts = np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+    return starts, np.diff(starts, append=position), position, end
+
+
+def _run(data: mmap.mmap, position: int, byte_stop: int, stop: int) -> IntArray:
+    """The starts of records that follow each other from `position`, as far as one window shows it."""
+    window = min(byte_stop, position + WINDOW_BYTES, len(data) - BLANK_BYTES_MIN)
+    if window <= position:
+        return np.empty(0, np.int64)
+    i32 = overlapping(data, ">i4")
+    alike = _alike(i32, position, window)
+    if len(alike) >= ALIKE_MIN:
+        return alike
+    u8 = np.frombuffer(data, np.uint8)
+    hits = np.flatnonzero(u8[position + MAGIC_AT : window + MAGIC_AT] == _MAGIC_FIRST_BYTE) + position
+    magics = i32[hits + MAGIC_AT]
+    starts: IntArray = hits[(magics == MAGIC_V1) | (magics == MAGIC_V2)]
+    if not len(starts) or starts[0] != position:
+        return starts[:0]
+    ends = starts + i32[starts]
+    unlike = np.flatnonzero((ends[:-1] != starts[1:]) | (ends[:-1] - starts[:-1] < RECORD_OVERHEAD_V1))
+    known = int(unlike[0]) if len(unlike) else len(starts) - 1
+    return starts[:known]
+
+
+def _alike(i32: npt.NDArray[Any], position: int, window: int) -> IntArray:
+    """The same where neighbours have one size, as they often do: then every size field is one stride away."""
+    size = int(i32[position])
+    starts = np.arange(position, window, max(size, RECORD_OVERHEAD_V1))
+    odd = (i32[starts] != size) | (i32[starts + MAGIC_AT] != MAGIC_V1)
+    return starts[: int(np.argmax(odd)) if odd.any() else len(starts)][:-1]
+
+
+def _steps(
+    data: mmap.mmap, position: int, byte_stop: int, stop: int, most: int
+) -> tuple[list[int], int, ScanEnd]:
+    """Follow single records, at most `most`; return their starts, where that ended and why."""
+    starts: list[int] = []
+    while position < byte_stop and len(starts) < most:
         room = stop - position
         if room < BLANK_BYTES_MIN:
-            end = ScanEnd.BROKEN
-            break
-        size, magic = unpack(data, position)
+            return starts, position, ScanEnd.BROKEN
+        size, magic = _SIZE_AND_MAGIC.unpack_from(data, position)
         if magic not in _MAGICS or size < RECORD_OVERHEAD_V1 or size > room:
-            end = ScanEnd.BLANK if magic == BLANK_MAGIC else ScanEnd.BROKEN
-            break
-        alike = alike + 1 if size == last_size else 0
-        last_size = size
-        if alike < ALIKE_MIN:
-            note(position)
-            position += size
-            found += 1
-            continue
-        alike = 0
-        count = _run_length(i32, position, size, min((byte_stop - position) // size, records_max - found))
-        pieces += [np.array(starts, np.int64), np.arange(position, position + count * size, size)]
-        starts.clear()
-        position += count * size
-        found += count
-    begins = np.concatenate([*pieces, np.array(starts, np.int64)])
-    sizes = np.diff(begins, append=position)
-    return begins, sizes, position, end
-
-
-def _run_length(i32: npt.NDArray[Any], position: int, size: int, most: int) -> int:
-    """How many records of `size` follow each other from `position`, at least 1, at most `most`."""
-    known = 1
-    while known < most:
-        look = min(most, known * 8)
-        rows = slice(position + known * size, position + look * size, size)
-        odd = i32[rows] != size
-        odd |= i32[rows.start + MAGIC_AT : rows.stop + MAGIC_AT : size] != MAGIC_V1
-        if odd.any():
-            return known + int(np.argmax(odd))
-        known = look
-    return known
+            return starts, position, ScanEnd.BLANK if magic == BLANK_MAGIC else ScanEnd.BROKEN
+        starts.append(position)
+        position += size
+    return starts, position, ScanEnd.END
 
 
 @dataclass(slots=True)
@@ -315,12 +341,17 @@ def _check_text(data: mmap.mmap, fields: _Fields, sound: npt.NDArray[np.bool_]) 
 
 
 def _check_bodies(data: mmap.mmap, fields: _Fields, sound: npt.NDArray[np.bool_]) -> None:
-    """Compare body CRCs; an empty body has none."""
+    """Compare body CRCs; an empty body has none.
+
+    A million small bodies: nothing here may run a line of Python for each.
+    """
     checked = np.flatnonzero(sound & (fields.body_lengths > 0))
+    if not len(checked):
+        return
     begins = fields.body_starts[checked]
     ends = begins + fields.body_lengths[checked]
-    with memoryview(data) as view:
-        bodies = [view[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
-        crcs = np.array(list(map(crc32, bodies)), np.int64) & BODY_CRC_MASK
-        bodies.clear()
+    first = int(begins[0])
+    piece = data[first : int(ends[-1])]
+    bodies = map(piece.__getitem__, map(slice, (begins - first).tolist(), (ends - first).tolist()))
+    crcs = np.fromiter(map(crc32, bodies), np.int64, len(checked)) & BODY_CRC_MASK
     sound[checked] = crcs == fields.body_crcs[checked]

@@ -23,7 +23,7 @@ import numpy as np
 from shmq.model.record import BLANK_BYTES_MIN, check_record
 from shmq.model.sys_flag import TRANSACTION_COMMIT, TRANSACTION_MASK
 from shmq.store.commit_log import is_record
-from shmq.store.log_scan import IntArray, Scan, ScanEnd, scan
+from shmq.store.log_scan import BATCH_BYTES, IntArray, Scan, ScanEnd, scan
 from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
 from shmq.store.queue_set import QueueSet, UnitsMissing
@@ -90,13 +90,14 @@ class LogWalk:
         end = segment.start + segment.size
         stop = end if self.stop is None else min(end, self.stop)
         while position < stop:
+            may_be_torn = position + BATCH_BYTES > self.known_flushed
             found = scan(
                 segment.map,
                 position - segment.start,
                 stop - segment.start,
                 segment.start,
-                check_bodies=self.check_bodies,
-                check_text=self.own and stop > self.known_flushed,
+                check_bodies=self.check_bodies and may_be_torn,
+                check_text=self.own and may_be_torn,
             )
             accepted = self._accept(found, segment.map)
             self._report(segment.start + found.stop)

@@ -18,7 +18,7 @@ from shmq.store.config_tables import TopicTable
 from shmq.store.log_scan import IntArray, Scan
 from shmq.store.names import StoreLayout
 from shmq.store.queue_repair import QueueRepair, find_queues, pack
-from shmq.store.record_text import topic_kinds
+from shmq.store.record_text import kinds, topic_kinds
 
 SCHEDULE_TOPIC = "SCHEDULE_TOPIC_XXXX"
 UNKNOWN_LEVEL_MS = 1000
@@ -104,14 +104,14 @@ class QueueSet:
     def indices(self, found: Scan, data: mmap.mmap) -> IntArray:
         """The queue index of each record, -1 for those that are nobody's."""
         firsts, like = topic_kinds(data, found.topic_starts, found.topic_ends)
-        kinds = [
+        ids = [
             self._topic_id(data[int(found.topic_starts[i]) : int(found.topic_ends[i])])
             for i in firsts.tolist()
         ]
-        topics = np.array(kinds, np.int64)[like]
-        codes, inverse = np.unique(topics << 32 | found.queue_ids, return_inverse=True)
-        by_code = np.array([self._index_of_code(int(code)) for code in codes], np.int64)
-        indices = by_code[inverse]
+        codes = np.array(ids, np.int64)[like] << 32 | found.queue_ids
+        firsts, like = kinds(codes)
+        by_code = np.array([self._index_of_code(code) for code in codes[firsts].tolist()], np.int64)
+        indices = by_code[like]
         indices[found.queue_offsets < self._low[indices]] = -1
         return indices
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 import mmap
 import re
 import secrets
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from shmq.model.subscription import java_hash
 from shmq.store.log_scan import IntArray, overlapping
@@ -23,10 +25,16 @@ _MIXERS = np.array([secrets.randbits(62) * 2 + 1 for _ in range(17)], np.uint64)
 
 _TAGS_PREFIX = b"TAGS\x01"
 _LATER_HINT = b"\x02TAGS"
-"""A needle that ends with a rare byte is found several times as fast. Only a hint: TAGSX has it, too."""
+"""Only a hint: TAGSX has it, too."""
 _TAGS_VALUES = re.compile(rb"(?:\A|\x02)TAGS\x01([^\x02]+)")
 TAGS_WORDS_FAST = 4
 """Tags that do not end within so many 8-byte words go the slow way."""
+
+CACHED_BYTES = 128 << 10
+"""Bytes compared at a time: what fits a core's own cache costs a third."""
+
+KINDS_COMPARED = 8
+"""So many topics are told apart by comparing; sorting pays from there on."""
 
 _ONES = np.uint64(0x0101010101010101)
 _HIGHS = np.uint64(0x8080808080808080)
@@ -37,7 +45,7 @@ def topic_kinds(data: mmap.mmap, begins: IntArray, ends: IntArray) -> tuple[IntA
     u64 = overlapping(data, ">u8")
     lengths = ends - begins
     hashes = np.empty(len(begins), np.uint64)
-    for length in np.unique(lengths).tolist():
+    for length in np.flatnonzero(np.bincount(lengths)).tolist():
         rows = np.flatnonzero(lengths == length)
         at = begins[rows]
         mixed = np.full(len(rows), length, np.uint64)
@@ -49,8 +57,25 @@ def topic_kinds(data: mmap.mmap, begins: IntArray, ends: IntArray) -> tuple[IntA
             mixed = (mixed ^ word) * _MIXERS[n % len(_MIXERS)]
             mixed ^= mixed >> np.uint64(29)
         hashes[rows] = mixed
-    _, firsts, like = np.unique(hashes, return_index=True, return_inverse=True)
-    return firsts.astype(np.int64), like.astype(np.int64)
+    return kinds(hashes)
+
+
+def kinds(values: npt.NDArray[Any]) -> tuple[IntArray, IntArray]:
+    """Number the different values: (where each is first, the number of each). A few are found by comparing,
+    many by sorting."""
+    like = np.zeros(len(values), np.int64)
+    firsts: list[int] = []
+    rest = np.arange(len(values))
+    while len(rest) and len(firsts) < KINDS_COMPARED:
+        same = values[rest] == values[rest[0]]
+        like[rest[same]] = len(firsts)
+        firsts.append(int(rest[0]))
+        rest = rest[~same]
+    if len(rest):
+        _, more, inverse = np.unique(values[rest], return_index=True, return_inverse=True)
+        like[rest] = inverse + len(firsts)
+        firsts += rest[more].tolist()
+    return np.array(firsts, np.int64), like
 
 
 def tags_codes(data: mmap.mmap, begins: IntArray, ends: IntArray) -> IntArray:
@@ -115,15 +140,18 @@ def first_byte(data: mmap.mmap, byte: int, at: IntArray, words_max: int) -> IntA
 def _with_later_tags(data: mmap.mmap, begins: IntArray, ends: IntArray) -> IntArray:
     """Records that may have TAGS behind another property. One search over all bytes: usually it finds none.
 
-    The bytes are copied for it: `bytes.find` looks at many at once, `mmap.find` at one after the other.
+    Array comparisons look at many bytes at once, `find` at one after the other.
     """
-    first, hits = int(begins[0]), []
-    text = data[first : int(ends[-1])]
-    position = text.find(_LATER_HINT)
-    while position >= 0:
-        hits.append(first + position)
-        position = text.find(_LATER_HINT, position + len(_LATER_HINT))
-    at = np.array(hits, np.int64)
+    first, last = int(begins[0]), int(ends[-1]) - len(_LATER_HINT)
+    u8 = np.frombuffer(data, np.uint8)
+    pieces = [np.empty(0, np.int64)]
+    for begin in range(first, last, CACHED_BYTES):
+        end = min(last, begin + CACHED_BYTES)
+        is_hint = u8[begin:end] == _LATER_HINT[0]
+        is_hint &= u8[begin + 1 : end + 1] == _LATER_HINT[1]
+        pieces.append(np.flatnonzero(is_hint) + begin)
+    at = np.concatenate(pieces)
+    at = at[overlapping(data, ">u4")[at + 1] == int.from_bytes(_LATER_HINT[1:], "big")]
     rows = np.searchsorted(begins, at, side="right") - 1
     inside = (rows >= 0) & (at < ends[np.maximum(rows, 0)])
     return np.unique(rows[inside])
