@@ -2,7 +2,8 @@
 
 A client is known by its connection `ClientKey` (worker slot, connection id) and by the client id of its
 heartbeats; one connection may carry several groups. A connection that closes is forgotten at once, one
-without heartbeat for `channelExpiredTimeout` by the next `expire`. Every change returns the groups whose
+without heartbeat for `channelExpiredTimeout` by the next `expire`; all times are monotonic, so that setting
+the clock throws nobody out. Every change returns the groups whose
 members must be told (push 40). Lives in the coordinator's loop, no locks; a new coordinator fills it from
 the workers' replays. Rules: Apache RocketMQ 5.3, ConsumerManager.java, ConsumerGroupInfo.java,
 ProducerManager.java.
@@ -28,7 +29,7 @@ class _Connection:
 
 @dataclass(slots=True)
 class Member:
-    """A client in a group, with the wall time of its last heartbeat for it."""
+    """A client in a group, with the monotonic time of its last heartbeat for it, ms."""
 
     client: Client
     beat_ms: int

@@ -1,9 +1,9 @@
 """Who may consume a queue in order: RocketMQ's broker-side locks (requests 41 and 42).
 
 A lock belongs to (group, queue) and names one client id; it ends 60 s after its last renewal, on unlock, or
-when its group is deleted (Apache RocketMQ 5.3, RebalanceLockManager.java). Lives in the
-coordinator's loop, no locks of its own. After a coordinator's death it is filled again from the notes that
-workers kept (`held`, `restore`).
+when its group is deleted (Apache RocketMQ 5.3, RebalanceLockManager.java). All times are monotonic: a clock
+that is set gives nobody's queue away. Lives in the coordinator's loop, no locks of its own. After a
+coordinator's death it is filled again from the notes that workers kept (`held`, `restore`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class QueueLocks:
             self._locks.pop(group, None)
 
     def held(self, group: str, client_id: str) -> dict[MessageQueue, int]:
-        """The queues a client holds, each with its last renewal (wall ms): told to a new coordinator."""
+        """The queues a client holds, each with its last renewal (monotonic ms): told to a new coordinator."""
         of_group = self._locks.get(group, {})
         return {queue: held.renewed_ms for queue, held in of_group.items() if held.client_id == client_id}
 

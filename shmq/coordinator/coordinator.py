@@ -176,7 +176,7 @@ class Coordinator:
         export_ms = self.settings.now.flush_consumer_offset_interval
         self.duty.add("offsets", OffsetExport(self.offsets, self.settings), export_ms)
         self.duty.add("statistics", StatsSampling(self.stats, self.clock))
-        expiry = ClientExpiry(self.clients, self.locks, self.forwarding, self.settings, self.clock)
+        expiry = ClientExpiry(self.clients, self.locks, self.forwarding, self.settings)
         self.duty.add("expiry", expiry)
         self.duty.add("index", self.index)
 
@@ -194,7 +194,7 @@ class Coordinator:
         """Hear all workers, then answer membership and locks, and give every worker the whole picture."""
         await self.settling.run()
         if self.settling.silent:
-            self.locks.withhold(self.clock.now_ms() + LOCK_LIFE_MS)
+            self.locks.withhold(self.clock.monotonic_ms() + LOCK_LIFE_MS)
         body = self.states.snapshot(True).encode()
         for link in self.links:
             link.send(Command.request(InternalCode.SETTLED, body=body, oneway=True))

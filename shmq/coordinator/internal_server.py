@@ -157,7 +157,7 @@ class InternalServer:
             restore_locks(self._ctx.locks, content)
         elif header.key == CLIENT_NOTE:
             key = ClientKey(link.slot, header.conn_id)
-            link.restored |= restore_client(self._ctx.clients, key, content, self._ctx.clock.now_ms())
+            link.restored |= restore_client(self._ctx.clients, key, content, self._ctx.clock.monotonic_ms())
 
     def _replay_done(self, link: WorkerLink, command: Command) -> None:
         del command

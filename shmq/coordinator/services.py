@@ -46,23 +46,20 @@ class ClientExpiry:
         locks: QueueLocks,
         forwarding: Forwarding,
         settings: LiveSettings,
-        clock: Clock,
     ) -> None:
         """`forwarding` tells the other members."""
         self._clients = clients
         self._locks = locks
         self._forwarding = forwarding
         self._settings = settings
-        self._clock = clock
 
     def step(self, now_ms: int) -> int:
         """Look for what is too old."""
-        wall_ms = self._clock.now_ms()
-        changed = self._clients.expire(wall_ms, self._settings.now.channel_expired_timeout)
+        changed = self._clients.expire(now_ms, self._settings.now.channel_expired_timeout)
         if changed:
             log.event(_logger, logging.WARNING, "clients_expired", groups=sorted(changed))
             self._forwarding.members_changed(changed)
-        self._locks.expire(wall_ms)
+        self._locks.expire(now_ms)
         return now_ms + EXPIRY_LOOK_MS
 
 

@@ -66,8 +66,9 @@ async def producer_connections(
 async def all_producers(ctx: CoordinatorContext, _call: Call, command: Command, _header: None) -> Command:
     """328: every live producer by group, with the time of its last heartbeat."""
     await ctx.settled()
+    to_wall_ms = ctx.clock.now_ms() - ctx.clock.monotonic_ms()
     table = {
-        group: [(_connection(member.client), member.beat_ms) for member in members]
+        group: [(_connection(member.client), member.beat_ms + to_wall_ms) for member in members]
         for group, members in ctx.clients.producer_groups().items()
     }
     return command.response(ResponseCode.SUCCESS, body=encode_all_producers(table))

@@ -35,7 +35,7 @@ async def heartbeat(ctx: CoordinatorContext, call: Call, command: Command, _head
     data = decode_heartbeat(command.body_bytes())
     await ctx.settled()
     groups = await asyncio.gather(*(_make_group(ctx, c) for c in data.consumers), return_exceptions=True)
-    now_ms = ctx.clock.now_ms()
+    now_ms = ctx.clock.monotonic_ms()
     client = Client(call.key, data.client_id, command.language, command.version, call.peer)
     announcements: list[Coroutine[Any, Any, None]] = []
     if not ctx.clients.connected(call.key):  # it left while this request waited

@@ -24,7 +24,7 @@ async def lock(ctx: CoordinatorContext, call: Call, command: Command, _header: N
     """41: take or renew queues; answered with those the client holds now."""
     wanted = decode_queue_locks(command.body_bytes())
     await ctx.settled()
-    now_ms = ctx.clock.now_ms()
+    now_ms = ctx.clock.monotonic_ms()
     granted = ctx.locks.lock(wanted.consumer_group, wanted.client_id, wanted.queues, now_ms)
     _keep(ctx, call, wanted.consumer_group, wanted.client_id, now_ms)
     return command.response(ResponseCode.SUCCESS, body=encode_locked_queues(granted))
@@ -35,7 +35,7 @@ async def unlock(ctx: CoordinatorContext, call: Call, command: Command, _header:
     wanted = decode_queue_locks(command.body_bytes())
     await ctx.settled()
     ctx.locks.unlock(wanted.consumer_group, wanted.client_id, wanted.queues)
-    _keep(ctx, call, wanted.consumer_group, wanted.client_id, ctx.clock.now_ms())
+    _keep(ctx, call, wanted.consumer_group, wanted.client_id, ctx.clock.monotonic_ms())
     return command.response(ResponseCode.SUCCESS)
 
 

@@ -37,8 +37,8 @@ is false the worker keeps the live subscriptions it already knows, and SETTLED r
 **Kept notes.** What the coordinator must not forget when it dies it hands to the worker that holds the
 client: `ForwardAnswerHeader.keep_key` names a note and `keep` is its content (opaque to the worker; None =
 drop the note of that key). A note with `keep_until_ms` 0 is dropped when its connection closes; one with a
-wall-clock time is kept until then, whatever happens to the connection. Heartbeats and queue locks are kept
-this way.
+time (CLOCK_MONOTONIC in ms, the same in all processes) is kept until then, whatever happens to the
+connection. Heartbeats and queue locks are kept this way.
 """
 
 from __future__ import annotations

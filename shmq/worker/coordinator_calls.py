@@ -62,7 +62,6 @@ class CoordinatorCalls:
         view: BrokerView,
         connections: ConnectionTable,
         on_change: Callable[[str | None, str | None], None],
-        now_ms: Callable[[], int],
         monotonic_ms: Callable[[], int],
         wake_by: Callable[[int], None],
         count: Callable[[str, int], None],
@@ -73,8 +72,8 @@ class CoordinatorCalls:
         self._view = view
         self._connections = connections
         self._on_change = on_change
-        self._now_ms = now_ms
         self._count = count
+        self._monotonic_ms = monotonic_ms
         self._notes = KeptNotes()
         self._served_before = False
         self._asking: dict[Need, list[Resolved]] = {}
@@ -100,7 +99,7 @@ class CoordinatorCalls:
         for connection in self._connections:
             self.client_opened(connection)
         if self._served_before:
-            for note in self._notes.all(self._now_ms()):
+            for note in self._notes.all(self._monotonic_ms()):
                 header = KeptHeader(conn_id=note.connection_id, key=note.key, until_ms=note.until_ms)
                 self.link.oneway(InternalCode.KEPT, header, note.content)
         taken, self._taken_resets = self._taken_resets, []

@@ -15,7 +15,7 @@ NOTES_MAX = 200_000
 
 
 class KeptNote(NamedTuple):
-    """One note: ``until_ms`` 0 lives as long as its connection, else until that wall-clock time."""
+    """One note: ``until_ms`` 0 lives as long as its connection, else until that monotonic time, ms."""
 
     connection_id: int
     key: str

@@ -14,7 +14,7 @@ import asyncio
 import os
 import socket
 
-from shmq.base.clock import SYSTEM_CLOCK, monotonic_ms, now_ms
+from shmq.base.clock import SYSTEM_CLOCK, monotonic_ms
 from shmq.base.runtime_dir import internal_socket
 from shmq.broker.broker_view import BrokerView
 from shmq.broker.memory_reach import MemoryReach
@@ -103,7 +103,6 @@ class Worker:
             view=self.view,
             connections=self.connections,
             on_change=self._on_change,
-            now_ms=now_ms,
             monotonic_ms=monotonic_ms,
             wake_by=self.duty.wake_by,
             count=count,
