@@ -1,6 +1,6 @@
 """Checkpointer: makes ConsumeQueues durable and notes how far everything is. A thread of the supervisor.
 
-    1  target = flushed_position, and the last store time
+    1  target = flushed_position, below any claim that is still being published, and the last store time
     2  fdatasync every ConsumeQueue file that got units since the last checkpoint, and every index file that
        became full (the index builder goes on with the next one meanwhile)
     3  write the checkpoint: log and units below target are on the disk
@@ -25,15 +25,19 @@ from shmq.base import log
 from shmq.base.clock import monotonic_ms
 from shmq.model.settings import BrokerSettings
 from shmq.model.unit import UNIT_BYTES
+from shmq.shm.append_journal import JournalState
 from shmq.shm.control_page import ControlPage
 from shmq.shm.directory import TOPIC, Directory
 from shmq.shm.page_layout import (
     FLUSHED_POSITION,
+    JOURNAL_CLAIM_START,
+    JOURNAL_STATE,
     LAST_STORE_TIME,
     QUEUE_MAX,
     QUEUE_SLOTS_USED,
     QUEUE_TABLE,
     QUEUE_WORDS,
+    WRITE_POSITION,
 )
 from shmq.store.checkpoint import Checkpoint
 from shmq.store.index_file import full_index_files
@@ -54,7 +58,11 @@ class Checkpointer:
     """Writes the checkpoint file."""
 
     def __init__(self, layout: StoreLayout, page: ControlPage, settings: BrokerSettings) -> None:
-        """Begin with the checkpoint on the disk and the maxima in the page: recovery has synced both."""
+        """Begin with the checkpoint on the disk, and the maxima in the page if recovery has synced them.
+
+        It has when the checkpoint is where the log ends. A fast restart goes on with a page whose queues are
+        ahead of the last checkpoint: nobody knows which units are on the disk, so all count as new.
+        """
         self._layout = layout
         self._page = page
         self._interval_ms = settings.flush_commit_log_thorough_interval
@@ -71,7 +79,9 @@ class Checkpointer:
         self._written_ms = monotonic_ms()
         self._thread = StepThread("checkpointer", lambda: self.step(monotonic_ms()))
         self._failed = False
-        self._synced.update(self._moved()[1])
+        maxima = self._moved()[1]
+        if self._checkpoint.confirm_offset >= page.words[WRITE_POSITION]:
+            self._synced.update(maxima)
 
     def start(self) -> None:
         """Start the thread."""
@@ -113,7 +123,7 @@ class Checkpointer:
 
     def _write(self) -> None:
         words = self._page.words
-        store_time, target = words[LAST_STORE_TIME], words[FLUSHED_POSITION]
+        store_time, target = words[LAST_STORE_TIME], self._settled(words[FLUSHED_POSITION])
         moved, maxima = self._moved()
         files = [file for row in moved for file in self._files_of(*row)]
         full = full_index_files(self._layout.index)
@@ -127,6 +137,17 @@ class Checkpointer:
         self._synced.update(maxima)
         self._sealed_index = {path for path, _ in full}
         self._written_ms = monotonic_ms()
+
+    def _settled(self, position: int) -> int:
+        """The end of what lies below `position` and has moved its queues' maxima.
+
+        A claim stores `write_position` first and maxima after it. Its process may be stopped or die in
+        between, while its records are flushed: they then belong to the next checkpoint.
+        """
+        words = self._page.words
+        if words[JOURNAL_STATE] == JournalState.EMPTY:
+            return position
+        return min(position, int(words[JOURNAL_CLAIM_START]))
 
     def _moved(self) -> tuple[list[tuple[str, int, int, int]], dict[int, list[int]]]:
         """The queues whose maximum moved since the last checkpoint, as (topic, queue id, old maximum,

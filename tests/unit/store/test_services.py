@@ -11,12 +11,15 @@ import pytest
 
 from shmq.base.clock import monotonic_ms
 from shmq.model.settings import FlushDiskType
+from shmq.shm.append_journal import JournalState
 from shmq.shm.control_page import PageState
 from shmq.shm.counters import totals
 from shmq.shm.page_layout import (
     APPEND_RINGS,
     FLUSH_RINGS,
     FLUSHED_POSITION,
+    JOURNAL_CLAIM_START,
+    JOURNAL_STATE,
     LAST_STORE_TIME,
     SEGMENT_ERROR,
     WRITE_POSITION,
@@ -25,6 +28,7 @@ from shmq.shm.page_layout import (
 from shmq.shm.rings import park
 from shmq.store import checkpointer as checkpointer_module
 from shmq.store.checkpoint import Checkpoint
+from shmq.store.recovery import RecoveryMode
 from shmq.store.segment_allocator import zero_ahead_bytes
 from tests.helpers.store import OpenStore, request, small_settings
 from tests.helpers.waiting import wait_until
@@ -256,6 +260,36 @@ def test_a_failed_queue_sync_ends_checkpoints(store: OpenStore, monkeypatch: pyt
     monkeypatch.undo()
     store.checkpointer.write()
     assert Checkpoint.load(store.layout.checkpoint).confirm_offset == 0
+
+
+def test_after_a_fast_restart_units_of_the_last_run_are_synced_too(
+    store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their queue need not move again: the checkpoint would claim units that only the page cache has."""
+    store.send("Before")
+    assert store.crash(keep_page=True).mode is RecoveryMode.FAST
+    store.send("After")
+    store.flusher.flush()
+    synced: list[str] = []
+    monkeypatch.setattr(
+        checkpointer_module, "sync_paths", lambda paths, root: synced.extend(path.parts[-3] for path in paths)
+    )
+    store.checkpointer.write()
+    assert {"Before", "After"} <= set(synced)
+
+
+def test_a_checkpoint_stops_below_a_claim_that_has_not_moved_its_queues_yet(store: OpenStore) -> None:
+    store.send("T")
+    start = store.page.words[WRITE_POSITION]
+    outcome = store.send("T")
+    store.flusher.flush()
+    store.page.words[JOURNAL_CLAIM_START] = start
+    store.page.words[JOURNAL_STATE] = JournalState.COMMITTED
+    store.checkpointer.write()
+    assert Checkpoint.load(store.layout.checkpoint).confirm_offset == start
+    store.page.words[JOURNAL_STATE] = JournalState.EMPTY
+    store.checkpointer.write()
+    assert Checkpoint.load(store.layout.checkpoint).confirm_offset == outcome.end
 
 
 def test_services_sleep_on_an_idle_store(store: OpenStore) -> None:
