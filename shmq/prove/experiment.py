@@ -13,6 +13,7 @@ folders below the one it is given and removes them when all is well.
 from __future__ import annotations
 
 import contextlib
+import enum
 import multiprocessing
 import os
 import random
@@ -31,7 +32,7 @@ from shmq.embedded import SMALL_SETTINGS, Broker
 from shmq.model.settings import BrokerSettings, FlushDiskType, load_settings
 from shmq.prove.ledger import Judgement, Recovered, judge
 from shmq.prove.load import Load
-from shmq.prove.recovering import quietly, recover, recover_partly
+from shmq.prove.recovering import forget_page, quietly, recover, recover_partly
 from shmq.shm.control_page import ControlPage
 from shmq.shm.page_layout import FLUSHED_POSITION
 from shmq.store.page_fill import visible_word
@@ -47,6 +48,14 @@ SYNCS_MAX = 12
 
 STOP_LIMIT_S = 30.0
 PREFIX = "ShmqProve"
+
+
+class Restart(enum.Enum):
+    """How a broker under test is ended before it is started again."""
+
+    CLEAN = "stopped"
+    KILLED = "killed, its control page stays: a fast restart"
+    KILLED_WITHOUT_PAGE = "killed, its control page goes: a full recovery over a warm page cache"
 
 
 @dataclass(slots=True)
@@ -135,18 +144,37 @@ class Experiment:
         """End the broker."""
         self._open.close()
 
-    def run(self, cuts: int, on_cut: Callable[[], object] = lambda: None) -> Verdict:
-        """Cut so often under a load; `on_cut` hears of each that was judged. Ends at the first failure."""
+    def run(
+        self, cuts: int, on_cut: Callable[[], object] = lambda: None, *, restarts: Sequence[Restart] = ()
+    ) -> Verdict:
+        """Cut so often under a load; `on_cut` hears of each that was judged. Ends at the first failure.
+
+        Before each moment but the first the broker is started anew in the next of these ways, in turn.
+        """
         verdict = Verdict()
         moment = 0
         with self.new_load() as load:
             while verdict.cuts < cuts and not verdict.failures:
+                if restarts and moment:
+                    load.go()
+                    self.restart(restarts[moment % len(restarts)])
                 self._wait_for_news(load)
                 moment += 1
                 count = min(self._cuts_per_moment, cuts - verdict.cuts)
                 self.cut([f"{moment}/{n}" for n in range(count)], load, verdict, on_cut)
             verdict.refused = load.refused
         return verdict
+
+    def restart(self, how: Restart) -> None:
+        """End the broker and start it again on its store; the record goes on."""
+        if how is Restart.CLEAN:
+            self.broker.stop()
+        else:
+            self.broker.kill()
+            if how is Restart.KILLED_WITHOUT_PAGE:
+                forget_page(self.store)
+        with _environment(self._environment):
+            self.broker.start()
 
     def new_load(self) -> Load:
         """A load for this broker, not begun."""

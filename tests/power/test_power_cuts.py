@@ -13,7 +13,7 @@ import pytest
 
 from shmq import Durability, Message, MessageQueue, Producer, PullConsumer
 from shmq.embedded import Broker
-from shmq.prove.experiment import PREFIX, Experiment, Verdict
+from shmq.prove.experiment import PREFIX, Experiment, Restart, Verdict
 from shmq.prove.ledger import Entry, Place, body_crc, new_body
 from shmq.store.check import check_store
 from tests.helpers.waiting import wait_until
@@ -54,6 +54,15 @@ def test_three_hundred_cuts_take_nothing_that_was_acknowledged(tmp_path: Path, s
     with Experiment(tmp_path, {**SMALL, "flushDiskType": "SYNC_FLUSH"}, seed=seed) as experiment:
         verdict = experiment.run(30)
     assert not verdict.failures, told(verdict)
+
+
+@pytest.mark.parametrize("mode", ["SYNC_FLUSH", pytest.param("ASYNC_FLUSH", marks=pytest.mark.long)])
+def test_a_cut_after_restarts_takes_nothing_either(tmp_path: Path, mode: str) -> None:
+    """What a crash left in the page cache only must not count as durable for the next run."""
+    with Experiment(tmp_path, {**SMALL, "flushDiskType": mode}, seed=6) as experiment:
+        verdict = experiment.run(12, restarts=list(Restart))
+    assert not verdict.failures, told(verdict)
+    assert verdict.cuts == 12
 
 
 def test_with_async_flush_a_cut_takes_only_what_was_not_flushed(tmp_path: Path) -> None:
