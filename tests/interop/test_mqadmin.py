@@ -9,9 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from shmq import Message, Producer, PullConsumer, SendResult
+from shmq import (
+    ConsumeConcurrentlyContext,
+    ConsumeConcurrentlyStatus,
+    Message,
+    MessageExt,
+    Producer,
+    PullConsumer,
+    PushConsumer,
+    SendResult,
+)
 from shmq.embedded import Broker
 from tests.helpers import java
+from tests.helpers.waiting import wait_until
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
@@ -114,3 +124,27 @@ def test_a_message_is_found_by_its_offset_id(
     assert facts["Tags"].strip() == "[TagA]"
     assert facts["Keys"].strip() == "[order-1]"
     assert f"UNIQ_KEY={receipt.msg_id}" in facts["Properties"]
+
+
+def test_our_push_consumer_takes_a_message_from_mqadmin(
+    mqadmin: java.AdminShell, shmq_broker: Broker, receipt: SendResult
+) -> None:
+    """mqadmin asks what the consumer is doing (307), then gives it the message (309)."""
+    taken: list[bytes] = []
+
+    def consume(messages: list[MessageExt], context: ConsumeConcurrentlyContext) -> ConsumeConcurrentlyStatus:
+        taken.extend(message.body for message in messages)
+        return ConsumeConcurrentlyStatus.RECONSUME_LATER
+
+    _run(mqadmin, shmq_broker, "updateTopic", "-b", shmq_broker.tcp_addr, "-t", "NothingInIt")
+    consumer = PushConsumer("TakesDirectly", namesrv_addr=shmq_broker.namesrv_addr)
+    consumer.subscribe("NothingInIt")
+    consumer.register_message_listener(consume)
+    with consumer:
+        wait_until(lambda: bool(consumer.assigned_queues), limit_s=20)
+        client = ("-g", "TakesDirectly", "-d", consumer.client_id)
+        output = _run(mqadmin, shmq_broker, "queryMsgById", "-t", TOPIC, "-i", receipt.offset_msg_id, *client)
+    assert taken == [b"hello mqadmin"]
+    assert re.search(
+        r"ConsumeMessageDirectlyResult \[.*consumeResult=CR_LATER, remark=null, spentTimeMills=\d", output
+    )
