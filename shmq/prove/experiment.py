@@ -22,9 +22,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from shmq.base.errors import ShmqError, Unavailable
 from shmq.base.runtime_dir import page_name
@@ -48,6 +49,9 @@ SYNCS_MAX = 12
 
 STOP_LIMIT_S = 30.0
 PREFIX = "ShmqProve"
+
+
+Answer = TypeVar("Answer")
 
 
 class Restart(enum.Enum):
@@ -112,11 +116,11 @@ class Experiment:
         self.seed = seed
         self.rng = random.Random(seed)
         self._settings = {**SMALL_SETTINGS, **settings}
-        self._arguments = [
+        self.arguments = [
             f"{key}={value}" for key, value in {**self._settings, "storePathRootDir": self.store}.items()
         ]
         self._environment = {ENVIRONMENT: str(self.record), **(environment or {})}
-        chosen = load_settings(BrokerSettings, None, self._arguments).settings
+        chosen = load_settings(BrokerSettings, None, self.arguments).settings
         self._all_acked = chosen.flush_disk_type is FlushDiskType.SYNC_FLUSH
         self._all_seen = visible_word(chosen) == FLUSHED_POSITION
         self._before: Recovered | None = None
@@ -131,7 +135,7 @@ class Experiment:
             context = multiprocessing.get_context("spawn")
             self._pool = self._open.enter_context(ProcessPoolExecutor(1, context, quietly))
             if self.store.exists():
-                self._before = self._elsewhere(recover, self.store, self._arguments, PREFIX, True)
+                self._before = self.elsewhere(recover, self.store, self.arguments, PREFIX, True)
             self.store.mkdir(parents=True, exist_ok=True)
             begin(self.record, self.store)
             with _environment(self._environment):
@@ -280,16 +284,17 @@ class Experiment:
         target = self.target(seed)
         if again:
             record = target.parent / "record"
-            syncs_done = random.Random(seed).randint(0, SYNCS_MAX)
-            self._elsewhere(recover_partly, target, record, self._arguments, syncs_done)
+            rng = random.Random(seed)
+            when = (rng.randint(0, SYNCS_MAX), rng.random() < 0.5)
+            self.elsewhere(recover_partly, target, record, self.arguments, *when)
             second = target.with_name("again")
             cut_power(record, second, seed)
             target = second
-        return self._elsewhere(recover, target, self._arguments, PREFIX)
+        return self.elsewhere(recover, target, self.arguments, PREFIX)
 
-    def _elsewhere(self, function: Callable[..., Recovered | None], *arguments: object) -> Recovered:
-        future: Future[Recovered | None] = self._pool.submit(function, *arguments)
-        return future.result() or Recovered()
+    def elsewhere(self, function: Callable[..., Answer], *arguments: object) -> Answer:
+        """Call a function of `recovering.py` in the other process."""
+        return self._pool.submit(function, *arguments).result()
 
 
 _environment_lock = threading.Lock()

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from shmq.base import log, syncs
+from shmq.base.errors import Bug
 from shmq.base.runtime_dir import page_name
 from shmq.model.record import parse_record
 from shmq.model.settings import BrokerSettings, load_settings
@@ -27,6 +28,9 @@ from shmq.store.page_fill import offsets_of
 from shmq.store.recovery import open_or_recover
 from shmq.store.store_view import StoreView
 from shmq.store.write_recorder import WriteRecorder, begin
+
+EXIT_CUT = 75
+"""A recovery that ended because its power was cut."""
 
 
 def quietly() -> None:
@@ -92,39 +96,48 @@ def _crc_of(record: memoryview) -> int | None:
     return body_crc(record[fields.body_at : fields.body_at + fields.body_length])
 
 
-def recover_partly(root: Path, record: Path, arguments: Sequence[str], syncs_done: int) -> None:
+def recover_partly(
+    root: Path, record: Path, arguments: Sequence[str], syncs_done: int, last_one_done: bool
+) -> bool:
     """Begin to recover the store at `root`, recording to the new folder `record`, and die at the sync after
-    `syncs_done` others; nothing is left in /dev/shm.
+    `syncs_done` others, which the disk has done or not; nothing is left in /dev/shm.
+
+    True when recovery came to its end before that.
     """
     settings = load_settings(BrokerSettings, None, arguments).settings
     begin(record, root)
     pid = os.fork()
     if pid == 0:
         try:
-            syncs.intercept(_DyingRecorder(record, syncs_done))
+            syncs.intercept(_DyingRecorder(record, syncs_done, last_one_done))
             open_or_recover(root, settings, owner_pid=os.getpid())
-        finally:
             os._exit(0)
-    os.waitpid(pid, 0)
+        finally:
+            os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     forget_page(root)
+    if status not in (0, EXIT_CUT):
+        raise Bug(f"recovery failed with status {status} before its power was cut")
+    return status == 0
 
 
 class _DyingRecorder(WriteRecorder):
-    """Records some syncs; the next one finds no power any more, before or after the disk has done it."""
+    """Records some syncs; at the next one the power fails, before or after the disk has done it."""
 
-    def __init__(self, folder: Path, syncs_done: int) -> None:
+    def __init__(self, folder: Path, syncs_done: int, last_one_done: bool) -> None:
         super().__init__(folder)
         self._left = syncs_done
+        self._last_one_done = last_one_done
 
     @contextlib.contextmanager
     def watch(self, fd: int, changed: tuple[int, int] | None) -> Iterator[None]:
         self._left -= 1
-        if self._left < 0 and fd % 2:
-            os._exit(0)
+        if self._left < 0 and not self._last_one_done:
+            os._exit(EXIT_CUT)
         with super().watch(fd, changed):
             yield
         if self._left < 0:
-            os._exit(0)
+            os._exit(EXIT_CUT)
 
 
 def forget_page(root: Path) -> None:
