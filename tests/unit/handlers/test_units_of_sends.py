@@ -163,7 +163,7 @@ NEIGHBOURS = st.sampled_from(
 )
 
 EVERY_TEXT = settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
