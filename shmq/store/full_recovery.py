@@ -35,6 +35,8 @@ from shmq.store.queue_times import store_time_of
 from shmq.store.run_marks import LastRun, Marks
 from shmq.store.sparse_files import sync_path, sync_paths, zero_written
 
+SEGMENTS_MAPPED = 64
+
 _logger = log.get(__name__)
 
 
@@ -89,6 +91,7 @@ class FullRecovery:
         self._low = self._starts[0] if self._starts else 0
         self._end = self._starts[-1] + layout.segment_bytes if self._starts else 0
         self._known_flushed = known_flushed
+        self._mapped: dict[int, MappedFile] = {}
 
     def run(self) -> Recovered:
         """Recover; StoreDamaged when the files cannot be a store of these settings."""
@@ -127,7 +130,8 @@ class FullRecovery:
         unsynced: list[Path] = []
         for index, queue in enumerate(queues.queues):
             maximum = queues.maximum(index)
-            queue.cut(maximum)
+            if walk.records or not self._is_clean_end(begin):
+                queue.cut(maximum)
             unsynced += queue.unsynced()
             low = max(queue.first_from(self._low, maximum), self._topics.low(queue.topic, queue.queue_id))
             recovered.queues.append(RecoveredQueue(queue.topic, queue.queue_id, min(low, maximum), maximum))
@@ -181,13 +185,16 @@ class FullRecovery:
     def _time_before(self, begin: int) -> int:
         """A store time that no record at or above `begin` can be older than; 0 when it is not known."""
         identity = self._marks.identity
-        if (
+        return identity.last_store_time if identity is not None and self._is_clean_end(begin) else 0
+
+    def _is_clean_end(self, position: int) -> bool:
+        """Whether the last run stopped cleanly right there: nothing can have been written behind it."""
+        identity = self._marks.identity
+        return (
             self._marks.last_run is LastRun.CLEAN
             and identity is not None
-            and begin == identity.write_position
-        ):
-            return identity.last_store_time
-        return 0
+            and position == identity.write_position
+        )
 
     def _fits(self, queues: QueueSet, begin: int) -> bool:
         """Whether the last unit below `begin` of every queue points to the record that has its number.
@@ -230,8 +237,15 @@ class FullRecovery:
         return store_time_of(segment.view[physical - segment.start :][:size])
 
     def _map(self, position: int) -> MappedFile:
+        """The segment that holds `position`; the last few stay mapped, as many queues end in the same."""
         start = self._layout.segment_start(position)
-        return MappedFile(self._layout.segment_path(start), start, self._layout.segment_bytes, writable=False)
+        found = self._mapped.get(start)
+        if found is None:
+            if len(self._mapped) >= SEGMENTS_MAPPED:
+                self._mapped.clear()
+            path, size = self._layout.segment_path(start), self._layout.segment_bytes
+            found = self._mapped[start] = MappedFile(path, start, size, writable=False)
+        return found
 
     # ---- cutting
 

@@ -8,6 +8,7 @@ its units end. Numpy.
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,11 @@ from shmq.model.unit import UNIT_BYTES, UNIT_STRUCT
 from shmq.model.unit_array import UNIT_DTYPE
 from shmq.store.consume_queue import FILLER_SIZE, make_room
 from shmq.store.log_scan import IntArray
-from shmq.store.names import StoreLayout, file_starts
-from shmq.store.sparse_files import first_written, zero_written
+from shmq.store.names import StoreLayout, file_name, file_starts
+from shmq.store.sparse_files import first_written, written_end, zero_written
+
+UNITS_AT_ONCE = 3_200
+"""Units read together rather than searched one by one: less than 64 KiB."""
 
 
 @dataclass(slots=True)
@@ -32,16 +36,16 @@ class QueueRepair:
     starts: list[int] = field(default_factory=list)
     units_written: int = 0
     touched: bool = False
+    folder: str = ""
 
-    @property
-    def folder(self) -> Path:
-        """The queue's folder."""
-        return self.layout.queue_folder(self.topic, self.queue_id)
+    def __post_init__(self) -> None:
+        """Name the folder once: a start with many queues does little else."""
+        self.folder = self.layout.queue_folder_text(self.topic, self.queue_id)
 
     def load(self) -> bool:
         """Find the files; False when one has a wrong length. An empty last one counts as absent."""
         self.starts = file_starts(self.folder)
-        sizes = [self._path(start).stat().st_size for start in self.starts]
+        sizes = [os.stat(self._path(start)).st_size for start in self.starts]
         while sizes and not sizes[-1]:
             sizes.pop()
             self.starts.pop()
@@ -50,11 +54,14 @@ class QueueRepair:
     def remove(self) -> None:
         """Unlink all files: the log has everything."""
         for start in file_starts(self.folder):
-            self._path(start).unlink()
+            os.unlink(self._path(start))
         self.starts = []
 
-    def _path(self, start: int) -> Path:
-        return self.layout.queue_file_path(self.topic, self.queue_id, start)
+    def _path(self, start: int) -> str:
+        return f"{self.folder}/{file_name(start)}"
+
+    def _files(self, *, writable: bool = False) -> _Files:
+        return _Files(self.folder, self.layout.queue_file_bytes, writable=writable)
 
     @property
     def _first_unit(self) -> int:
@@ -72,16 +79,18 @@ class QueueRepair:
         """
         if not self.starts:
             return 0
-        with _Files(self.layout, self.topic, self.queue_id) as files:
-            low, high = self._first_unit, self._end_unit
-            while low < high:
+        with self._files() as files:
+            low, high = self._first_unit, files.written_end(self.starts[-1]) // UNIT_BYTES
+            while high - low > UNITS_AT_ONCE:
                 middle = (low + high) // 2
-                physical, size, _ = UNIT_STRUCT.unpack(files.read(middle, 1))
-                if size > 0 and (physical < position or (physical, size) == (0, FILLER_SIZE)):
+                if _is_below(files.read(middle, 1), 0, position):
                     low = middle + 1
                 else:
                     high = middle
-        return low
+            units = files.read(low, max(0, high - low))
+        return low + bisect_left(
+            range(len(units) // UNIT_BYTES), True, key=lambda n: not _is_below(units, n, position)
+        )
 
     def first_from(self, position: int, end: int) -> int:
         """The first queue offset below `end` whose unit is no filler and points at or above `position`, else
@@ -89,8 +98,12 @@ class QueueRepair:
         """
         if not self.starts:
             return max(0, end)
-        with _Files(self.layout, self.topic, self.queue_id) as files:
+        with self._files() as files:
             low, high = self._first_unit, end
+            if low < high:
+                physical, size, _ = UNIT_STRUCT.unpack(files.read(low, 1))
+                if size != FILLER_SIZE and physical >= position:
+                    return low
             while low < high:
                 middle = (low + high) // 2
                 physical, size, _ = UNIT_STRUCT.unpack(files.read(middle, 1))
@@ -104,7 +117,7 @@ class QueueRepair:
         """(physical offset, size) of unit `end` - 1, None when there is none or it is a filler."""
         if not self.starts or end <= self._first_unit:
             return None
-        with _Files(self.layout, self.topic, self.queue_id) as files:
+        with self._files() as files:
             physical, size, _ = UNIT_STRUCT.unpack(files.read(end - 1, 1))
         return None if size == FILLER_SIZE else (physical, size)
 
@@ -114,7 +127,7 @@ class QueueRepair:
         self.touched = True
         make_room(self.layout, self.topic, self.queue_id, first, first + count)
         self.starts = file_starts(self.folder)
-        with _Files(self.layout, self.topic, self.queue_id, writable=True) as files:
+        with self._files(writable=True) as files:
             files.fill_gap(first, self._first_unit, UNIT_STRUCT.unpack_from(units)[0])
             found = files.read(first, count)
             if found != units:
@@ -127,7 +140,7 @@ class QueueRepair:
         count = len(units) // UNIT_BYTES
         if not self.starts or first < self._first_unit or first + count > self._end_unit:
             return False
-        with _Files(self.layout, self.topic, self.queue_id) as files:
+        with self._files() as files:
             return files.read(first, count) == units
 
     def first_difference(self, first: int, units: bytes) -> int:
@@ -150,7 +163,7 @@ class QueueRepair:
         """Leave nothing at or above queue offset `end`: later files go, the rest of its file becomes zero."""
         position = end * UNIT_BYTES
         for start in [start for start in self.starts if start >= position and start != self.starts[0]]:
-            self._path(start).unlink()
+            os.unlink(self._path(start))
             self.starts.remove(start)
             self.touched = True
         if self.starts and position < self.starts[-1] + self.layout.queue_file_bytes:
@@ -164,7 +177,8 @@ class QueueRepair:
         """
         if not self.touched:
             return []
-        return [*map(self._path, self.starts), self.folder, self.folder.parent]
+        folder = Path(self.folder)
+        return [*(folder / file_name(start) for start in self.starts), folder, folder.parent]
 
 
 def pack(physical_offsets: IntArray, sizes: IntArray, tags_codes: IntArray) -> bytes:
@@ -177,11 +191,10 @@ def pack(physical_offsets: IntArray, sizes: IntArray, tags_codes: IntArray) -> b
 class _Files:
     """Descriptors of a queue's files for a few reads and writes by unit number."""
 
-    def __init__(self, layout: StoreLayout, topic: str, queue_id: int, *, writable: bool = False) -> None:
+    def __init__(self, folder: str, file_bytes: int, *, writable: bool = False) -> None:
         self._flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
-        self._layout = layout
-        self._topic = topic
-        self._queue_id = queue_id
+        self._folder = folder
+        self._file_bytes = file_bytes
         self._fds: dict[int, int] = {}
 
     def __enter__(self) -> _Files:
@@ -193,13 +206,16 @@ class _Files:
 
     def _fd(self, start: int) -> int:
         if start not in self._fds:
-            path = self._layout.queue_file_path(self._topic, self._queue_id, start)
-            self._fds[start] = os.open(path, self._flags)
+            self._fds[start] = os.open(f"{self._folder}/{file_name(start)}", self._flags)
         return self._fds[start]
+
+    def written_end(self, start: int) -> int:
+        """A byte of the queue's stream behind which nothing was ever written in the file at `start`."""
+        return start + written_end(self._fd(start))
 
     def _pieces(self, first: int, count: int) -> Iterator[tuple[int, int, int]]:
         """(descriptor, file position, bytes) for a range of units, file by file."""
-        size = self._layout.queue_file_bytes
+        size = self._file_bytes
         position, end = first * UNIT_BYTES, (first + count) * UNIT_BYTES
         while position < end:
             start = position - position % size
@@ -229,6 +245,12 @@ class _Files:
             gap -= 1
         if gap < first:
             self.write(gap, UNIT_STRUCT.pack(max(0, behind - 1), FILLER_SIZE, 0) * (first - gap))
+
+
+def _is_below(units: bytes, n: int, position: int) -> bool:
+    """Whether unit `n` is a filler without a place, or its record begins below `position`."""
+    physical, size, _ = UNIT_STRUCT.unpack_from(units, n * UNIT_BYTES)
+    return size > 0 and (physical < position or (physical, size) == (0, FILLER_SIZE))
 
 
 def find_queues(layout: StoreLayout) -> list[tuple[str, int]]:

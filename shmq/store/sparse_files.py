@@ -20,7 +20,7 @@ MANY = 64
 """From how many files on one sync of their whole file system is cheaper than one for each."""
 
 
-def first_written(path: Path, position: int) -> int | None:
+def first_written(path: Path | str, position: int) -> int | None:
     """Where the first byte that is not zero lies at or behind `position`; None when there is none."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -31,7 +31,7 @@ def first_written(path: Path, position: int) -> int | None:
     return None
 
 
-def zero_written(path: Path, position: int) -> int:
+def zero_written(path: Path | str, position: int) -> int:
     """Zero everything from `position` on that is not zero; return about how many bytes that were."""
     found = 0
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -42,6 +42,14 @@ def zero_written(path: Path, position: int) -> int:
     finally:
         os.close(fd)
     return found
+
+
+def written_end(fd: int) -> int:
+    """Where the holes at a file's end begin: nothing was ever written behind it."""
+    end = position = 0
+    while (position := _seek(fd, position, os.SEEK_DATA)) >= 0:
+        end = position = _seek(fd, position, os.SEEK_HOLE)
+    return end
 
 
 def _written_pieces(fd: int, position: int) -> Iterator[tuple[int, bytes]]:
