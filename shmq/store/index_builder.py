@@ -65,6 +65,7 @@ _logger = log.get(__name__)
 
 faults.declare(
     {
+        "index.file_made": "the next file is there, with nothing in it",
         "index.items_written": "items written, no slot names them",
         "index.slots_written": "slots name items that the header does not count",
         "index.header_written": "the keys count, INDEXED_POSITION does not know",
@@ -164,8 +165,8 @@ class IndexBuilder:
                 break
             count = _whole_records(physical[done:], file.room)
             if not count:
+                self._file = self._make(file.header)
                 self._filled.append(file.path)
-                self._file = self._make(file)
                 continue
             part = slice(done, done + count)
             file.put(hashes[part], physical[part], times[part])
@@ -178,14 +179,16 @@ class IndexBuilder:
             names = index_names(self._layout.index)
             path = self._layout.index / names[-1] if names else None
             if path is None:
-                self._file = self._make(None)
+                self._file = self._make(IndexHeader())
             else:
                 self._file = _OpenIndex(IndexFile(path, self._slots, self._items, writable=True))
                 self._file.mend()
         return self._file
 
-    def _make(self, before: _OpenIndex | None) -> _OpenIndex:
-        """Make the next file under a name of its own time: whole length, slot table allocated."""
+    def _make(self, before: IndexHeader) -> _OpenIndex:
+        """Make the next file under a name of its own time: whole length, slot table allocated, and with the
+        provisional begin and end that RocketMQ copies from the file `before`: what that one holds is known.
+        """
         temp = self._layout.identity.parent / "next-index"
         now_ms = self._clock.now_ms()
         names = index_names(self._layout.index)
@@ -197,11 +200,12 @@ class IndexBuilder:
         try:
             os.ftruncate(fd, index_file_bytes(self._slots, self._items))
             os.posix_fallocate(fd, 0, index_file_bytes(self._slots, 0))
+            os.pwrite(fd, before.following().encode(), 0)
         finally:
             os.close(fd)
         temp.rename(path)
+        faults.reach("index.file_made")
         made = _OpenIndex(IndexFile(path, self._slots, self._items, writable=True))
-        made.begin(before.header if before is not None else IndexHeader())
         log.event(_logger, logging.INFO, "index_file_made", name=path.name)
         return made
 
@@ -249,13 +253,6 @@ class _OpenIndex:
         if not self.header.end_timestamp:
             return 0
         return int(np.searchsorted(physical, self.header.end_physical_offset, side="right"))
-
-    def begin(self, before: IndexHeader) -> None:
-        """Give a new file the provisional begin and end that RocketMQ copies from the one before."""
-        self.header = IndexHeader(
-            before.end_timestamp, before.end_timestamp, before.end_physical_offset, before.end_physical_offset
-        )
-        self._store_header()
 
     def put(self, hashes: IntArray, physical: IntArray, times: IntArray) -> None:
         """Append items; they are in log order and fit."""

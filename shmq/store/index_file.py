@@ -97,6 +97,12 @@ class IndexHeader:
         header.index_count = max(1, header.index_count)
         return header
 
+    def following(self) -> IndexHeader:
+        """The header of a new file behind this one: it begins where this one ends, and holds nothing."""
+        return IndexHeader(
+            self.end_timestamp, self.end_timestamp, self.end_physical_offset, self.end_physical_offset
+        )
+
     def encode(self) -> bytes:
         """The 40 bytes of it."""
         return HEADER.pack(

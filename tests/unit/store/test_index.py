@@ -20,7 +20,14 @@ from shmq.store import index_builder
 from shmq.store.append_request import AppendRequest
 from shmq.store.checkpoint import Checkpoint
 from shmq.store.index_builder import IndexBuilder
-from shmq.store.index_file import full_index_files, index_file_bytes, index_names, key_hash, name_for
+from shmq.store.index_file import (
+    IndexFile,
+    full_index_files,
+    index_file_bytes,
+    index_names,
+    key_hash,
+    name_for,
+)
 from shmq.store.index_keys import hash_rows, keys_of
 from shmq.store.log_scan import scan
 from shmq.store.record_text import tags_codes
@@ -112,6 +119,30 @@ def test_a_death_between_its_stores_loses_no_key(
         assert store.store.lookup_key("T", f"U{n}", 5, 0, ALWAYS)
     for n in range(20):
         assert len(store.store.lookup_key("T", f"k{n}", 64, 0, ALWAYS)) == len(range(n, 90, 20))
+
+
+def test_a_death_between_two_files_enters_nothing_twice(
+    store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(450):
+        store.send("T", UNIQ_KEY=f"U{n}")
+
+    def die(name: str) -> None:
+        if name == "index.file_made" and len(index_names(store.root / "index")) == 2:
+            raise FaultReached(name)
+
+    monkeypatch.setattr(index_builder.faults, "reach", die)
+    with pytest.raises(FaultReached):
+        store.index_all()
+    monkeypatch.undo()
+    store.index = IndexBuilder(store.layout, store.settings, store.page)
+    store.index_all()
+    names = index_names(store.root / "index")
+    slots, items = store.settings.max_hash_slot_num, store.settings.max_index_num
+    files = [IndexFile(store.root / "index" / name, slots, items, writable=False) for name in names]
+    assert sum(file.header().index_count - 1 for file in files) == 450
+    for n in range(450):
+        assert len(store.store.lookup_key("T", f"U{n}", 5, 0, ALWAYS)) == 1
 
 
 @pytest.mark.parametrize("clean", [True, False])
