@@ -81,7 +81,8 @@ class WriteRecorder:
         with self._locks[os.fstat(fd).st_ino]:
             seen = self._look(fd, path, changed)
             yield
-            self._keep(seen)
+            if self._is_held(seen):
+                self._keep(seen)
 
     @contextlib.contextmanager
     def watch_all(self, fd: int) -> Iterator[None]:
@@ -89,7 +90,14 @@ class WriteRecorder:
         seen = list(self._look_everywhere())
         yield
         for one in seen:
-            self._keep(one)
+            if self._is_held(one):
+                self._keep(one)
+
+    def _is_held(self, seen: _SeenFile | _SeenFolder) -> bool:
+        """False for a file that had lost its last name: an image of it would be taken for the next file's
+        that gets its number.
+        """
+        return isinstance(seen, _SeenFolder) or (self.folder / "live" / str(seen.inode)).exists()
 
     def _look_everywhere(self) -> Iterator[_SeenFile | _SeenFolder]:
         for root, _, names in os.walk(self.store):
@@ -128,7 +136,7 @@ class WriteRecorder:
         return seen
 
     def _hold(self, path: str, inode: int) -> None:
-        """Keep the file's number from being used again. A file that lost its last name needs no image."""
+        """Keep the file's number from being used again. Nothing to keep of a file that just vanished."""
         with contextlib.suppress(FileExistsError, FileNotFoundError):
             os.link(path, self.folder / "live" / str(inode))
 

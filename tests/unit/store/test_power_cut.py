@@ -170,3 +170,13 @@ def test_the_same_seed_cuts_the_same_way(disk: Disk) -> None:
         (first / name).is_dir() or (first / name).read_bytes() == (second / name).read_bytes()
         for name in names[0]
     )
+
+
+def test_a_sync_of_a_file_without_a_name_is_not_taken_for_the_next_file(disk: Disk) -> None:
+    disk.start()
+    fd = os.open(disk.store / "gone", os.O_RDWR | os.O_CREAT)
+    os.pwrite(fd, b"nobody's", 0)
+    (disk.store / "gone").unlink()
+    os.fdatasync(fd)
+    os.close(fd)
+    assert not list((disk.record / "files").iterdir())
