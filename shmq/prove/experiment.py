@@ -110,6 +110,7 @@ class Experiment:
     ) -> None:
         """`folder` may hold a `store` to begin with; `settings` are the broker's, by RocketMQ's names."""
         self._cuts_per_moment = cuts_per_moment
+        self._keep_cuts = cuts_per_moment > 1
         self.folder = folder
         self.store = folder / "store"
         self.record = folder / "record"
@@ -280,8 +281,13 @@ class Experiment:
     # ---- afterwards
 
     def _recover(self, seed: str, again: bool) -> Recovered:
-        """Recover a cut store in another process, after a second cut when `again`."""
+        """Recover a cut store in another process, after a second cut when `again`.
+
+        Recovery changes it; a small store is kept beside as the cut left it, for whoever has to find out.
+        """
         target = self.target(seed)
+        if self._keep_cuts:
+            shutil.copytree(target, target.with_name("cut"))
         if again:
             record = target.parent / "record"
             rng = random.Random(seed)
