@@ -34,7 +34,7 @@ from shmq.client.pull_service import PullService
 from shmq.client.pulled_message import PulledMessage
 from shmq.client.push_requests import PushRequests
 from shmq.client.rebalancer import Owned
-from shmq.client.running_info import encode_running_info
+from shmq.client.running_info import encode_running_info, thread_stacks
 from shmq.client.service_state import ServiceState
 from shmq.model.consumer_group import ConsumeType, MessageModel
 from shmq.model.message_queue import MessageQueue
@@ -205,8 +205,8 @@ class PushConsumer(ConsumerBase):
         owned = [queue for queue in self._rebalancer.owned if queue.topic == topic]
         return {queue: self._offsets.read(queue, ReadMode.MEMORY) for queue in owned}
 
-    def running_info(self) -> bytes:
-        """Return what operators are shown of this member (body of 307)."""
+    def running_info(self, *, with_stacks: bool = False) -> bytes:
+        """Return what operators are shown of this member (body of 307), with its threads' stacks if asked."""
         properties = {
             "PROP_CLIENT_VERSION": "V5_3_3",
             "PROP_CONSUMEORDERLY": "false",
@@ -217,7 +217,8 @@ class PushConsumer(ConsumerBase):
         }
         owned = self._rebalancer.owned
         offsets = {queue: max(0, self._offsets.read(queue, ReadMode.MEMORY)) for queue in owned}
-        return encode_running_info(properties, self._subscriptions.all, owned, offsets)
+        stacks = thread_stacks() if with_stacks else None
+        return encode_running_info(properties, self._subscriptions.all, owned, offsets, stacks)
 
     def reset_offsets(self, topic: str, offsets: dict[MessageQueue, int]) -> None:
         """Give the queues up and take them again at these offsets; what is in hand is forgotten."""

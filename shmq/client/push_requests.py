@@ -67,7 +67,8 @@ class PushRequests:
         header = command.read_header(GetConsumerRunningInfoHeader)
         if header.consumer_group != self._consumer.consumer_group:
             return None
-        return command.response(ResponseCode.SUCCESS, None, None, self._consumer.running_info())
+        info = self._consumer.running_info(with_stacks=header.jstack_enable)
+        return command.response(ResponseCode.SUCCESS, None, None, info)
 
     def _consume_directly(self, command: Command) -> Command | None:
         header = command.read_header(ConsumeMessageDirectlyHeader)

@@ -1,11 +1,14 @@
 """ConsumerRunningInfo: what a consumer says of itself when an operator asks (307), as far as it is shown.
 
 Members as RocketMQ has them (Apache RocketMQ 5.3, ConsumerRunningInfo.java, ProcessQueueInfo.java):
-properties, subscriptions, and per owned queue what is in hand.
+properties, subscriptions, per owned queue what is in hand, and on request the stack of every thread.
 """
 
 from __future__ import annotations
 
+import sys
+import threading
+import traceback
 from collections.abc import Iterable, Mapping
 
 from shmq.client.rebalancer import Owned
@@ -22,10 +25,12 @@ def encode_running_info(
     subscriptions: Iterable[SubscriptionData],
     owned: Mapping[MessageQueue, Owned],
     offsets: Mapping[MessageQueue, int],
+    stacks: str | None = None,
 ) -> bytes:
-    """Return the body of the answer to 307."""
+    """Return the body of the answer to 307; `stacks` is its member `jstack`."""
     return dumps(
         {
+            **({} if stacks is None else {"jstack": stacks}),
             "mqTable": queue_keyed(
                 {queue: _queue_info(held, offsets.get(queue, 0)) for queue, held in owned.items()}
             ),
@@ -33,6 +38,15 @@ def encode_running_info(
             "statusTable": {},
             "subscriptionSet": [subscription_json(subscription) for subscription in subscriptions],
         }
+    )
+
+
+def thread_stacks() -> str:
+    """Return the stack of every thread of this process: where a consumer that does nothing is stuck."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return "\n".join(
+        f"{names.get(ident, 'unknown')} TID: {ident}\n{''.join(traceback.format_stack(frame))}"
+        for ident, frame in sorted(sys._current_frames().items())
     )
 
 

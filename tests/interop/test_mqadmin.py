@@ -144,6 +144,11 @@ def test_our_push_consumer_takes_a_message_from_mqadmin(
         wait_until(lambda: bool(consumer.assigned_queues), limit_s=20)
         client = ("-g", "TakesDirectly", "-d", consumer.client_id)
         output = _run(mqadmin, shmq_broker, "queryMsgById", "-t", TOPIC, "-i", receipt.offset_msg_id, *client)
+        status = _run(
+            mqadmin, shmq_broker, "consumerStatus", "-g", "TakesDirectly", "-i", consumer.client_id, "-s"
+        )
+    assert "NothingInIt" in status and "PROP_CONSUME_TYPE" in status
+    assert re.search(r"^MainThread TID: \d+$", status, re.MULTILINE), "the stacks of all threads"
     assert taken == [b"hello mqadmin"]
     assert re.search(
         r"ConsumeMessageDirectlyResult \[.*consumeResult=CR_LATER, remark=null, spentTimeMills=\d", output
