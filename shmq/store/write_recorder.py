@@ -15,13 +15,15 @@ together `power_cut.py` builds stores as a cut could have left them.
 
 Runs in whichever process syncs. Images only ever take what a finished sync covered, page by page, so a
 process that is stopped or dies in the middle leaves a folder that is as true as before. Two syncs of one file
-are done one after the other within a process; across processes no file of a store is synced by two at once.
+are done one after the other within a process; across processes no file of a store is synced by two at once,
+and a sync of the whole file system waits until it is alone.
 The folder must be on the store's file system. Costs: a copy of what changed, per sync.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import stat
@@ -78,7 +80,7 @@ class WriteRecorder:
         if not Path(path).is_relative_to(self.store):
             yield
             return
-        with self._locks[os.fstat(fd).st_ino]:
+        with self._alone(fcntl.LOCK_SH), self._locks[os.fstat(fd).st_ino]:
             seen = self._look(fd, path, changed)
             yield
             if self._is_held(seen):
@@ -87,11 +89,22 @@ class WriteRecorder:
     @contextlib.contextmanager
     def watch_all(self, fd: int) -> Iterator[None]:
         """Surround a sync of the whole file system."""
-        seen = list(self._look_everywhere())
-        yield
-        for one in seen:
-            if self._is_held(one):
-                self._keep(one)
+        with self._alone(fcntl.LOCK_EX):
+            seen = list(self._look_everywhere())
+            yield
+            for one in seen:
+                if self._is_held(one):
+                    self._keep(one)
+
+    @contextlib.contextmanager
+    def _alone(self, kind: int) -> Iterator[None]:
+        """A sync of everything has no other beside it in any process: it would keep last what it saw first."""
+        fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, kind)
+            yield
+        finally:
+            os.close(fd)
 
     def _is_held(self, seen: _SeenFile | _SeenFolder) -> bool:
         """False for a file that had lost its last name: an image of it would be taken for the next file's

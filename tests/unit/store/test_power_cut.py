@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from shmq.base import syncs
 from shmq.base.files import fsync_folder, write_durably
 from shmq.store.power_cut import cut_power
 from shmq.store.write_recorder import WriteRecorder, begin
+from tests.helpers.waiting import wait_until
 
 SEEDS = range(60)
 PAGE = 4096
@@ -180,3 +182,27 @@ def test_a_sync_of_a_file_without_a_name_is_not_taken_for_the_next_file(disk: Di
     os.fdatasync(fd)
     os.close(fd)
     assert not list((disk.record / "files").iterdir())
+
+
+def test_a_sync_of_everything_does_not_undo_what_is_synced_meanwhile(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread syncs the file system, having seen half a page; another one fills and syncs the page."""
+    path = disk.store / "log"
+    write(path, bytes(PAGE))
+    disk.start()
+    write(path, b"a" * 1000)
+    other = threading.Thread(target=write, args=(path, b"a" * 2000), kwargs={"sync": True})
+
+    class SlowDisk:
+        def syncfs(self, fd: int) -> int:
+            other.start()
+            wait_until(lambda: path.read_bytes()[:2000] == b"a" * 2000)
+            return 0
+
+    monkeypatch.setattr(syncs, "_libc", SlowDisk())
+    fd = os.open(disk.store, os.O_RDONLY)
+    syncs.sync_file_system(fd)
+    os.close(fd)
+    other.join()
+    assert set(disk.contents("log")) == {(b"a" * 2000).ljust(PAGE, b"\0")}
