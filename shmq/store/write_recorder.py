@@ -12,12 +12,12 @@ together `power_cut.py` builds stores as a cut could have left them.
     <folder>/folders/<inode> durable names of a folder: {"path", "names": {name: [inode, is folder]}}
     <folder>/live/<inode>    hard link to the file itself: its number is not used again, and its content is
                              there when the name was removed but the removal is not durable
+    <folder>/locks/<inode>   held during each sync of it; a sync of the file system holds `all` alone. Else a
+                             sync could keep last what it saw first
 
 Runs in whichever process syncs. Images only ever take what a finished sync covered, page by page, so a
-process that is stopped or dies in the middle leaves a folder that is as true as before. Two syncs of one file
-are done one after the other within a process; across processes no file of a store is synced by two at once,
-and a sync of the whole file system waits until it is alone.
-The folder must be on the store's file system. Costs: a copy of what changed, per sync.
+process that is stopped or dies in the middle leaves a folder that is as true as before. The folder must be on
+the store's file system. Costs: a copy of what changed, per sync.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ import fcntl
 import json
 import os
 import stat
-import threading
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,8 +66,6 @@ class WriteRecorder:
         """Go on with the record that `begin` made in `folder`."""
         self.folder = folder
         self.store = (folder / "store").resolve()
-        self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
-        self._written = threading.Lock()
 
     # ---- the observer of base/syncs.py
 
@@ -80,7 +76,8 @@ class WriteRecorder:
         if not Path(path).is_relative_to(self.store):
             yield
             return
-        with self._alone(fcntl.LOCK_SH), self._locks[os.fstat(fd).st_ino]:
+        inode = str(os.fstat(fd).st_ino)
+        with self._locked("all", fcntl.LOCK_SH), self._locked(inode, fcntl.LOCK_EX):
             seen = self._look(fd, path, changed)
             yield
             if self._is_held(seen):
@@ -89,7 +86,7 @@ class WriteRecorder:
     @contextlib.contextmanager
     def watch_all(self, fd: int) -> Iterator[None]:
         """Surround a sync of the whole file system."""
-        with self._alone(fcntl.LOCK_EX):
+        with self._locked("all", fcntl.LOCK_EX):
             seen = list(self._look_everywhere())
             yield
             for one in seen:
@@ -97,9 +94,9 @@ class WriteRecorder:
                     self._keep(one)
 
     @contextlib.contextmanager
-    def _alone(self, kind: int) -> Iterator[None]:
-        """A sync of everything has no other beside it in any process: it would keep last what it saw first."""
-        fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _locked(self, name: str, kind: int) -> Iterator[None]:
+        """Hold a lock of this record, against other threads and processes."""
+        fd = os.open(self.folder / "locks" / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, kind)
             yield
@@ -162,21 +159,20 @@ class WriteRecorder:
     # ---- after it
 
     def _keep(self, seen: _SeenFile | _SeenFolder) -> None:
-        with self._written:
-            if isinstance(seen, _SeenFolder):
-                path = self.folder / "folders" / str(seen.inode)
-                temp = path.with_name(f"{seen.inode}.{os.getpid()}")
-                temp.write_text(json.dumps({"path": seen.path, "names": seen.names}))
-                temp.replace(path)
-                return
-            path = self.folder / "files" / str(seen.inode)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.ftruncate(fd, seen.size)
-                for position, piece in seen.pieces:
-                    os.pwrite(fd, piece, position)
-            finally:
-                os.close(fd)
+        if isinstance(seen, _SeenFolder):
+            path = self.folder / "folders" / str(seen.inode)
+            temp = path.with_name(f"{seen.inode}.tmp")
+            temp.write_text(json.dumps({"path": seen.path, "names": seen.names}))
+            temp.replace(path)
+            return
+        path = self.folder / "files" / str(seen.inode)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(fd, seen.size)
+            for position, piece in seen.pieces:
+                os.pwrite(fd, piece, position)
+        finally:
+            os.close(fd)
 
 
 def folder_names(path: Path) -> Names:
@@ -229,7 +225,7 @@ def written_extents(*fds: int) -> Iterator[tuple[int, int]]:
 
 def begin(folder: Path, store: Path) -> None:
     """Begin a record in the new folder `folder`: what is in `store` now counts as durable."""
-    for name in ("files", "folders", "live"):
+    for name in ("files", "folders", "live", "locks"):
         (folder / name).mkdir(parents=True)
     (folder / "store").symlink_to(store.resolve(), target_is_directory=True)
     recorder = WriteRecorder(folder)
