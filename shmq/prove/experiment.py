@@ -139,6 +139,7 @@ class Experiment:
                 self._before = self.elsewhere(recover, self.store, self.arguments, PREFIX, True)
             self.store.mkdir(parents=True, exist_ok=True)
             begin(self.record, self.store)
+            self._open.callback(forget_page, self.store)  # a killed broker leaves it
             with _environment(self._environment):
                 self._open.enter_context(self.broker)
             self._open.callback(self.thaw)
