@@ -36,6 +36,7 @@ from shmq.prove.ledger import Entry, Ledger, Place, body_crc, new_body
 
 TOPICS_MAX = 12
 MADE_TOPICS_MAX = 40
+REFUSED_PAUSE_S = 0.02
 BATCH = 20
 ASYNC_WINDOW = 32
 OFFSET_ID_DIGITS = 16
@@ -122,6 +123,11 @@ class Load:
         self._going.wait()
         return not self._stopping.is_set()
 
+    def _refused(self) -> None:
+        """Count an error, and give a broker that is being started anew some time."""
+        self.refused += 1
+        self._stopping.wait(REFUSED_PAUSE_S)
+
     # ---- producers
 
     def _produce(self, number: int, send: Callable[[random.Random, Producer], None]) -> None:
@@ -132,7 +138,7 @@ class Load:
                 try:
                     send(rng, producer)
                 except ShmqError:
-                    self.refused += 1
+                    self._refused()
                 self._stopping.wait(self._pause_s)
 
     def _message(self, rng: random.Random, topic: str) -> Message:
@@ -203,7 +209,7 @@ class Load:
                             self._saw(found.messages)
                             positions[queue] = found.next_begin_offset
                     except ShmqError:
-                        self.refused += 1
+                        self._refused()
                 if direct and self._pusher is not None:
                     self._pusher.persist_offsets()
                 self._stopping.wait(self._pause_s)

@@ -56,7 +56,8 @@ def test_three_hundred_cuts_take_nothing_that_was_acknowledged(tmp_path: Path, s
     assert not verdict.failures, told(verdict)
 
 
-@pytest.mark.parametrize("mode", ["SYNC_FLUSH", pytest.param("ASYNC_FLUSH", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("mode", ["SYNC_FLUSH", "ASYNC_FLUSH"])
 def test_a_cut_after_restarts_takes_nothing_either(tmp_path: Path, mode: str) -> None:
     """What a crash left in the page cache only must not count as durable for the next run."""
     with Experiment(tmp_path, {**SMALL, "flushDiskType": mode}, seed=6) as experiment:
