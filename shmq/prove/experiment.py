@@ -259,7 +259,7 @@ class Experiment:
 
     def thaw(self) -> None:
         """Let it run on."""
-        with contextlib.suppress(ProcessLookupError):
+        if self.broker.running:
             os.killpg(self.broker.pid, signal.SIGCONT)
 
     def _flushed(self) -> int:
