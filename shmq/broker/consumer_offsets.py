@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from shmq.base.clock import SYSTEM_CLOCK, Clock
 from shmq.broker.config_file import ConfigFile
 from shmq.model.data_version import DataVersion
+from shmq.model.names import SCHEDULE_GROUP
 from shmq.shm import page_layout as at
 from shmq.shm.control_page import ControlPage
 from shmq.shm.directory import DirectoryView, DirectoryWriter
@@ -53,6 +54,11 @@ class ConsumerOffsets:
             self._writer.add_offsets(group, topic, known, queues - known)
             self._directory.catch_up()
 
+    def slots(self, group: str, topic: str) -> list[int | None]:
+        """The group's slots in the topic, by queue id."""
+        self._directory.catch_up()
+        return self._directory.offset_slots(group, topic)
+
     def progress(self, group: str, topic: str) -> list[QueueProgress]:
         """The group's queues of the topic in which it has stored or pulled something."""
         self._directory.catch_up()
@@ -81,7 +87,8 @@ class ConsumerOffsets:
     def pairs(self) -> Iterator[tuple[str, str]]:
         """Every (group, topic) with a stored offset, ordered."""
         self._directory.catch_up()
-        return (pair for pair in sorted(self._directory.offset_groups()) if self.committed(*pair))
+        groups = sorted(pair for pair in self._directory.offset_groups() if pair[0] != SCHEDULE_GROUP)
+        return (pair for pair in groups if self.committed(*pair))
 
     def topics_of(self, group: str) -> list[str]:
         """Topics in which the group has stored offsets."""
@@ -125,6 +132,8 @@ class ConsumerOffsets:
             return False
         table: dict[str, dict[int, int]] = {}
         for group, topic in self._directory.offset_groups():
+            if group == SCHEDULE_GROUP:
+                continue  # in a file of its own (`delay_cursors.py`)
             slots = self._directory.offset_slots(group, topic)
             offsets = {
                 queue_id: words[slot * at.OFFSET_WORDS + at.OFFSET_COMMITTED]

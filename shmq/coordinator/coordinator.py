@@ -19,6 +19,7 @@ from shmq.base.runtime_dir import broker_socket
 from shmq.broker.clients import ClientTable
 from shmq.broker.config_file import ConfigFile
 from shmq.broker.consumer_offsets import ConsumerOffsets
+from shmq.broker.delay_cursors import DelayCursors
 from shmq.broker.group_states import GroupStates
 from shmq.broker.groups import GroupRegistry
 from shmq.broker.live_settings import LiveSettings
@@ -30,6 +31,7 @@ from shmq.broker.stats import BrokerStats
 from shmq.broker.topics import TopicRegistry
 from shmq.coordinator.announcer import Announcer
 from shmq.coordinator.client_calls import ClientCalls
+from shmq.coordinator.delay_service import DelayService
 from shmq.coordinator.duty import DutyCycle
 from shmq.coordinator.forwarding import Forwarding
 from shmq.coordinator.grants import GrantServer
@@ -41,6 +43,7 @@ from shmq.coordinator.turn_changes import TurnChanges
 from shmq.coordinator.worker_links import WorkerLinks
 from shmq.handlers.coordinator_context import CoordinatorContext
 from shmq.handlers.table import HANDLERS, Place
+from shmq.model.delay import delay_levels
 from shmq.net.connection import Connection
 from shmq.net.connection_table import ConnectionTable
 from shmq.net.limits import ConnectionLimits
@@ -179,6 +182,21 @@ class Coordinator:
         expiry = ClientExpiry(self.clients, self.locks, self.forwarding, self.settings)
         self.duty.add("expiry", expiry)
         self.duty.add("index", self.index)
+        self.delays = DelayCursors(
+            ConfigFile(self.store.layout.config / "delayOffset.json"),
+            self.page,
+            self.offsets,
+        )
+        delivery = DelayService(
+            self.store,
+            self.queues,
+            self.delays,
+            delay_levels(self.boot.settings.message_delay_level),
+            self.settings.now.flush_delay_offset_interval,
+            self.clock,
+            self.counters.add,
+        )
+        self.duty.add("delays", delivery)
 
     def _live_workers(self) -> Iterator[int]:
         """The slots of workers that are alive."""

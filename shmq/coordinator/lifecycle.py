@@ -17,7 +17,9 @@ from shmq.base import log
 from shmq.base.clock import monotonic_ms
 from shmq.coordinator.coordinator import Coordinator
 from shmq.net.listener import adopt, serve
-from shmq.shm.worker_slots import SlotState
+from shmq.shm.page_layout import FLUSH_RINGS
+from shmq.shm.rings import park, unpark
+from shmq.shm.worker_slots import FLUSHER_SLOT, SlotState
 
 FINISH_LIMIT_S = 1.0
 """How long leaving waits for announcements that are under way."""
@@ -27,6 +29,9 @@ FIRST_REGISTRATION_LIMIT_S = 1.0
 
 INDEX_LIMIT_S = 1.0
 """How long leaving goes on indexing."""
+
+DELAYS_LIMIT_S = 1.0
+"""How long leaving waits for the disk to cover what was delivered, before it says so in delayOffset.json."""
 
 _logger = log.get(__name__)
 
@@ -79,6 +84,12 @@ async def _finish(it: Coordinator, hurry: asyncio.Event) -> None:
 async def _export_offsets(it: Coordinator, hurry: asyncio.Event) -> None:
     """The workers have left before: their last commits are on the page."""
     it.offsets.export()
+    deadline = it.loop.time() + DELAYS_LIMIT_S
+    park(it.page, FLUSH_RINGS, it.boot.slot)  # the flusher then does not wait for its own time
+    while not it.delays.export() and not hurry.is_set() and it.loop.time() < deadline:
+        it.bells[FLUSHER_SLOT].ring()
+        await asyncio.sleep(0.01)
+    unpark(it.page, FLUSH_RINGS, it.boot.slot)
 
 
 async def _finish_index(it: Coordinator, hurry: asyncio.Event) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from shmq.base.errors import MessageIllegal, NoPermission
 from shmq.model import properties as names
+from shmq.model.delay import level_of
 from shmq.model.message_id import unique_key
 from shmq.model.subscription import tags_code_of
 from shmq.model.wait_for import AS_CONFIGURED, Wait, wait_of
@@ -19,13 +20,13 @@ MSG_REGION_DEFAULT = "DefaultRegion"
 _REWRITTEN = frozenset({names.MSG_REGION, names.TRACE_ON, names.CLUSTER, names.POP_CK})
 """Names a re-sent message may carry: the broker's own values take their place."""
 
-_TIMED = (
-    names.DELAY,
+_TIMERS = (
     names.TIMER_DELAY_SEC,
     names.TIMER_DELAY_MS,
     names.TIMER_DELIVER_MS,
     names.TIMER_DEL_UNIQKEY,
 )
+"""A delay level wins over these, as in RocketMQ: they are dropped then."""
 
 
 _RARE = (
@@ -45,6 +46,8 @@ class PreparedProperties(NamedTuple):
     tags_code: int
     unique_key: str
     wait: Wait
+    delay_level: int = 0
+    """Over 0: the message waits in the queue of that level first."""
 
 
 def broker_properties(cluster: str) -> bytes:
@@ -56,10 +59,11 @@ def broker_properties(cluster: str) -> bytes:
 
 def refuse_unsupported(found: dict[str, str]) -> None:
     """Refuse what this broker cannot do yet, rather than deliver it as an ordinary message."""
-    for name in _TIMED:
+    for name in _TIMERS:
         if name in found:
             raise MessageIllegal(
-                f"property {name}: delayed messages are not supported by this broker yet; send without it"
+                f"property {name}: messages for any moment are not supported by this broker yet; use a delay "
+                "level"
             )
     if found.get(names.TRANSACTION_PREPARED, "false").lower() == "true":
         raise NoPermission(
@@ -107,11 +111,14 @@ def _plain_unique_key(text: str) -> str | None:
 def _prepare_any(text: str, added: bytes) -> PreparedProperties:
     """Take the properties apart and look at each."""
     found = names.decode_properties(text)
+    delay_level = level_of(found.get(names.DELAY))
+    dropped = _REWRITTEN.union(_TIMERS) if delay_level else _REWRITTEN
+    is_rewritten = not dropped.isdisjoint(found)
+    for name in dropped:
+        found.pop(name, None)
     refuse_unsupported(found)
     key = found.get(names.UNIQ_KEY)
-    if not _REWRITTEN.isdisjoint(found):
-        for name in _REWRITTEN:
-            found.pop(name, None)
+    if is_rewritten:
         text = "".join([f"{name}\x01{value}\x02" for name, value in found.items()])
     elif text and text[-1] != "\x02":
         text += "\x02"
@@ -120,7 +127,7 @@ def _prepare_any(text: str, added: bytes) -> PreparedProperties:
         text += f"{names.UNIQ_KEY}\x01{key}\x02"
     stored = text.encode("utf-8", "replace") + added
     check_stored(stored)
-    return PreparedProperties(stored, tags_code_of(found.get(names.TAGS)), key, wait_of(found))
+    return PreparedProperties(stored, tags_code_of(found.get(names.TAGS)), key, wait_of(found), delay_level)
 
 
 def prepare_element(raw: bytes | bytearray | memoryview) -> PreparedProperties:
@@ -128,6 +135,8 @@ def prepare_element(raw: bytes | bytearray | memoryview) -> PreparedProperties:
     text = str(raw, "utf-8", "replace")
     found = names.decode_properties(text)
     refuse_unsupported(found)
+    if level_of(found.get(names.DELAY)):
+        raise MessageIllegal("a delayed message may not be part of a batch: send it alone")
     stored = bytes(raw)
     if stored and stored[-1] != 2:
         stored += b"\x02"

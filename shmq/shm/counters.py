@@ -75,6 +75,8 @@ COUNTER_NAMES: Mapping[str, str] = {
     "connections_taken_over": "connections received from another worker",
     "connections_idle": "connections closed because nothing moved on them for too long",
     "accepts_failed": "accepts refused by the kernel for want of descriptors or memory",
+    "delayed_delivered": "delayed messages delivered",
+    "delayed_dropped": "delayed messages that could not be delivered (any more)",
 }
 """Every counter and what it counts, in the order of its place in a slot's block."""
 

@@ -41,6 +41,10 @@ class OffsetSlots:
         """Store up to where the group has pulled. Any worker."""
         self._words[self._first + slot * at.OFFSET_WORDS + at.OFFSET_PULLED] = queue_offset
 
+    def word_of(self, slot: int) -> int:
+        """Return the index of the page's word that holds the committed offset, for a claim that moves it."""
+        return self._first + slot * at.OFFSET_WORDS + at.OFFSET_COMMITTED
+
     def reset(self, slot: int) -> None:
         """Forget both numbers: the group or the topic was deleted. Coordinator."""
         self.commit(slot, NO_OFFSET)

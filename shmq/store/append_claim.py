@@ -236,7 +236,7 @@ class Appender:
         """
         entries = [(slot, queue.generation, old, new) for slot, (queue, old, new) in plan.maxima.items()]
         try:
-            self._journal.prepare(plan.start, plan.end, store_time, entries)
+            self._journal.prepare(plan.start, plan.end, store_time, entries, _words_of(plan))
         except QueueGone as error:
             return error.slots
         units: list[bytes] = []
@@ -267,3 +267,8 @@ class Appender:
             add("append_claims")
             add("sends", sum([len(p.request.sizes) for p in plan.placed]))
             add("send_bytes", sum([len(p.request.data) for p in plan.placed]))
+
+
+def _words_of(plan: ClaimPlan) -> list[tuple[int, int]]:
+    """The words that the placed requests move along with their queues; the last value of each counts."""
+    return list({p.request.word[0]: p.request.word for p in plan.placed if p.request.word}.values())

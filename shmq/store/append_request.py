@@ -30,13 +30,17 @@ class AppendRequest:
     """Encoded, checked, unstamped records for one queue. They are appended together, whole in one segment.
 
     `data` holds the records back to back, hosts included, and is stamped in place; `sizes` and `tags_codes`
-    have one entry each per record.
+    have one entry each per record. `delay_ms` makes the tags code of a single record the time of its
+    delivery. `word` is a word of the page with the value it gets together with the queue's maximum: in the
+    same claim or not at all. No other path stores that word while the broker runs.
     """
 
     queue: QueueRef
     data: bytearray
     sizes: Sequence[int] | IntArray
     tags_codes: Sequence[int] | IntArray
+    delay_ms: int = 0
+    word: tuple[int, int] | None = None
 
     @property
     def count(self) -> int:
@@ -51,7 +55,8 @@ class AppendRequest:
         count = len(self.sizes)
         if count == 1:
             stamp_record(self.data, 0, queue_offset, physical_offset, store_time)
-            return pack_unit(physical_offset, len(self.data), int(self.tags_codes[0]))
+            code = store_time + self.delay_ms if self.delay_ms else int(self.tags_codes[0])
+            return pack_unit(physical_offset, len(self.data), code)
         if count < VECTOR_MIN or self.data[SYS_FLAG_AT + 3] & BORN_HOST_V6:
             position = 0
             for number, size in enumerate(self.sizes):

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from shmq.model.delay import delay_levels
 from shmq.shm.append_journal import AppendJournal
 from shmq.shm.control_page import ControlPage
 from shmq.shm.directory import DirectoryView
@@ -44,7 +45,7 @@ from shmq.store.index_file import HEADER, IndexHeader, index_names
 from shmq.store.log_walk import LogWalk
 from shmq.store.names import StoreLayout, parse_file_name
 from shmq.store.queue_repair import QueueRepair
-from shmq.store.queue_set import QueueSet, delay_levels
+from shmq.store.queue_set import QueueSet
 from shmq.store.run_marks import LastRun, read_marks
 from shmq.store.sparse_files import first_written
 from shmq.store.store_view import layout_of

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shmq.model.names import SCHEDULE_GROUP, SCHEDULE_TOPIC
 from shmq.protocol import fastjson
 from shmq.store.names import StoreLayout
 
@@ -53,14 +54,27 @@ def load_topics(layout: StoreLayout) -> TopicTable:
 
 
 def load_consumer_offsets(layout: StoreLayout) -> dict[tuple[str, str], dict[int, int]]:
-    """Read consumerOffset.json: (group, topic) -> queue id -> next queue offset."""
+    """Read consumerOffset.json: (group, topic) -> queue id -> next queue offset.
+
+    Those of the delay levels, from their own file, under the broker's own group.
+    """
     offsets: dict[tuple[str, str], dict[int, int]] = {}
     for name, by_queue in _table(_load(layout.config / "consumerOffset.json"), "offsetTable"):
         topic, separator, group = name.partition("@")
         if separator and isinstance(by_queue, dict):
             numbers = {int(q): n for q, n in by_queue.items() if str(q).isdecimal() and isinstance(n, int)}
             offsets[group, topic] = numbers
+    offsets.pop((SCHEDULE_GROUP, SCHEDULE_TOPIC), None)
+    if delays := load_delay_offsets(layout):
+        offsets[SCHEDULE_GROUP, SCHEDULE_TOPIC] = delays
     return offsets
+
+
+def load_delay_offsets(layout: StoreLayout) -> dict[int, int]:
+    """Read delayOffset.json: queue id of a delay level (level - 1) -> next queue offset to deliver."""
+    table = _table(_load(layout.config / "delayOffset.json"), "offsetTable")
+    levels = [(int(level), offset) for level, offset in table if level.isdecimal()]
+    return {level - 1: offset for level, offset in levels if level and isinstance(offset, int)}
 
 
 def _table(found: Mapping[str, Any], member: str) -> list[tuple[str, Any]]:

@@ -8,6 +8,7 @@ is on the disk and was true when it got there. Nothing is written.
 from __future__ import annotations
 
 from shmq.base.errors import StoreDamaged
+from shmq.model.delay import delay_levels
 from shmq.model.settings import BrokerSettings
 from shmq.shm.control_page import ControlPage
 from shmq.shm.directory import DirectoryView
@@ -18,7 +19,7 @@ from shmq.store.full_recovery import check_segments
 from shmq.store.log_walk import LogWalk
 from shmq.store.names import StoreLayout
 from shmq.store.queue_repair import QueueRepair
-from shmq.store.queue_set import QueueSet, UnitsMissing, delay_levels
+from shmq.store.queue_set import QueueSet, UnitsMissing
 
 
 def page_agrees(

@@ -21,6 +21,7 @@ from pathlib import Path
 from shmq.base import log
 from shmq.base.errors import StoreDamaged
 from shmq.base.files import fsync_folder
+from shmq.model.delay import delay_levels
 from shmq.model.record import BLANK_BYTES_MIN, QUEUE_OFFSET_AT, check_record
 from shmq.model.settings import BrokerSettings
 from shmq.store.checkpoint import Checkpoint
@@ -30,7 +31,7 @@ from shmq.store.log_walk import LogWalk, Progress
 from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
 from shmq.store.queue_repair import QueueRepair
-from shmq.store.queue_set import QueueSet, UnitsMissing, delay_levels
+from shmq.store.queue_set import QueueSet, UnitsMissing
 from shmq.store.queue_times import store_time_of
 from shmq.store.run_marks import LastRun, Marks
 from shmq.store.sparse_files import sync_path, sync_paths, zero_written

@@ -8,28 +8,18 @@ those of an earlier topic of the same name, belong to no queue (index -1). Recov
 from __future__ import annotations
 
 import mmap
-import re
 from collections.abc import Callable
 
 import numpy as np
 
+from shmq.model.delay import delay_ms, level_of
+from shmq.model.names import SCHEDULE_TOPIC
 from shmq.model.properties import DELAY, decode_properties
 from shmq.store.config_tables import TopicTable
 from shmq.store.log_scan import IntArray, Scan
 from shmq.store.names import StoreLayout
 from shmq.store.queue_repair import QueueRepair, find_queues, pack
 from shmq.store.record_text import kinds, topic_kinds
-
-SCHEDULE_TOPIC = "SCHEDULE_TOPIC_XXXX"
-UNKNOWN_LEVEL_MS = 1000
-"""What RocketMQ adds to the store time for a delay level that its table does not have."""
-
-_UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-
-def delay_levels(text: str) -> list[int]:
-    """The delays in ms of `messageDelayLevel`, level 1 first."""
-    return [int(number) * _UNIT_MS[unit] for number, unit in re.findall(r"(\d+)([smhd])", text)]
 
 
 class UnitsMissing(Exception):
@@ -170,10 +160,8 @@ class QueueSet:
             record = int(counted[at])
             begin, end = int(found.property_starts[record]), int(found.ends[record])
             level = decode_properties(data[begin:end]).get(DELAY, "")
-            if level.isdecimal() and int(level) > 0:
-                index = min(int(level), len(self._levels)) - 1
-                delay = self._levels[index] if index >= 0 else UNKNOWN_LEVEL_MS
-                codes[at] = int(found.store_times[record]) + delay
+            if level_of(level) > 0:
+                codes[at] = int(found.store_times[record]) + delay_ms(level_of(level), self._levels)
 
     def merge(
         self, indices: IntArray, numbers: IntArray, physical: IntArray, sizes: IntArray, codes: IntArray

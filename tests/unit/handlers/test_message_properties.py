@@ -63,13 +63,23 @@ def test_what_a_received_message_carried_is_replaced_not_repeated() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["DELAY", "TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS", "TIMER_DEL_UNIQKEY"]
+    "name", ["TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS", "TIMER_DEL_UNIQKEY"]
 )
-def test_delays_are_refused_rather_than_ignored(name: str) -> None:
+def test_timers_are_refused_rather_than_ignored(name: str) -> None:
     with pytest.raises(MessageIllegal, match=name):
         prepare(f"{name}\x013\x02", ADDED)
     with pytest.raises(MessageIllegal, match=name):
         prepare_element(f"{name}\x013\x02".encode())
+
+
+def test_a_delay_level_is_taken_alone_and_wins_over_timers() -> None:
+    prepared = prepare("UNIQ_KEY\x01U\x02DELAY\x013\x02TIMER_DELAY_SEC\x015\x02", ADDED)
+    assert prepared.delay_level == 3
+    assert b"DELAY\x013\x02" in prepared.stored and b"TIMER_" not in prepared.stored
+    for nothing in ("0", "-1", "abc", "1.5", ""):
+        assert prepare(f"UNIQ_KEY\x01U\x02DELAY\x01{nothing}\x02", ADDED).delay_level == 0
+    with pytest.raises(MessageIllegal, match="batch"):
+        prepare_element(b"DELAY\x013\x02")
 
 
 def test_a_half_message_is_refused_and_its_denial_is_not() -> None:
