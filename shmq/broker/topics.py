@@ -152,7 +152,7 @@ class TopicRegistry:
         if topic in self._topics:
             return None
         names.check_topic(topic)
-        if names.is_retry_topic(topic):
+        if names.is_retry_topic(topic) or names.is_dlq_topic(topic):
             return self.create_retry_topic(topic, 1, topic_sys_flag)
         if self.is_system(topic) and topic != names.TRACE_TOPIC:  # clients make that one by tracing
             raise NoPermission(f"topic [{topic}] is reserved: choose another name")

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from shmq.base.errors import ServiceNotAvailable
 from shmq.handlers.context import WorkerContext
-from shmq.handlers.message_properties import broker_properties, check_stored, prepare
+from shmq.handlers.delayed import delayed
+from shmq.handlers.message_properties import broker_properties, prepare
 from shmq.handlers.routes import Place, Route
 from shmq.handlers.send_checks import check_body_size, check_send, choose_queue, received_body
 from shmq.handlers.send_reply import SendReply
-from shmq.model.delay import clamp_level, delay_levels, delay_ms
-from shmq.model.names import SCHEDULE_TOPIC
-from shmq.model.properties import REAL_QUEUE_ID, REAL_TOPIC, encode_properties
 from shmq.model.record import encode_record
 from shmq.model.sys_flag import LOG_READY_FORBIDDEN
 from shmq.net.connection import Connection
 from shmq.protocol.codes import RequestCode
 from shmq.protocol.command import Command
 from shmq.protocol.headers.send import SendMessageHeader
-from shmq.shm.queue_table import QueueRef
 from shmq.store.append_request import AppendRequest
 
 
@@ -49,7 +45,7 @@ def send_message(
     properties = prepare(header.properties or "", _added(ctx.settings.broker_cluster_name))
     stored, delay = properties.stored, 0
     if properties.delay_level:
-        queue, stored, delay = _delayed(ctx, queue, stored, properties.delay_level)
+        queue, stored, delay = delayed(ctx, queue, stored, properties.delay_level)
     record = encode_record(
         topic=topic_bytes(queue.topic),
         body=body,
@@ -77,23 +73,6 @@ def send_message(
             size=size,
         ),
     )
-
-
-def _delayed(ctx: WorkerContext, queue: QueueRef, stored: bytes, level: int) -> tuple[QueueRef, bytes, int]:
-    """Where a delayed message waits: the queue of its level, its properties with its own topic and queue, and
-    the delay in ms (Apache RocketMQ 5.3, HookUtils.java). The coordinator delivers it from there."""
-    levels = _levels(ctx.settings.message_delay_level)
-    waiting = ctx.directory.queue(SCHEDULE_TOPIC, clamp_level(level, levels) - 1)
-    if waiting is None:
-        raise ServiceNotAvailable(f"topic {SCHEDULE_TOPIC} has no queue for delay level {level}: send later")
-    real = encode_properties({REAL_TOPIC: queue.topic, REAL_QUEUE_ID: str(queue.queue_id)})
-    check_stored(stored + real)
-    return waiting, stored + real, delay_ms(level, levels)
-
-
-@lru_cache(maxsize=4)
-def _levels(text: str) -> list[int]:
-    return delay_levels(text)
 
 
 ROUTES: dict[int, Route] = {

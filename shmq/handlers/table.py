@@ -21,6 +21,7 @@ from shmq.handlers import (
     queue_lock,
     reply,
     send,
+    send_back,
     send_batch,
 )
 from shmq.handlers.routes import Place, Route
@@ -30,6 +31,7 @@ __all__ = ["HANDLERS", "Place", "Route"]
 _FAMILIES: tuple[Mapping[int, Route], ...] = (
     send.ROUTES,
     send_batch.ROUTES,
+    send_back.ROUTES,
     reply.ROUTES,
     pull.ROUTES,
     offsets.ROUTES,

@@ -77,6 +77,8 @@ COUNTER_NAMES: Mapping[str, str] = {
     "accepts_failed": "accepts refused by the kernel for want of descriptors or memory",
     "delayed_delivered": "delayed messages delivered",
     "delayed_dropped": "delayed messages that could not be delivered (any more)",
+    "messages_sent_back": "messages that consumers gave back, to be delivered again later",
+    "messages_dead": "messages that went to a dead letter topic",
 }
 """Every counter and what it counts, in the order of its place in a slot's block."""
 

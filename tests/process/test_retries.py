@@ -1,0 +1,143 @@
+"""Retries and dead letters on a real broker: RECONSUME_LATER, exceptions, the ladder of delay levels."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from shmq import (
+    BrokerError,
+    ConsumeConcurrentlyStatus,
+    ConsumeFromWhere,
+    Message,
+    MessageExt,
+    Producer,
+    PullConsumer,
+    PullStatus,
+    PushConsumer,
+)
+from shmq.client.broker_calls import BrokerCalls
+from shmq.embedded import Broker
+from shmq.model.names import dlq_topic, retry_topic
+from shmq.model.properties import ORIGIN_MESSAGE_ID, RETRY_TOPIC
+from shmq.protocol.codes import ResponseCode
+from tests.helpers.waiting import wait_until
+
+SETTINGS = {"brokerWorkers": "1", "messageDelayLevel": "1s 1s 1s 2s 2s"}
+
+
+class Failing:
+    """A listener that refuses every message until its `tries`th delivery."""
+
+    def __init__(self, tries: int, *, raises: bool = False) -> None:
+        self._tries = tries
+        self._raises = raises
+        self._lock = threading.Lock()
+        self.seen: list[tuple[bytes, int, str, float]] = []
+
+    def __call__(self, messages: list[MessageExt], _: object) -> ConsumeConcurrentlyStatus:
+        with self._lock:
+            self.seen += [(m.body, m.reconsume_times, m.topic, time.monotonic()) for m in messages]
+        if messages[0].reconsume_times + 1 >= self._tries:
+            return ConsumeConcurrentlyStatus.CONSUME_SUCCESS
+        if self._raises:
+            raise ValueError("not this time")
+        return ConsumeConcurrentlyStatus.RECONSUME_LATER
+
+
+def consumer(broker: Broker, topic: str, listener: object, **settings: object) -> PushConsumer:
+    made = PushConsumer(
+        f"{topic}Group",
+        namesrv_addr=broker.namesrv_addr,
+        consume_from_where=ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET,
+        **settings,
+    )
+    made.subscribe(topic)
+    made.register_message_listener(listener)  # type: ignore[arg-type]
+    return made
+
+
+def stored(broker: Broker, topic: str) -> list[MessageExt]:
+    found: list[MessageExt] = []
+    with PullConsumer("RetryReader", namesrv_addr=broker.namesrv_addr) as reader:
+        for queue in reader.fetch_subscribe_message_queues(topic):
+            result = reader.pull(queue, "*", 0, 32)
+            if result.status is PullStatus.FOUND:
+                found += result.messages
+    return found
+
+
+@pytest.fixture(scope="module")
+def broker():  # type: ignore[no-untyped-def]
+    with Broker(**SETTINGS) as running:
+        yield running
+
+
+@pytest.mark.parametrize("raises", [False, True], ids=["later", "exception"])
+def test_a_refused_message_comes_again_by_the_ladder(broker: Broker, raises: bool) -> None:
+    topic = f"Again{raises}"
+    listener = Failing(3, raises=raises)
+    with Producer("Retries", namesrv_addr=broker.namesrv_addr) as producer:
+        producer.create_topic(topic, 1)
+        sent = producer.send(Message(topic, b"once more", tags="T", keys="k"))
+    with consumer(broker, topic, listener):
+        wait_until(lambda: len(listener.seen) == 3, 20, "three deliveries")
+    assert [(body, tries, of) for body, tries, of, _ in listener.seen] == [
+        (b"once more", 0, topic),
+        (b"once more", 1, topic),
+        (b"once more", 2, topic),
+    ]
+    times = [at for *_, at in listener.seen]
+    assert times[1] - times[0] >= 1 and times[2] - times[1] >= 2  # levels 3 and 4
+    copies = stored(broker, retry_topic(f"{topic}Group"))
+    assert [m.reconsume_times for m in copies] == [1, 2]
+    for copy in copies:
+        assert copy.properties[RETRY_TOPIC] == topic
+        assert copy.properties[ORIGIN_MESSAGE_ID] == sent.offset_msg_id
+        assert (copy.msg_id, copy.tags, copy.keys) == (sent.msg_id, "T", "k")
+        assert "DELAY" not in copy.properties
+
+
+def test_what_failed_too_often_is_among_the_dead_letters(broker: Broker) -> None:
+    topic = "Dead"
+    listener = Failing(99)
+    with Producer("Retries", namesrv_addr=broker.namesrv_addr) as producer:
+        producer.create_topic(topic, 1)
+        producer.send(Message(topic, b"hopeless"))
+    with consumer(broker, topic, listener, max_reconsume_times=1):
+        wait_until(lambda: len(listener.seen) == 2, 20, "the only retry")
+
+        def dead() -> list[MessageExt]:
+            try:
+                return stored(broker, dlq_topic(f"{topic}Group"))
+            except Exception:
+                return []
+
+        wait_until(lambda: [m.body for m in dead()] == [b"hopeless"], 20, "it is a dead letter")
+    (letter,) = stored(broker, dlq_topic(f"{topic}Group"))
+    assert letter.reconsume_times == 2
+    assert letter.properties[RETRY_TOPIC] == topic
+
+
+def test_a_message_may_be_given_back_by_hand_and_only_what_exists(broker: Broker) -> None:
+    topic = "ByHand"
+    with Producer("Retries", namesrv_addr=broker.namesrv_addr) as producer:
+        producer.create_topic(topic, 1)
+        producer.send(Message(topic, b"back"))
+    with PullConsumer("ByHandGroup", namesrv_addr=broker.namesrv_addr) as reader:
+        queue = reader.fetch_subscribe_message_queues(topic)[0]
+        (message,) = reader.pull(queue, "*", 0, 32).messages
+        reader.send_message_back(message, delay_level=-1)
+        assert [m.body for m in stored(broker, dlq_topic("ByHandGroup"))] == [b"back"]
+        calls: BrokerCalls = reader._instance.calls
+
+        class Elsewhere:
+            physical_offset = 1_000_000
+            msg_id = "x"
+            broker_name = message.broker_name
+
+        with pytest.raises(BrokerError) as caught:
+            calls.send_back("ByHandGroup", Elsewhere(), 0, 16, topic)  # type: ignore[arg-type]
+        assert caught.value.code == ResponseCode.SYSTEM_ERROR
