@@ -20,6 +20,8 @@ _EXPORTS = {
     "ClientFault": "shmq.base.errors",
     "ConsumeConcurrentlyContext": "shmq.client.consume_service",
     "ConsumeConcurrentlyStatus": "shmq.client.consume_service",
+    "ConsumeOrderlyContext": "shmq.client.orderly_service",
+    "ConsumeOrderlyStatus": "shmq.client.orderly_service",
     "ConsumeFromWhere": "shmq.model.consumer_group",
     "LitePullConsumer": "shmq.client.lite_pull_consumer",
     "Message": "shmq.model.message",
@@ -62,6 +64,8 @@ if TYPE_CHECKING:
     from shmq.client.errors import ClientError as ClientError
     from shmq.client.errors import RemotingError as RemotingError
     from shmq.client.lite_pull_consumer import LitePullConsumer as LitePullConsumer
+    from shmq.client.orderly_service import ConsumeOrderlyContext as ConsumeOrderlyContext
+    from shmq.client.orderly_service import ConsumeOrderlyStatus as ConsumeOrderlyStatus
     from shmq.client.producer import Producer as Producer
     from shmq.client.pull import PullResult as PullResult
     from shmq.client.pull import PullStatus as PullStatus

@@ -73,6 +73,8 @@ class PushConsumerConfig(FetchingConfig):
     consume_message_batch_max_size: int = 1
     consume_timeout_min: int = 15
     await_termination_millis_when_shutdown: int = 0
+    suspend_current_queue_time_millis: int = 1000
+    """Pause of an orderly queue whose listener said SUSPEND, where its context says nothing else."""
 
     def check(self) -> None:
         """Refuse values out of their range; InvalidParameter names setting, value and range."""

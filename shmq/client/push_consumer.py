@@ -10,10 +10,10 @@
     with consumer:
         ...
 
-RocketMQ's DefaultMQPushConsumer in Python's spelling, with a concurrent listener. "Push" is a held pull: the
-broker answers when something arrives. From a local broker messages are read through the consumer's own maps
-(`direct_pull=False` switches that off); nothing else differs. Threads: pull, rebalance, duties, one reader
-per broker, listeners as needed.
+RocketMQ's DefaultMQPushConsumer in Python's spelling, with a concurrent or an orderly listener. "Push" is a
+held pull: the broker answers when something arrives. From a local broker messages are read through the
+consumer's own maps (`direct_pull=False` switches that off); nothing else differs. Threads: pull, rebalance,
+duties, one reader per broker, listeners as needed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from shmq.base.clock import now_ms
-from shmq.base.errors import ClientFault
+from shmq.base.errors import ClientFault, SystemBusy
 from shmq.client.consume_service import ConcurrentListener, ConsumeService
 from shmq.client.consumer_base import ConsumerBase
 from shmq.client.consumer_config import PushConsumerConfig
 from shmq.client.links import BrokerLink
 from shmq.client.offset_store import ReadMode
+from shmq.client.orderly_locks import FIRST_RENEWAL_S, LOCK_INTERVAL_S, OrderlyLocks
+from shmq.client.orderly_service import OrderlyListener, OrderlyService
 from shmq.client.periodic import Duty
 from shmq.client.producer_config import configured
 from shmq.client.pull_service import PullService
@@ -56,7 +58,10 @@ class PushConsumer(ConsumerBase):
         self.config = configured(PushConsumerConfig, config, settings)
         super().__init__(consumer_group, self.config)
         self._listener: ConcurrentListener | None = None
-        self._consuming: ConsumeService
+        self._orderly_listener: OrderlyListener | None = None
+        self._consuming: ConsumeService | OrderlyService
+        self._locks: OrderlyLocks | None = None
+        self._renewing: Duty | None = None
         self._pulling: PullService
         self._requests: PushRequests
         self._cleaning: Duty
@@ -85,11 +90,19 @@ class PushConsumer(ConsumerBase):
         """Set what is called with messages; before `start`."""
         if self._state is not ServiceState.CREATE_JUST:
             raise ClientFault("register the listener before the consumer is started")
-        self._listener = listener
+        self._listener, self._orderly_listener = listener, None
+
+    def register_message_listener_orderly(self, listener: OrderlyListener) -> None:
+        """Set what is called with each queue's messages in their order; before `start`."""
+        if self._state is not ServiceState.CREATE_JUST:
+            raise ClientFault("register the listener before the consumer is started")
+        self._listener, self._orderly_listener = None, listener
 
     @property
     def listener(self) -> ConcurrentListener:
-        """Return what is called with messages; ClientFault before it was set."""
+        """Return what is called with messages; ClientFault before it was set, and for an orderly one."""
+        if self._orderly_listener is not None:
+            raise ClientFault("this consumer has an orderly listener: it takes messages from its queues only")
         if self._listener is None:
             raise ClientFault("a push consumer needs a listener: register_message_listener before start")
         return self._listener
@@ -127,7 +140,8 @@ class PushConsumer(ConsumerBase):
 
     def _check_settings(self) -> None:
         self.config.check()
-        _ = self.listener  # refuses to start without one
+        if self._orderly_listener is None:
+            _ = self.listener  # refuses to start without one
 
     def _begin(self) -> None:
         config = self.config
@@ -142,15 +156,7 @@ class PushConsumer(ConsumerBase):
             found=lambda messages, held, queue: self._consuming.submit(messages, held, queue),
             offset_illegal=self._give_up_queue,
         )
-        self._consuming = ConsumeService(
-            self.consumer_group,
-            config,
-            self.listener,
-            self._instance.calls,
-            self._offsets,
-            later=self._pulling.loop.later,
-            drained=self._pulling.drained,
-        )
+        self._consuming = self._make_service()
         self._requests = PushRequests(self)
         self._started_ms = now_ms()
         period_s = config.consume_timeout_min * 60.0
@@ -159,13 +165,47 @@ class PushConsumer(ConsumerBase):
         )
         self._pulling.start()
 
+    def _make_service(self) -> ConsumeService | OrderlyService:
+        """Make what runs the listener; an orderly one needs locks, unless everybody gets everything."""
+        if self._orderly_listener is None:
+            return ConsumeService(
+                self.consumer_group,
+                self.config,
+                self.listener,
+                self._instance.calls,
+                self._offsets,
+                later=self._pulling.loop.later,
+                drained=self._pulling.drained,
+            )
+        if self.config.message_model is MessageModel.CLUSTERING:
+            self._locks = OrderlyLocks(self._instance, self.consumer_group)
+            self._renewing = self._instance.periodic.add(
+                "renew queue locks", self._locks.renew, FIRST_RENEWAL_S, LOCK_INTERVAL_S
+            )
+        return OrderlyService(
+            self.consumer_group,
+            self.config,
+            self._orderly_listener,
+            self._instance.calls,
+            self._offsets,
+            self._locks,
+            later=self._pulling.loop.later,
+            drained=self._pulling.drained,
+        )
+
     def _end(self) -> None:
         self._instance.periodic.remove(self._cleaning)
+        if self._renewing is not None:
+            self._instance.periodic.remove(self._renewing)
         self._pulling.stop()
         self._consuming.stop(self.config.await_termination_millis_when_shutdown / 1000)
+        if isinstance(self._consuming, OrderlyService):
+            queues = list(self._rebalancer.owned)
+            self._offsets.persist(queues, wait=True)
+            self._consuming.release_all(queues)
 
     def _clean_expired(self) -> None:
-        if self._state is ServiceState.RUNNING:
+        if self._state is ServiceState.RUNNING and isinstance(self._consuming, ConsumeService):
             for queue, held in self._rebalancer.owned.items():
                 self._consuming.clean_expired(held, queue)
 
@@ -175,6 +215,12 @@ class PushConsumer(ConsumerBase):
         """Take and give queues, unless suspended; on the rebalance thread."""
         return True if self.suspended else super().rebalance()
 
+    def first_offset(self, queue: MessageQueue) -> int:
+        """Return where to begin; an orderly consumer locks the queue first: only then nobody moves it."""
+        if self._locks is not None and not self._locks.acquire(queue):
+            raise SystemBusy("another member of the group still holds its lock")
+        return super().first_offset(queue)
+
     def queue_taken(self, queue: MessageQueue, held: Owned, offset: int) -> None:
         """Remember it until the brokers know the new version of the subscription (`queues_changed`)."""
         self._taken.append((queue, held, offset))
@@ -183,6 +229,8 @@ class PushConsumer(ConsumerBase):
         """Commit and forget it; its pull ends by itself."""
         self._pulling.forget(queue)
         super().queue_dropped(queue, held)
+        if isinstance(self._consuming, OrderlyService):
+            self._consuming.give_up(queue)
 
     def queues_changed(self, topic: str, everyones: Sequence[MessageQueue], mine: set[MessageQueue]) -> None:
         """Tell the brokers, then begin to pull what was taken: the other order would be refused."""
@@ -209,7 +257,7 @@ class PushConsumer(ConsumerBase):
         """Return what operators are shown of this member (body of 307), with its threads' stacks if asked."""
         properties = {
             "PROP_CLIENT_VERSION": "V5_3_3",
-            "PROP_CONSUMEORDERLY": "false",
+            "PROP_CONSUMEORDERLY": str(self._orderly_listener is not None).lower(),
             "PROP_CONSUMER_START_TIMESTAMP": str(self._started_ms),
             "PROP_CONSUME_TYPE": self.CONSUME_TYPE.value,
             "PROP_NAMESERVER_ADDR": ";".join(map(str, self._instance.name_servers.addresses)),
