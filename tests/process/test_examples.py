@@ -12,6 +12,7 @@ from shmq.embedded import Broker
 EXAMPLES = [
     *("producer", "async_producer", "oneway_producer", "batch_producer", "consumer", "pull_consumer"),
     *("lite_pull_consumer", "pull_schedule", "queue_listener", "request_reply", "sql_filter"),
+    *("ordered_producer", "ordered_consumer"),
 ]
 
 
@@ -65,3 +66,12 @@ def test_an_sql_expression_selects_and_a_request_is_answered(shared_broker: Brok
     assert "4 of 10 messages matched" in filtered
     asked = run_example("request_reply", *where, "ExampleAsk", "--group", "ExampleAskGroup")
     assert asked.splitlines() == [f"you said: question {number}" for number in range(3)]
+
+
+def test_the_steps_of_each_order_are_consumed_in_order(shared_broker: Broker) -> None:
+    where = ("--namesrv", shared_broker.namesrv_addr, "--topic", "ExampleOrders")
+    assert run_example("ordered_producer", *where, "--count", "5").count("finish") == 5
+    consumed = run_example("ordered_consumer", *where, "--group", "ExampleOrdersGroup", "--count", "20")
+    for number in range(5):
+        steps = [line.split(": ")[2] for line in consumed.splitlines() if f"order {number}:" in line]
+        assert steps == ["create", "pay", "push", "finish"]
