@@ -130,7 +130,8 @@ def test_the_live_subscription_decides_when_the_pull_brings_none(rig: WorkerRig,
 REFUSED = [
     ("queue id out of range", {"queue_id": 4}, 29),
     ("an expression without tags", {"expression": "||"}, 23),
-    ("SQL", {"expression": "a > 1", "expression_type": "SQL92"}, 1),
+    ("SQL that does not compile", {"expression": "a >", "expression_type": "SQL92"}, 23),
+    ("an unknown kind of expression", {"expression": "a", "expression_type": "XPATH"}, 23),
     ("no live member", {"group": "DEAD", "sys_flag": 0}, 24),
     ("no subscription of that topic", {"group": "LIVE", "sys_flag": 0, "topic": "T9"}, 24),
     (
