@@ -20,10 +20,12 @@ from shmq import (
     Message,
     MessageExt,
     MessageModel,
+    MessageQueue,
     Producer,
     PushConsumer,
     select_by_hash,
 )
+from shmq.client.orderly_locks import OrderlyLocks
 from shmq.embedded import Broker
 from tests.helpers.waiting import wait_until
 
@@ -141,6 +143,45 @@ def test_without_auto_commit_only_commit_moves_the_offset(shared_broker: Broker)
     with make(shared_broker, "OrderlyManual", again):
         wait_until(lambda: len(again.seen) == 3, 20, "what was not committed comes again")
     assert again.bodies == [b"x 2", b"x 3", b"x 4"]
+
+
+def test_a_queue_moves_only_after_its_running_call_has_ended(
+    shared_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checklist 175: the new owner asks for the lock and is refused as long as the old one's call runs."""
+    asked: list[tuple[str, bool]] = []
+    original = OrderlyLocks.acquire
+
+    def acquire(self: OrderlyLocks, queue: MessageQueue) -> bool:
+        asked.append((self._instance.client_id, granted := original(self, queue)))
+        return granted
+
+    monkeypatch.setattr(OrderlyLocks, "acquire", acquire)
+    send(shared_broker, "OrderlyMoves", [b"%d x" % number for number in range(8)], queues=2)
+    may_end, running, overlaps = threading.Event(), set[int](), list[int]()
+
+    def consume(messages: list[MessageExt], context: ConsumeOrderlyContext) -> ConsumeOrderlyStatus:
+        queue_id = context.message_queue.queue_id
+        if queue_id in running:
+            overlaps.append(queue_id)
+        running.add(queue_id)
+        may_end.wait(30)
+        running.discard(queue_id)
+        return SUCCESS
+
+    def owned(member: PushConsumer) -> list[MessageQueue]:
+        return [queue for queue in member.assigned_queues if queue.topic == "OrderlyMoves"]
+
+    with make(shared_broker, "OrderlyMoves", consume, instance_name="one") as old:
+        wait_until(lambda: len(running) == 2, 20, "both queues are in a call")
+        with make(shared_broker, "OrderlyMoves", consume, instance_name="two") as new:
+            wait_until(lambda: len(owned(old)) == 1, 20, "the old member gave one away")
+            asked.clear()
+            wait_until(lambda: (new.client_id, False) in asked, 20, "the new member asks in vain")
+            assert owned(new) == []
+            may_end.set()
+            wait_until(lambda: len(owned(new)) == 1, 20, "the queue is free")
+    assert overlaps == []
 
 
 def test_broadcasting_needs_no_lock(shared_broker: Broker, tmp_path: object) -> None:
