@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from shmq.handlers.context import WorkerContext
+from shmq.handlers.context import Ask, NeedTopic, WorkerContext
 from shmq.handlers.delayed import delayed
 from shmq.handlers.message_properties import broker_properties, prepare
 from shmq.handlers.routes import Place, Route
 from shmq.handlers.send_checks import check_body_size, check_send, choose_queue, received_body
 from shmq.handlers.send_reply import SendReply
+from shmq.model.names import RETRY_PREFIX, dlq_topic, is_retry_topic
 from shmq.model.record import encode_record
 from shmq.model.sys_flag import LOG_READY_FORBIDDEN
+from shmq.model.topic_config import TopicConfig
 from shmq.net.connection import Connection
 from shmq.protocol.codes import RequestCode
 from shmq.protocol.command import Command
@@ -39,12 +41,13 @@ def send_message(
 ) -> None:
     """Append one message and answer when it is stored as durably as it asked for."""
     topic = check_send(ctx, header)
-    queue = choose_queue(ctx, topic, header.queue_id)
+    dead = _dead_letters(ctx, header) if is_retry_topic(header.topic) else None
+    queue = choose_queue(ctx, topic, header.queue_id) if dead is None else choose_queue(ctx, dead, 0)
     body = received_body(command)
     check_body_size(len(body), ctx.settings.max_message_size)
     properties = prepare(header.properties or "", _added(ctx.settings.broker_cluster_name))
     stored, delay = properties.stored, 0
-    if properties.delay_level:
+    if properties.delay_level and dead is None:
         queue, stored, delay = delayed(ctx, queue, stored, properties.delay_level)
     record = encode_record(
         topic=topic_bytes(queue.topic),
@@ -73,6 +76,22 @@ def send_message(
             size=size,
         ),
     )
+
+
+def _dead_letters(ctx: WorkerContext, header: SendMessageHeader) -> TopicConfig | None:
+    """A consumer that could not give a message back (36) sends it to its retry topic itself: after too many
+    tries it goes to the group's dead letters instead, at once. None while it may be tried again."""
+    group = header.topic[len(RETRY_PREFIX) :]
+    limit = header.max_reconsume_times
+    if limit is None or limit < 0:
+        limit = ctx.view.groups[group].config.retry_max_times
+    if (header.reconsume_times or 0) <= limit:
+        return None
+    topic = dlq_topic(group)
+    found = ctx.view.topics.get(topic)
+    if found is None:
+        raise Ask(NeedTopic(topic, create=True))
+    return found
 
 
 ROUTES: dict[int, Route] = {

@@ -18,12 +18,15 @@ from shmq import (
     PullStatus,
     PushConsumer,
 )
+from shmq.client.addresses import Address
 from shmq.client.broker_calls import BrokerCalls
+from shmq.client.channel import Channel
 from shmq.embedded import Broker
 from shmq.model.names import dlq_topic, retry_topic
 from shmq.model.properties import ORIGIN_MESSAGE_ID, RETRY_TOPIC
 from shmq.protocol.codes import ResponseCode
 from tests.helpers.waiting import wait_until
+from tests.helpers.worker_rig import send_request
 
 SETTINGS = {"brokerWorkers": "1", "messageDelayLevel": "1s 1s 1s 2s 2s"}
 
@@ -141,3 +144,24 @@ def test_a_message_may_be_given_back_by_hand_and_only_what_exists(broker: Broker
         with pytest.raises(BrokerError) as caught:
             calls.send_back("ByHandGroup", Elsewhere(), 0, 16, topic)  # type: ignore[arg-type]
         assert caught.value.code == ResponseCode.SYSTEM_ERROR
+
+
+def test_a_retry_the_client_sends_itself_is_buried_when_it_was_tried_too_often(broker: Broker) -> None:
+    group = "SelfGroup"
+    with consumer(broker, "Self", Failing(1)):
+        channel = Channel(Address(broker.unix_socket), 5.0)
+        try:
+            for tries in (16, 17):
+                request = send_request(
+                    retry_topic(group),
+                    b"%d" % tries,
+                    properties=f"UNIQ_KEY\x01S{tries}\x02DELAY\x011\x02",
+                    reconsume_times=tries,
+                )
+                assert channel.call(request, 10).code == ResponseCode.SUCCESS
+        finally:
+            channel.close()
+        assert [m.body for m in stored(broker, dlq_topic(group))] == [b"17"]
+        wait_until(
+            lambda: [m.body for m in stored(broker, retry_topic(group))] == [b"16"], 20, "it is retried"
+        )
