@@ -9,6 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from multiprocessing.queues import Queue as Results
+from pathlib import Path
 
 import pytest
 
@@ -184,8 +185,11 @@ def test_a_queue_moves_only_after_its_running_call_has_ended(
     assert overlaps == []
 
 
-def test_broadcasting_needs_no_lock(shared_broker: Broker, tmp_path: object) -> None:
+def test_broadcasting_needs_no_lock(
+    shared_broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Checklist 177: two members of one group have every queue."""
+    monkeypatch.setenv("ROCKETMQ_LOCAL_OFFSET_STORE_DIR", str(tmp_path))
     send(shared_broker, "OrderlyAll", [b"x 1", b"x 2"])
     first, second = Steps(), Steps()
     settings = {"message_model": MessageModel.BROADCASTING}
