@@ -23,7 +23,7 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from shmq.model.delay import delay_levels
@@ -39,7 +39,7 @@ from shmq.shm.page_layout import (
     ZEROED_POSITION,
 )
 from shmq.shm.queue_table import QueueTable
-from shmq.store.checkpoint import Checkpoint
+from shmq.store.checkpoint import FILE_BYTES, Checkpoint
 from shmq.store.config_tables import load_topics
 from shmq.store.index_file import HEADER, IndexHeader, index_names
 from shmq.store.log_walk import LogWalk
@@ -222,6 +222,7 @@ def _behind_end(layout: StoreLayout, end: int) -> Iterator[Finding]:
 
 def _side_files(layout: StoreLayout, end: int) -> Iterator[Finding]:
     """Checkpoint and index headers."""
+    yield from _checkpoint_shape(layout)
     confirm = Checkpoint.load(layout.checkpoint).confirm_offset
     if confirm > end:
         yield Finding("checkpoint", str(layout.checkpoint), f"claims {confirm}, the log ends at {end}")
@@ -234,3 +235,20 @@ def _side_files(layout: StoreLayout, end: int) -> Iterator[Finding]:
             continue
         if header.end_physical_offset >= max(end, 1) or header.begin_timestamp > header.end_timestamp:
             yield Finding("index", name, f"its header makes no sense: {header}")
+
+
+def _checkpoint_shape(layout: StoreLayout) -> Iterator[Finding]:
+    """A checkpoint that is there is whole, and none of its values is negative.
+
+    Without this a cut file passes for one that knows nothing.
+    """
+    where = str(layout.checkpoint)
+    try:
+        size = layout.checkpoint.stat().st_size
+    except FileNotFoundError:
+        return
+    if size != FILE_BYTES:
+        yield Finding("checkpoint", where, f"has {size} bytes instead of {FILE_BYTES}")
+    for name, value in asdict(Checkpoint.load(layout.checkpoint)).items():
+        if value < 0:
+            yield Finding("checkpoint", where, f"{name} is {value}")

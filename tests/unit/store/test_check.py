@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +75,15 @@ def checkpoint(store: OpenStore) -> None:
     Checkpoint(confirm_offset=50_000).save(store.layout.checkpoint)
 
 
+def cut_checkpoint(store: OpenStore) -> None:
+    Checkpoint().save(store.layout.checkpoint)
+    os.truncate(store.layout.checkpoint, 39)
+
+
+def negative_checkpoint(store: OpenStore) -> None:
+    Checkpoint(physic_timestamp=-1).save(store.layout.checkpoint)
+
+
 def stray_file(store: OpenStore) -> None:
     (store.root / "commitlog" / "notes.tmp").write_text("x")
 
@@ -87,6 +97,7 @@ def missing_queue(store: OpenStore) -> None:
     [
         *(log_byte, store_time, queue_number, behind_the_end, unit_size, unit_tag, unit_behind, maximum),
         *(minimum, flushed, indexed, checkpoint, stray_file, missing_queue),
+        *(cut_checkpoint, negative_checkpoint),
     ],
 )
 def test_every_kind_of_damage_is_found(tmp_path: Path, damage: Callable[[OpenStore], None]) -> None:
