@@ -39,7 +39,10 @@ class NamesrvChannel:
             async with asyncio.timeout(limit_s):
                 connection = await self._connected()
                 connection.send(request)
-                return await answer
+                command = await answer
+            if connection is not self._connection:
+                raise RemoteFault(f"name server {self.address} answered and closed the connection")
+            return command
         except TimeoutError:
             raise Unavailable(f"name server {self.address} did not answer within {limit_s:g} s") from None
         except OSError as error:
@@ -49,7 +52,7 @@ class NamesrvChannel:
 
     async def _connected(self) -> Connection:
         async with self._connecting:
-            if self._connection is None:
+            if self._connection is None or not self._connection.is_open:  # it may end while it is being made
                 async with asyncio.timeout(CONNECT_LIMIT_S):
                     self._connection = await self._connect()
             return self._connection

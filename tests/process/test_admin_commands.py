@@ -295,7 +295,7 @@ def test_a_message_is_found_by_its_queue_offset(admin: Admin, sent: list[SendRes
     assert admin("queryMsgByOffset", *place, "999") == ""
 
 
-def test_broker_status_prints_sorted_keys(admin: Admin, broker: Broker) -> None:
+def test_broker_status_prints_sorted_keys(admin: Admin, broker: Broker, sent: list[SendResult]) -> None:
     lines = admin("brokerStatus", "-b", f"127.0.0.1:{broker.tcp_port}").splitlines()
     keys = [line.partition(":")[0].strip() for line in lines]
     assert keys == sorted(keys)
