@@ -114,10 +114,10 @@ class Acceptor:
             self._loop.add_reader(listening, self._on_connects, listening)
 
     def _on_handoff(self) -> None:
-        taken = self._handoff.receive_some()
-        for connection in taken:
+        for connection in self._handoff.receive_some():
+            # One by one: whoever handed it over counts it as under way until then, besides as kept.
+            self._count_taken_over(1)
             self._keep(connection)
-        self._count_taken_over(len(taken))
 
     def _keep(self, sock: socket.socket) -> None:
         """Serve this connection here. It counts at once, not only when it is greeted."""
