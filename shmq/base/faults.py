@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def _raise(name: str) -> None:
 
 _ACTIONS: Mapping[str, Callable[[str], None]] = {
     "kill": lambda name: os.kill(os.getpid(), signal.SIGKILL),
-    "stop": lambda name: os.kill(os.getpid(), signal.SIGSTOP),
+    # To this very thread: another may take a signal to the process, and this one would go on a bit.
+    "stop": lambda name: signal.pthread_kill(threading.get_ident(), signal.SIGSTOP),
     "exit": lambda name: os._exit(EXIT_STATUS),
     "raise": _raise,
     "on": lambda name: None,
