@@ -96,7 +96,8 @@ class DelayService:
             self._cursors.skip_to(queue_id, offset)
         run: list[_Due] = []
         look_ms = now_ms + LOOK_MS
-        while offset < high and len(run) < TURN_MAX:
+        end = min(high, offset + TURN_MAX)
+        while offset < end:
             left_ms = self._left_ms(waiting, offset, now_ms)
             if left_ms > 0:
                 look_ms = min(look_ms, now_ms + left_ms)
@@ -106,14 +107,14 @@ class DelayService:
                 break  # a claim may fail for one queue: it must not be passed over by another's
             if due is not None:
                 run.append(due)
-            elif run:
-                break
+            elif run:  # passed over with the message in front of it
+                run[-1] = run[-1]._replace(next_offset=offset + 1)
             else:
                 self._cursors.skip_to(queue_id, offset + 1)
             offset += 1
         if run:
             return self._deliver(queue_id, run, now_ms)
-        return look_ms
+        return now_ms + BUSY_MS if offset == end < high else look_ms
 
     def _left_ms(self, waiting: QueueRef, offset: int, now_ms: int) -> int:
         """How long a message still has to wait."""
