@@ -52,6 +52,7 @@ def sent(broker: Broker) -> list[SendResult]:
             )
             for n in (1, 2)
         ]
+        wait_until(lambda: producer.query_message(TOPIC, "key-2"), limit_s=20, what="the last key is found")
     with PullConsumer(GROUP, namesrv_addr=broker.namesrv_addr) as consumer:
         consumer.update_consume_offset(first.message_queue, 2)
     return [first, *others]
