@@ -120,8 +120,12 @@ class BrokerCalls:
         delay_level: int,
         max_reconsume_times: int,
         origin_topic: str,
-    ) -> None:
-        """Give a message back to its broker, to be delivered again later (or to the dead letters)."""
+        last_error: str = "",
+    ) -> str:
+        """Give a message back to its broker, to be delivered again later (or to the dead letters).
+
+        Returns the broker's remark: empty, but where it took the message and keeps nothing of it.
+        """
         header = ConsumerSendMsgBackHeader(
             offset=message.physical_offset,
             group=group,
@@ -129,9 +133,10 @@ class BrokerCalls:
             origin_msg_id=message.msg_id,
             origin_topic=origin_topic,
             max_reconsume_times=max_reconsume_times,
+            last_error=last_error or None,
         )
         command = Command.request(RequestCode.CONSUMER_SEND_MSG_BACK, header)
-        self._routes.link(message.broker_name).request(command, SEND_BACK_TIMEOUT_S)
+        return self._routes.link(message.broker_name).request(command, SEND_BACK_TIMEOUT_S).remark or ""
 
     def check_expression(
         self, link: BrokerLink, client_id: str, group: str, subscription: SubscriptionData

@@ -4,10 +4,9 @@ Messages are cut into groups of `consume_message_batch_max_size`; each group is 
 Afterwards, exactly as RocketMQ (Apache RocketMQ 5.3, ConsumeMessageConcurrentlyService.java):
 
     CONSUME_SUCCESS    messages 0..ack_index are done; later ones count as failed
-    RECONSUME_LATER, None, an exception: all failed
-    failed, clustering     sent back to the broker, to be delivered again later; when that fails the message
-    stays
-                       and is consumed again from memory after 5 s
+    RECONSUME_LATER, None, nonsense, an exception: all failed
+    failed, clustering     given back (`give_back.py`), to be delivered again later; when no broker takes the
+                           message it stays and is consumed again from memory after 5 s
     failed, broadcasting   logged and dropped
 
 Then the offset of the process queue is stored, upwards only. Results of a dropped queue are ignored: its new
@@ -17,16 +16,15 @@ owner gets the messages again.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from shmq.base import log
 from shmq.base.clock import now_ms
-from shmq.base.errors import ShmqError
-from shmq.client.broker_calls import BrokerCalls
 from shmq.client.consumer_config import PushConsumerConfig
+from shmq.client.give_back import GiveBack
+from shmq.client.listener_calls import ListenerCalls
 from shmq.client.listener_pool import ListenerPool
 from shmq.client.offset_store import OffsetStore
 from shmq.client.process_queue import ProcessQueue
@@ -34,10 +32,8 @@ from shmq.client.pulled_message import PulledMessage
 from shmq.model.consumer_group import MessageModel
 from shmq.model.message_ext import MessageExt
 from shmq.model.message_queue import MessageQueue
-from shmq.model.names import is_retry_topic
 
 CONSUME_AGAIN_S = 5.0
-DEFAULT_RECONSUME_TIMES = 16
 INT_MAX = 0x7FFFFFFF
 TIMEOUT_DELAY_LEVEL = 3
 TIMEOUT_HEAD = 16
@@ -89,7 +85,8 @@ class ConsumeService:
         group: str,
         config: PushConsumerConfig,
         listener: ConcurrentListener,
-        calls: BrokerCalls,
+        calls: ListenerCalls,
+        back: GiveBack,
         offsets: OffsetStore,
         *,
         later: Callable[[float, Callable[[], None]], None],
@@ -101,16 +98,14 @@ class ConsumeService:
         self._config = config
         self._listener = listener
         self._calls = calls
+        self._back = back
         self._offsets = offsets
         self._later = later
         self._drained = drained
         self._resume_below = max(1, config.pull_threshold_for_queue // 2)
         self._pool: ListenerPool[_Task] = ListenerPool(
-            f"shmq-consume-{group}", self._consume, config.consume_thread_max
+            f"shmq-consume-{group}", self._consume, config.consume_thread_max, config.consume_thread_min
         )
-        self._counting = threading.Lock()
-        self.consumed = 0
-        self.failed = 0
 
     def submit(
         self, messages: Sequence[PulledMessage], held: ProcessQueue[PulledMessage], queue: MessageQueue
@@ -129,38 +124,31 @@ class ConsumeService:
         """Run one task in a listener thread."""
         if task.held.dropped:
             return
-        started = now_ms()
-        for message in task.messages:
-            message.start_consuming(started)
-        if is_retry_topic(task.queue.topic):
-            for message in task.messages:
-                message.restore_topic()
         context = ConsumeConcurrentlyContext(task.queue)
-        status: ConsumeConcurrentlyStatus | None = None
-        try:
-            status = self._listener(list(task.messages), context)
-        except Exception:  # the listener is the user's: its error means "later", not the end of this thread
-            _LOG.exception("the listener of group %s raised; its messages come again later", self._group)
+        messages = task.messages
+        status, error = self._calls.run(
+            messages,
+            task.queue,
+            lambda: self._listener(list(messages), context),
+            ConsumeConcurrentlyStatus,
+            _SUCCESSES,
+        )
         if not task.held.dropped:
-            self._settle(task, status, context)
+            done = 0
+            if status is ConsumeConcurrentlyStatus.CONSUME_SUCCESS:
+                done = min(max(0, context.ack_index + 1), len(messages))
+            self._settle(task, done, error or _reason(status), context)
 
-    def _settle(
-        self, task: _Task, status: ConsumeConcurrentlyStatus | None, context: ConsumeConcurrentlyContext
-    ) -> None:
-        """Send failed messages back, take the others out and store the offset."""
-        done = 0
-        if status is ConsumeConcurrentlyStatus.CONSUME_SUCCESS:
-            done = min(context.ack_index + 1, len(task.messages))
+    def _settle(self, task: _Task, done: int, error: str, context: ConsumeConcurrentlyContext) -> None:
+        """Give failed messages back, take the others out and store the offset."""
         failed = task.messages[done:]
-        with self._counting:
-            self.consumed += done
-            self.failed += len(failed)
         again: list[PulledMessage] = []
         if failed and self._config.message_model is MessageModel.BROADCASTING:
             for message in failed:
                 log.event(_LOG, logging.WARNING, "broadcast_message_dropped", message=message.msg_id)
         elif failed:
-            again = [m for m in failed if not self._send_back(m, context.delay_level_when_next_consume)]
+            level = context.delay_level_when_next_consume
+            again = [m for m in failed if not self._back.try_to_give(m, level, error)]
         finished = [m for m in task.messages if m not in again] if again else task.messages
         self._finish(task.held, task.queue, finished)
         if again:
@@ -179,28 +167,27 @@ class ConsumeService:
         if held.message_count < self._resume_below <= before:
             self._drained(queue)
 
-    def _send_back(self, message: PulledMessage, delay_level: int) -> bool:
-        """Give one message back; False when the broker did not take it."""
-        limit = self._config.max_reconsume_times
-        try:
-            self._calls.send_back(
-                self._group,
-                message,
-                delay_level,
-                DEFAULT_RECONSUME_TIMES if limit < 0 else limit,
-                message.topic,
-            )
-        except ShmqError as error:
-            log.event(_LOG, logging.WARNING, "send_back_failed", message=message.msg_id, reason=error)
-            return False
-        return True
-
     def clean_expired(self, held: ProcessQueue[PulledMessage], queue: MessageQueue) -> None:
         """Give messages back whose listener has been running for over `consume_timeout_min`."""
         limit_ms = now_ms() - self._config.consume_timeout_min * 60_000
         for message in held.head(TIMEOUT_HEAD):
             if not 0 < message.consume_start_ms <= limit_ms:
                 return
-            if not self._send_back(message, TIMEOUT_DELAY_LEVEL):
+            error = f"its listener has been running for over {self._config.consume_timeout_min} minutes"
+            if not self._back.try_to_give(message, TIMEOUT_DELAY_LEVEL, error):
                 return
             self._finish(held, queue, [message])
+
+    def set_threads(self, count: int) -> None:
+        """Run the listener on at most `count` threads from now on."""
+        self._pool.set_threads(count)
+
+
+_SUCCESSES = frozenset({ConsumeConcurrentlyStatus.CONSUME_SUCCESS})
+
+
+def _reason(status: object) -> str:
+    """Say why messages come back although the listener did nothing wrong."""
+    if status is ConsumeConcurrentlyStatus.CONSUME_SUCCESS:
+        return "the listener acknowledged only the messages before it (ack_index)"
+    return "the listener returned RECONSUME_LATER"

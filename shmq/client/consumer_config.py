@@ -68,7 +68,7 @@ class PushConsumerConfig(FetchingConfig):
     """Settings of a push consumer."""
 
     consume_thread_min: int = 20
-    """Kept for its name and range: threads are made when they pay (`ListenerPool`), up to the maximum."""
+    """Threads are made when they pay, up to the maximum; so many of them stay when nothing is to be done."""
     consume_thread_max: int = 20
     consume_message_batch_max_size: int = 1
     consume_timeout_min: int = 15

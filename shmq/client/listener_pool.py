@@ -4,7 +4,8 @@ Twenty threads that all wake for one message would fight for the interpreter loc
 listener that waits for a disk or a database. So one worker is woken for new tasks, and a watcher wakes a
 further one every 2 ms as long as tasks wait and more threads would help: either the workers finished less
 than one task each in that time, or the process uses less than 80 % of one core. Workers park when nothing is
-left; the watcher ends soon after. Tasks start in the order of `submit`.
+left; the watcher ends soon after. Parked workers above `keep_threads` end after `IDLE_END_S`. Tasks start in
+the order of `submit`.
 
 `_lock` guards the thread counts and the parking; the deque is safe by itself.
 """
@@ -24,17 +25,27 @@ T = TypeVar("T")
 TICK_S = 0.002
 BUSY_SHARE = 0.8
 IDLE_TICKS = 50
+IDLE_END_S = 30.0
 _LOG = log.get(__name__)
 
 
 class ListenerPool(Generic[T]):
     """Runs `run(task)` for each submitted task on 1 to `max_threads` threads."""
 
-    def __init__(self, name: str, run: Callable[[T], None], max_threads: int) -> None:
-        """Make no thread yet; the first task does."""
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[T], None],
+        max_threads: int,
+        keep_threads: int | None = None,
+        idle_end_s: float = IDLE_END_S,
+    ) -> None:
+        """Make no thread yet; the first task does. Once made, `keep_threads` of them stay (None: all)."""
         self._name = name
         self._run = run
         self._max_threads = max_threads
+        self._keep_threads = max_threads if keep_threads is None else keep_threads
+        self._idle_end_s = idle_end_s
         self._tasks: deque[T] = deque()
         self._lock = threading.Condition()
         self._threads = 0
@@ -62,6 +73,16 @@ class ListenerPool(Generic[T]):
                     self._watching = True
                     threading.Thread(target=self._watch, name=f"{self._name}-watch", daemon=True).start()
 
+    @property
+    def threads(self) -> int:
+        """Workers there are, parked ones included."""
+        return self._threads
+
+    def set_threads(self, count: int) -> None:
+        """Run at most `count` tasks at the same time from now on; those that run are not disturbed."""
+        with self._lock:
+            self._max_threads = count
+
     def stop(self, grace_s: float) -> bool:
         """Let running tasks finish for up to `grace_s`, drop waiting ones; False when some still run."""
         deadline = time.monotonic() + grace_s
@@ -76,12 +97,14 @@ class ListenerPool(Generic[T]):
         return True
 
     def _wake_one(self) -> None:
-        """Wake a parked worker or start a new one. Called with the lock held."""
+        """Wake a parked worker or start a new one, unless enough are awake. Called with the lock held."""
+        if self._awake >= self._max_threads:
+            return
         if self._threads - self._awake > 0:
             self._awake += 1
             self._to_wake += 1
             self._lock.notify()
-        elif self._threads < self._max_threads and not self._stopping:
+        elif not self._stopping:
             self._threads += 1
             self._awake += 1
             threading.Thread(target=self._work, name=f"{self._name}-{self._threads}", daemon=True).start()
@@ -90,6 +113,8 @@ class ListenerPool(Generic[T]):
         """Run tasks until there are none, park, repeat."""
         tasks, run = self._tasks, self._run
         while True:
+            if self._awake > self._max_threads and not self._park():  # there are to be fewer of us
+                return
             try:
                 task = tasks.popleft()
             except IndexError:
@@ -111,6 +136,7 @@ class ListenerPool(Generic[T]):
             self._awake -= 1
             if self._stopping and not self._awake:
                 self._lock.notify_all()
+            is_idle = False
             while not self._stopping:
                 if self._to_wake:
                     self._to_wake -= 1
@@ -118,7 +144,10 @@ class ListenerPool(Generic[T]):
                 if self._tasks and self._awake == 0:
                     self._awake += 1
                     return True
-                self._lock.wait()
+                surplus = self._threads > self._keep_threads
+                if surplus and is_idle:
+                    break
+                is_idle = not self._lock.wait(self._idle_end_s if surplus else None)
             self._threads -= 1
             return False
 

@@ -17,17 +17,14 @@ was committed and its running call has ended: two clients never run one queue at
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from shmq.base import log
-from shmq.base.clock import now_ms
-from shmq.base.errors import ShmqError
-from shmq.client.broker_calls import BrokerCalls
 from shmq.client.consumer_config import PushConsumerConfig
+from shmq.client.give_back import GiveBack
+from shmq.client.listener_calls import ListenerCalls
 from shmq.client.listener_pool import ListenerPool
 from shmq.client.offset_store import OffsetStore
 from shmq.client.orderly_locks import OrderlyLocks
@@ -35,15 +32,12 @@ from shmq.client.process_queue import ProcessQueue
 from shmq.client.pulled_message import PulledMessage
 from shmq.model.message_ext import MessageExt
 from shmq.model.message_queue import MessageQueue
-from shmq.model.names import is_retry_topic
 
 LOCK_AGAIN_S = 3.0
 """Pause after a lock was refused."""
 SUSPEND_MS_MIN = 10
 SUSPEND_MS_MAX = 30_000
 DEAD_LETTER_LEVEL = -1
-
-_LOG = log.get(__name__)
 
 
 class ConsumeOrderlyStatus(Enum):
@@ -93,7 +87,8 @@ class OrderlyService:
         group: str,
         config: PushConsumerConfig,
         listener: OrderlyListener,
-        calls: BrokerCalls,
+        calls: ListenerCalls,
+        back: GiveBack,
         offsets: OffsetStore,
         locks: OrderlyLocks | None,
         *,
@@ -105,13 +100,14 @@ class OrderlyService:
         self._config = config
         self._listener = listener
         self._calls = calls
+        self._back = back
         self._offsets = offsets
         self._locks = locks
         self._later = later
         self._drained = drained
         self._resume_below = max(1, config.pull_threshold_for_queue // 2)
         self._pool: ListenerPool[_Turn] = ListenerPool(
-            f"shmq-orderly-{group}", self._run, config.consume_thread_max
+            f"shmq-orderly-{group}", self._run, config.consume_thread_max, config.consume_thread_min
         )
         self._lock = threading.Lock()
         self._turns: dict[MessageQueue, _Turn] = {}
@@ -143,6 +139,10 @@ class OrderlyService:
     def stop(self, grace_s: float) -> bool:
         """Let running calls end for `grace_s`; False when some still run."""
         return self._pool.stop(grace_s)
+
+    def set_threads(self, count: int) -> None:
+        """Run the listener on at most `count` threads from now on."""
+        self._pool.set_threads(count)
 
     def release_all(self, queues: Sequence[MessageQueue]) -> None:
         """Unlock at shutdown, after the offsets were committed; queues whose call still runs expire."""
@@ -197,30 +197,24 @@ class OrderlyService:
         batch = held.head(skipped + self._config.consume_message_batch_max_size)[skipped:]
         if not batch:
             return None
-        started = now_ms()
-        for message in batch:
-            message.start_consuming(started)
-            if is_retry_topic(queue.topic):
-                message.restore_topic()
         context = ConsumeOrderlyContext(queue)
-        status: ConsumeOrderlyStatus | None = None
-        try:
-            status = self._listener(list(batch), context)
-        except Exception:  # the listener is the user's: its error means "again", not the end of this thread
-            _LOG.exception("the listener of group %s raised; its queue %s waits", self._group, queue)
+        status, error = self._calls.run(
+            batch, queue, lambda: self._listener(list(batch), context), ConsumeOrderlyStatus, _SUCCESSES
+        )
         if held.dropped:
             return None
-        return self._settle(turn, batch, status, context)
+        return self._settle(turn, batch, status, error or f"the listener returned {_SUSPEND.name}", context)
 
     def _settle(
         self,
         turn: _Turn,
         batch: list[PulledMessage],
         status: ConsumeOrderlyStatus | None,
+        error: str,
         context: ConsumeOrderlyContext,
     ) -> float | None:
         """Do what the answer says; return the pause."""
-        if isinstance(status, ConsumeOrderlyStatus) and status is not _SUSPEND:
+        if status is not None and status is not _SUSPEND:
             if context.auto_commit or status is ConsumeOrderlyStatus.COMMIT:
                 self._finish(turn, turn.uncommitted + len(batch))
                 return None
@@ -229,7 +223,7 @@ class OrderlyService:
                 return None
             turn.uncommitted = 0
             return self._pause_s(context)
-        if not self._all_dead(batch):
+        if not self._all_dead(batch, error):
             return self._pause_s(context)
         if context.auto_commit:
             self._finish(turn, turn.uncommitted + len(batch))
@@ -237,26 +231,19 @@ class OrderlyService:
             turn.uncommitted += len(batch)
         return None
 
-    def _all_dead(self, batch: list[PulledMessage]) -> bool:
+    def _all_dead(self, batch: list[PulledMessage], error: str) -> bool:
         """Count a suspension; True when every message of the batch went to the dead letters."""
         limit = self._config.max_reconsume_times
         dead = 0
         for message in batch:
-            if 0 <= limit <= message.reconsume_times and self._bury(message):
+            buried = 0 <= limit <= message.reconsume_times and self._back.try_to_give(
+                message, DEAD_LETTER_LEVEL, error
+            )
+            if buried:
                 dead += 1
             else:
                 message.count_local_retry()
         return dead == len(batch)
-
-    def _bury(self, message: PulledMessage) -> bool:
-        """Hand one message to the dead letters; False when the broker did not take it."""
-        limit = self._config.max_reconsume_times
-        try:
-            self._calls.send_back(self._group, message, DEAD_LETTER_LEVEL, limit, message.topic)
-        except ShmqError as error:
-            log.event(_LOG, logging.WARNING, "send_back_failed", message=message.msg_id, reason=error)
-            return False
-        return True
 
     def _finish(self, turn: _Turn, count: int) -> None:
         """Take the first `count` messages out and store the offset."""
@@ -277,3 +264,4 @@ class OrderlyService:
 
 
 _SUSPEND = ConsumeOrderlyStatus.SUSPEND_CURRENT_QUEUE_A_MOMENT
+_SUCCESSES = frozenset({ConsumeOrderlyStatus.SUCCESS, ConsumeOrderlyStatus.COMMIT})

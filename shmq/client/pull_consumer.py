@@ -17,6 +17,7 @@ from shmq.base.errors import InvalidParameter
 from shmq.client.consumer_base import ConsumerBase
 from shmq.client.consumer_config import PullConsumerConfig
 from shmq.client.direct_readers import DirectReaders
+from shmq.client.give_back import GiveBack
 from shmq.client.offset_store import ReadMode
 from shmq.client.producer_config import configured
 from shmq.client.pull import PullRequest, PullResult, PullStatus
@@ -157,13 +158,14 @@ class PullConsumer(ConsumerBase):
         """Commit the offsets of every queue this consumer has pulled or updated."""
         self._offsets.persist(list(self._suggested))
 
-    def send_message_back(self, message: PulledMessage, delay_level: int = 0) -> None:
-        """Give one message back, to be delivered to the group again later."""
+    def send_message_back(
+        self, message: PulledMessage, delay_level: int = 0, last_error: str = "given back by hand"
+    ) -> None:
+        """Give one message back, to be delivered to the group again later; `last_error` is kept with it."""
         self._check_running()
-        limit = self.config.max_reconsume_times
-        self._instance.calls.send_back(
-            self.consumer_group, message, delay_level, 16 if limit < 0 else limit, message.topic
-        )
+        limit, instance = self.config.max_reconsume_times, self._instance
+        back = GiveBack(self.consumer_group, limit, instance.calls, instance.routes)
+        back.give(message, delay_level, last_error)
 
     # Sharing queues with other members
 

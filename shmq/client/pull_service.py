@@ -13,6 +13,7 @@ thread; a queue has one step at a time, so its state needs no lock. RocketMQ's w
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,6 +51,8 @@ class PullState:
     held: ProcessQueue[PulledMessage]
     offset: int
     broker_id: int = MASTER_ID
+    asked_s: float = 0.0
+    """Monotonic time of the last pull."""
     controlled: bool = False
     """Waiting because too much is in hand."""
 
@@ -68,9 +71,10 @@ class PullService:
         found: Callable[[list[PulledMessage], ProcessQueue[PulledMessage], MessageQueue], None],
         offset_illegal: Callable[[MessageQueue, int], None],
         may_fetch: Callable[[], bool] = lambda: True,
+        pulled: Callable[[str, int, float], None] = lambda topic, messages, took_ms: None,
     ) -> None:
         """`found` consumes messages already put into the process queue; `offset_illegal` gives a queue up;
-        `may_fetch` is the owner's say in flow control."""
+        `may_fetch` is the owner's say in flow control; `pulled` counts (topic, messages, milliseconds)."""
         self._group = group
         self._config = config
         self._instance = instance
@@ -79,6 +83,7 @@ class PullService:
         self._found = found
         self._offset_illegal = offset_illegal
         self._may_fetch = may_fetch
+        self._pulled = pulled
         self._states: dict[MessageQueue, PullState] = {}
         self.readers = DirectReaders(group, config, instance.routes)
         self.loop = TaskLoop(f"shmq-pull-{group}")
@@ -120,6 +125,7 @@ class PullService:
         if state.held.dropped or self._stopping:
             return
         state.held.last_pull_ms = now_ms()
+        state.asked_s = time.monotonic()
         if self.paused or state.queue in self.paused_queues:
             self._soon(state, PAUSED_WAIT_S)
             return
@@ -224,6 +230,8 @@ class PullService:
         state.offset = result.next_begin_offset
         delay_s = 0.0
         if result.messages:
+            took_ms = (time.monotonic() - state.asked_s) * 1000
+            self._pulled(state.queue.topic, len(result.messages), took_ms)
             state.held.put(result.messages)
             self._found(result.messages, state.held, state.queue)
             delay_s = self._config.pull_interval_ms / 1000

@@ -23,10 +23,14 @@ from typing import Any
 
 from shmq.base.clock import now_ms
 from shmq.base.errors import ClientFault, SystemBusy
+from shmq.client.consume_hooks import ConsumeHooks, ConsumeMessageHook
 from shmq.client.consume_service import ConcurrentListener, ConsumeService
+from shmq.client.consume_stats import ConsumeStats
 from shmq.client.consumer_base import ConsumerBase
 from shmq.client.consumer_config import PushConsumerConfig
+from shmq.client.give_back import GiveBack
 from shmq.client.links import BrokerLink
+from shmq.client.listener_calls import ListenerCalls
 from shmq.client.offset_store import ReadMode
 from shmq.client.orderly_locks import FIRST_RENEWAL_S, LOCK_INTERVAL_S, OrderlyLocks
 from shmq.client.orderly_service import OrderlyListener, OrderlyService
@@ -63,9 +67,12 @@ class PushConsumer(ConsumerBase):
         self._locks: OrderlyLocks | None = None
         self._renewing: Duty | None = None
         self._pulling: PullService
+        self._back: GiveBack
         self._requests: PushRequests
         self._cleaning: Duty
         self._started_ms = 0
+        self.hooks = ConsumeHooks()
+        self._stats = ConsumeStats()
         self._taken: list[tuple[MessageQueue, Owned, int]] = []
 
     # Before and while running
@@ -98,6 +105,10 @@ class PushConsumer(ConsumerBase):
             raise ClientFault("register the listener before the consumer is started")
         self._listener, self._orderly_listener = None, listener
 
+    def register_consume_message_hook(self, hook: ConsumeMessageHook) -> None:
+        """Have a hook see every call of the listener."""
+        self.hooks.seeing.append(hook)
+
     @property
     def listener(self) -> ConcurrentListener:
         """Return what is called with messages; ClientFault before it was set, and for an orderly one."""
@@ -123,18 +134,24 @@ class PushConsumer(ConsumerBase):
         """Tell whether `suspend` holds."""
         return self._state is ServiceState.RUNNING and self._pulling.paused
 
+    def update_core_pool_size(self, count: int) -> None:
+        """Run the listener on at most `count` threads from now on, 1 to `consume_thread_max`; others are
+        ignored, as in RocketMQ."""
+        self._check_running()
+        if 1 <= count <= self.config.consume_thread_max:
+            self._consuming.set_threads(count)
+
     @property
     def assigned_queues(self) -> list[MessageQueue]:
         """Return the queues this member owns now."""
         return sorted(self._rebalancer.owned) if self._state is ServiceState.RUNNING else []
 
-    def send_message_back(self, message: PulledMessage, delay_level: int = 0) -> None:
-        """Give one message back, to be delivered again later."""
+    def send_message_back(
+        self, message: PulledMessage, delay_level: int = 0, last_error: str = "given back by hand"
+    ) -> None:
+        """Give one message back, to be delivered again later; `last_error` is kept with it."""
         self._check_running()
-        limit = self.config.max_reconsume_times
-        self._instance.calls.send_back(
-            self.consumer_group, message, delay_level, 16 if limit < 0 else limit, message.topic
-        )
+        self._back.give(message, delay_level, last_error)
 
     # Life
 
@@ -155,6 +172,10 @@ class PushConsumer(ConsumerBase):
             self._offsets,
             found=lambda messages, held, queue: self._consuming.submit(messages, held, queue),
             offset_illegal=self._give_up_queue,
+            pulled=self._stats.pulled,
+        )
+        self._back = GiveBack(
+            self.consumer_group, config.max_reconsume_times, self._instance.calls, self._instance.routes
         )
         self._consuming = self._make_service()
         self._requests = PushRequests(self)
@@ -167,12 +188,14 @@ class PushConsumer(ConsumerBase):
 
     def _make_service(self) -> ConsumeService | OrderlyService:
         """Make what runs the listener; an orderly one needs locks, unless everybody gets everything."""
+        calls = ListenerCalls(self.consumer_group, self.hooks, self._stats)
         if self._orderly_listener is None:
             return ConsumeService(
                 self.consumer_group,
                 self.config,
                 self.listener,
-                self._instance.calls,
+                calls,
+                self._back,
                 self._offsets,
                 later=self._pulling.loop.later,
                 drained=self._pulling.drained,
@@ -186,7 +209,8 @@ class PushConsumer(ConsumerBase):
             self.consumer_group,
             self.config,
             self._orderly_listener,
-            self._instance.calls,
+            calls,
+            self._back,
             self._offsets,
             self._locks,
             later=self._pulling.loop.later,
@@ -266,7 +290,8 @@ class PushConsumer(ConsumerBase):
         owned = self._rebalancer.owned
         offsets = {queue: max(0, self._offsets.read(queue, ReadMode.MEMORY)) for queue in owned}
         stacks = thread_stacks() if with_stacks else None
-        return encode_running_info(properties, self._subscriptions.all, owned, offsets, stacks)
+        table = self._stats.status_table()
+        return encode_running_info(properties, self._subscriptions.all, owned, offsets, table, stacks)
 
     def reset_offsets(self, topic: str, offsets: dict[MessageQueue, int]) -> None:
         """Give the queues up and take them again at these offsets; what is in hand is forgotten."""

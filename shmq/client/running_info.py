@@ -25,9 +25,11 @@ def encode_running_info(
     subscriptions: Iterable[SubscriptionData],
     owned: Mapping[MessageQueue, Owned],
     offsets: Mapping[MessageQueue, int],
+    status_table: Mapping[str, Mapping[str, float]],
     stacks: str | None = None,
 ) -> bytes:
-    """Return the body of the answer to 307; `stacks` is its member `jstack`."""
+    """Return the body of the answer to 307; `status_table` has RocketMQ's ConsumeStatus of each topic,
+    `stacks` is its member `jstack`."""
     return dumps(
         {
             **({} if stacks is None else {"jstack": stacks}),
@@ -35,7 +37,7 @@ def encode_running_info(
                 {queue: _queue_info(held, offsets.get(queue, 0)) for queue, held in owned.items()}
             ),
             "properties": dict(properties),
-            "statusTable": {},
+            "statusTable": {topic: dict(status) for topic, status in status_table.items()},
             "subscriptionSet": [subscription_json(subscription) for subscription in subscriptions],
         }
     )

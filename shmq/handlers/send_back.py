@@ -10,8 +10,10 @@ Facts: Apache RocketMQ 5.3, AbstractSendMessageProcessor.java.
 
 from __future__ import annotations
 
+import logging
 import random
 
+from shmq.base import log
 from shmq.base.errors import NoPermission, ShmqError
 from shmq.handlers.context import Ask, NeedGroup, NeedTopic, WorkerContext
 from shmq.handlers.delayed import delayed
@@ -20,13 +22,15 @@ from shmq.handlers.routes import Place, Route
 from shmq.handlers.send_checks import choose_queue
 from shmq.model import names
 from shmq.model import properties as property_names
+from shmq.model.last_error import ERROR_BYTES_MAX, error_text
 from shmq.model.message_id import offset_message_id
-from shmq.model.properties import decode_properties, encode_properties
+from shmq.model.properties import PROPERTIES_BYTES_MAX, decode_properties, encode_properties
 from shmq.model.record import RecordFields, encode_record, parse_record
 from shmq.model.subscription import tags_code_of
 from shmq.model.topic_config import PERM_WRITE
 from shmq.model.wait_for import AS_CONFIGURED
 from shmq.net.connection import Connection
+from shmq.net.log_rate import LogRate
 from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command
 from shmq.protocol.headers.send import ConsumerSendMsgBackHeader
@@ -35,8 +39,14 @@ from shmq.store.append_request import AppendOutcome, AppendRequest
 FIRST_RETRY_LEVEL = 3
 """The delay level of the first retry: 10 s in the default table; each further one takes the next level."""
 
+ROOM_FOR_ERROR = PROPERTIES_BYTES_MAX - 2 * ERROR_BYTES_MAX
+"""A message with longer properties than this comes back without its error's text."""
+
 _WAITING = (property_names.DELAY, property_names.REAL_TOPIC, property_names.REAL_QUEUE_ID)
 """What an earlier wait has left in the message."""
+
+
+_drops = LogRate(log.get(__name__))
 
 
 class MessageGone(ShmqError):
@@ -82,7 +92,7 @@ def send_back(
             f"broker {ctx.settings.broker_name} has no write permission: the message stays with its consumer"
         )
     if group.config.retry_queue_nums <= 0:
-        return command.response(ResponseCode.SUCCESS)  # the group wants no retries: dropped, as in RocketMQ
+        return _dropped(ctx, command, header)
     record = ctx.store.record_at(header.offset) if header.offset >= 0 else None
     if record is None:
         raise MessageGone(f"no message begins at commit log offset {header.offset} (any more)")
@@ -98,7 +108,7 @@ def send_back(
     if not config.writable:
         raise NoPermission(f"topic {topic} has no write permission (perm {config.perm})")
     queue = choose_queue(ctx, config, 0 if is_dead else random.randrange(max(1, config.write_queue_nums)))
-    properties = _properties(record, fields)
+    properties = _properties(record, fields, header.last_error or "")
     tags_code, delay_ms = tags_code_of(properties.get(property_names.TAGS)), 0
     level = 0
     if not is_dead:
@@ -127,8 +137,24 @@ def send_back(
     return None
 
 
-def _properties(record: memoryview, fields: RecordFields) -> dict[str, str]:
-    """The copy's properties: where the message came from first, nothing of an earlier wait."""
+def _dropped(ctx: WorkerContext, command: Command, header: ConsumerSendMsgBackHeader) -> Command:
+    """The group wants no retries: the message is lost to it, as in RocketMQ; here somebody is told."""
+    reason = f"group {header.group} keeps no failed messages (retryQueueNums 0)"
+    ctx.count("messages_dropped", 1)
+    _drops.event(
+        logging.WARNING,
+        "message_dropped",
+        group=header.group,
+        message=header.origin_msg_id,
+        error=header.last_error,
+        reason=reason,
+    )
+    return command.response(ResponseCode.SUCCESS, reason)
+
+
+def _properties(record: memoryview, fields: RecordFields, last_error: str) -> dict[str, str]:
+    """The copy's properties: where the message came from first, why it comes back, nothing of an earlier
+    wait."""
     found = decode_properties(record[fields.properties_at : fields.end])
     for name in _WAITING:
         found.pop(name, None)
@@ -136,6 +162,9 @@ def _properties(record: memoryview, fields: RecordFields) -> dict[str, str]:
     found.setdefault(property_names.RETRY_TOPIC, topic)
     own_id = offset_message_id(fields.store_host, fields.physical_offset)
     found.setdefault(property_names.ORIGIN_MESSAGE_ID, own_id)
+    found.pop(property_names.SHMQ_LAST_ERROR, None)
+    if last_error and fields.end - fields.properties_at < ROOM_FOR_ERROR:
+        found[property_names.SHMQ_LAST_ERROR] = error_text(last_error)
     return found
 
 

@@ -79,6 +79,7 @@ COUNTER_NAMES: Mapping[str, str] = {
     "delayed_dropped": "delayed messages that could not be delivered (any more)",
     "messages_sent_back": "messages that consumers gave back, to be delivered again later",
     "messages_dead": "messages that went to a dead letter topic",
+    "messages_dropped": "failed messages of groups that keep none (retryQueueNums 0)",
 }
 """Every counter and what it counts, in the order of its place in a slot's block."""
 

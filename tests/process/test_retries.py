@@ -8,6 +8,7 @@ import time
 import pytest
 
 from shmq import (
+    AdminClient,
     BrokerError,
     ConsumeConcurrentlyStatus,
     ConsumeFromWhere,
@@ -17,13 +18,17 @@ from shmq import (
     PullConsumer,
     PullStatus,
     PushConsumer,
+    RemotingError,
 )
+from shmq.client import consume_service
 from shmq.client.addresses import Address
 from shmq.client.broker_calls import BrokerCalls
 from shmq.client.channel import Channel
+from shmq.client.give_back import GiveBack
 from shmq.embedded import Broker
+from shmq.model.consumer_group import SubscriptionGroupConfig
 from shmq.model.names import dlq_topic, retry_topic
-from shmq.model.properties import ORIGIN_MESSAGE_ID, RETRY_TOPIC
+from shmq.model.properties import ORIGIN_MESSAGE_ID, RETRY_TOPIC, SHMQ_LAST_ERROR
 from shmq.protocol.codes import ResponseCode
 from tests.helpers.waiting import wait_until
 from tests.helpers.worker_rig import send_request
@@ -122,6 +127,122 @@ def test_what_failed_too_often_is_among_the_dead_letters(broker: Broker) -> None
     (letter,) = stored(broker, dlq_topic(f"{topic}Group"))
     assert letter.reconsume_times == 2
     assert letter.properties[RETRY_TOPIC] == topic
+
+
+def dead(broker: Broker, group: str) -> list[MessageExt]:
+    try:
+        return stored(broker, dlq_topic(group))
+    except BrokerError:  # there is no such topic yet
+        return []
+
+
+class Says:
+    """A listener that answers, or raises, what it is told."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+        self.errors: list[str | None] = []
+
+    def __call__(self, messages: list[MessageExt], _: object) -> object:
+        self.errors += [message.get_property(SHMQ_LAST_ERROR) for message in messages]
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (KeyError("no such\norder \x01\x02\0"), "KeyError: 'no such"),
+        (None, "the listener returned nothing"),
+        ("done", "the listener returned 'done', which is no ConsumeConcurrentlyStatus"),
+        (ConsumeConcurrentlyStatus.RECONSUME_LATER, "the listener returned RECONSUME_LATER"),
+    ],
+    ids=["raised", "nothing", "nonsense", "later"],
+)
+def test_the_last_error_is_kept_with_the_message(broker: Broker, answer: object, said: str) -> None:
+    """Checklist 144 and 145, too: nothing, nonsense and exceptions are RECONSUME_LATER."""
+    topic = f"Errors{type(answer).__name__}"
+    listener = Says(answer)
+    with Producer("Retries", namesrv_addr=broker.namesrv_addr) as producer:
+        producer.create_topic(topic, 1)
+        producer.send(Message(topic, b"x"))
+    with consumer(broker, topic, listener, max_reconsume_times=1):
+        wait_until(lambda: dead(broker, f"{topic}Group"), 20, "it is a dead letter")
+    (letter,) = dead(broker, f"{topic}Group")
+    first, second = listener.errors
+    assert first is None
+    assert second is not None and second.startswith(said)
+    assert letter.properties[SHMQ_LAST_ERROR] == second
+    if isinstance(answer, Exception):
+        assert "test_retries.py" in second and "in __call__" in second
+
+
+def test_a_send_back_that_fails_is_published_by_the_client(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checklist 155: the same delays, tries, ids and dead letters."""
+
+    def refuse(*_: object) -> str:
+        raise RemotingError("the way back is closed")
+
+    monkeypatch.setattr(BrokerCalls, "send_back", refuse)
+    topic = "Fallback"
+    listener = Failing(99, raises=True)
+    with Producer("Retries", namesrv_addr=broker.namesrv_addr) as producer:
+        producer.create_topic(topic, 1)
+        body = bytes(range(256)) * 40
+        sent = producer.send(Message(topic, body, tags="T"))  # large enough to be compressed
+    with consumer(broker, topic, listener, max_reconsume_times=2):
+        wait_until(lambda: dead(broker, f"{topic}Group"), 20, "it is a dead letter")
+    assert [(tries, of) for _, tries, of, _ in listener.seen] == [(0, topic), (1, topic), (2, topic)]
+    times = [at for *_, at in listener.seen]
+    assert times[1] - times[0] >= 1 and times[2] - times[1] >= 2  # levels 3 and 4
+    (letter,) = dead(broker, f"{topic}Group")
+    assert (letter.body, letter.msg_id, letter.tags) == (body, sent.msg_id, "T")
+    assert letter.properties[ORIGIN_MESSAGE_ID] == sent.offset_msg_id
+    assert letter.properties[SHMQ_LAST_ERROR].startswith("ValueError: not this time at test_retries.py")
+
+
+def test_a_message_that_nobody_takes_back_is_consumed_again_from_memory(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checklist 156."""
+
+    def refuse(*_: object) -> str:
+        raise RemotingError("the way back is closed")
+
+    monkeypatch.setattr(BrokerCalls, "send_back", refuse)
+    monkeypatch.setattr(GiveBack, "_publish", refuse)
+    monkeypatch.setattr(consume_service, "CONSUME_AGAIN_S", 0.2)
+    topic = "FromMemory"
+    listener = Failing(2)
+    with Producer("Retries", namesrv_addr=broker.namesrv_addr) as producer:
+        producer.create_topic(topic, 1)
+        producer.send(Message(topic, b"x"))
+    with consumer(broker, topic, listener) as running:
+        wait_until(lambda: len(listener.seen) == 2, 20, "it comes again")
+        (queue,) = [queue for queue in running.assigned_queues if queue.topic == topic]
+        wait_until(lambda: running.known_offsets(topic)[queue] == 1, 20, "and is done")
+    assert [tries for _, tries, *_ in listener.seen] == [0, 1]
+
+
+def test_a_group_that_keeps_no_failed_messages_is_told_so(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Checklist 154: retryQueueNums 0 drops them as RocketMQ does, but not silently."""
+    topic = "NoRetries"
+    with AdminClient(broker.namesrv_addr) as admin:
+        admin.update_group(broker.tcp_addr, SubscriptionGroupConfig(f"{topic}Group", retry_queue_nums=0))
+    with Producer("Retries", namesrv_addr=broker.namesrv_addr) as producer:
+        producer.create_topic(topic, 1)
+        producer.send(Message(topic, b"x"))
+    listener = Failing(99)
+    with consumer(broker, topic, listener) as running:
+        wait_until(lambda: len(listener.seen) == 1, 20, "it fails")
+        wait_until(lambda: "retryQueueNums 0" in caplog.text, 20, "the consumer's log says so")
+        assert set(running.known_offsets(topic).values()) == {1}
+    assert len(listener.seen) == 1
 
 
 def test_a_message_may_be_given_back_by_hand_and_only_what_exists(broker: Broker) -> None:

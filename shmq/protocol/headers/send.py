@@ -78,7 +78,10 @@ class SendMessageResponseHeader:
 
 @dataclass(slots=True)
 class ConsumerSendMsgBackHeader:
-    """36: a consumer failed and wants the message at commit-log ``offset`` again later."""
+    """36: a consumer failed and wants the message at commit-log ``offset`` again later.
+
+    ``last_error`` says why, from shmq's clients; RocketMQ's brokers ignore it.
+    """
 
     offset: I64
     group: str
@@ -87,6 +90,7 @@ class ConsumerSendMsgBackHeader:
     origin_topic: str | None = None
     unit_mode: bool = False
     max_reconsume_times: I32 | None = None
+    last_error: str | None = None
 
 
 @dataclass(slots=True)

@@ -28,5 +28,5 @@ def test_the_stacks_of_all_threads_are_told_by_name() -> None:
 
 
 def test_stacks_are_told_only_when_they_were_asked_for() -> None:
-    assert "jstack" not in json.loads(encode_running_info({}, [], {}, {}))
-    assert json.loads(encode_running_info({}, [], {}, {}, "stacks"))["jstack"] == "stacks"
+    assert "jstack" not in json.loads(encode_running_info({}, [], {}, {}, {}))
+    assert json.loads(encode_running_info({}, [], {}, {}, {}, "stacks"))["jstack"] == "stacks"

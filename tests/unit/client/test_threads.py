@@ -140,3 +140,54 @@ def test_bytes_are_bounded_too_but_one_large_message_is_let_in() -> None:
         room.enter(1, time.monotonic() + 0.01)
     assert not room.wait_empty(0.01)
     room.leave(1, 5000)
+
+
+def test_threads_above_those_to_keep_end_when_idle_and_come_again() -> None:
+    """consume_thread_min 2 of consume_thread_max 6."""
+    inside, lock, gate = [0], threading.Lock(), threading.Event()
+
+    def block(_: int) -> None:
+        with lock:
+            inside[0] += 1
+        gate.wait(10)
+        with lock:
+            inside[0] -= 1
+
+    pool: ListenerPool[int] = ListenerPool("pool", block, 6, 2, idle_end_s=0.05)
+    for _ in range(2):
+        gate.clear()
+        for number in range(12):
+            pool.submit(number)
+        wait_until(lambda: inside[0] == 6, what="it grows to the maximum")
+        gate.set()
+        wait_until(lambda: pool.threads == 2 and not inside[0], what="it shrinks to the minimum")
+    assert pool.stop(1)
+
+
+def test_the_number_of_running_tasks_can_be_changed_while_it_runs() -> None:
+    """Checklist 161."""
+    inside, lock, gate = [0], threading.Lock(), threading.Semaphore(0)
+
+    def block(_: int) -> None:
+        with lock:
+            inside[0] += 1
+        gate.acquire()
+        with lock:
+            inside[0] -= 1
+
+    pool: ListenerPool[int] = ListenerPool("pool", block, 8)
+    for number in range(100):
+        pool.submit(number)
+    wait_until(lambda: inside[0] == 8)
+    pool.set_threads(3)
+    gate.release(5)
+    wait_until(lambda: inside[0] == 3)
+    assert pool.waiting == 92
+    gate.release()
+    wait_until(lambda: pool.waiting == 91 and inside[0] == 3, what="three go on")
+    pool.set_threads(5)
+    wait_until(lambda: inside[0] == 5)
+    pool.set_threads(8)
+    gate.release(100)
+    wait_until(lambda: pool.waiting == 0 and inside[0] == 0)
+    assert pool.stop(1)

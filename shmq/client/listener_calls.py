@@ -1,0 +1,97 @@
+"""ListenerCalls: one call of a listener, concurrent or orderly, with all that belongs around it.
+
+Retried messages get their own topic back, hooks are told, figures are counted, and whatever the listener
+does wrong (raise, answer nothing, answer nonsense) becomes one line of text that is kept with the message.
+Runs in the listener's threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import TypeVar
+
+from shmq.base import log
+from shmq.base.clock import now_ms
+from shmq.client.consume_hooks import ConsumeContext, ConsumeHooks
+from shmq.client.consume_stats import ConsumeStats
+from shmq.client.pulled_message import PulledMessage
+from shmq.model.last_error import error_of_exception
+from shmq.model.message_queue import MessageQueue
+from shmq.model.names import is_retry_topic
+
+S = TypeVar("S", bound=Enum)
+
+_LOG = log.get(__name__)
+
+
+class ListenerCalls:
+    """Calls the listener of one consumer."""
+
+    def __init__(self, group: str, hooks: ConsumeHooks, stats: ConsumeStats) -> None:
+        """Tell `hooks` and count in `stats`."""
+        self._group = group
+        self._hooks = hooks
+        self._stats = stats
+
+    def run(
+        self,
+        messages: Sequence[PulledMessage],
+        queue: MessageQueue,
+        listener: Callable[[], object],
+        statuses: type[S],
+        successes: frozenset[S],
+    ) -> tuple[S | None, str]:
+        """Call the listener with its messages; never raises for what it does.
+
+        Returns its answer, one of `statuses` (None: none that counts), and what was wrong.
+        """
+        topic = prepare(messages, queue)
+        hooks = self._hooks
+        context = ConsumeContext(self._group, queue, messages) if hooks else None
+        if context is not None:
+            hooks.before(context)
+        started = time.monotonic()
+        status, error = self._call(listener, statuses, queue)
+        took_ms = (time.monotonic() - started) * 1000
+        success = status in successes
+        self._stats.consumed(topic, len(messages), took_ms, success=success)
+        if context is not None:
+            context.success = success
+            context.status = status.name if status is not None else ""
+            context.error = error
+            context.cost_ms = round(took_ms)
+            hooks.after(context)
+        return status, error
+
+    def _call(
+        self, listener: Callable[[], object], statuses: type[S], queue: MessageQueue
+    ) -> tuple[S | None, str]:
+        try:
+            answer = listener()
+        except Exception as error:  # the listener is the user's: its error means "later", no more
+            _LOG.exception(
+                "the listener of group %s raised; its messages of %s come again", self._group, queue
+            )
+            return None, error_of_exception(error)
+        if isinstance(answer, statuses):
+            return answer, ""
+        fault = "the listener returned nothing"
+        if answer is not None:
+            fault = f"the listener returned {str(answer)[:200]!r}, which is no {statuses.__name__}"
+        log.event(_LOG, logging.WARNING, "listener_answer_unknown", group=self._group, fault=fault)
+        return None, fault
+
+
+def prepare(messages: Sequence[PulledMessage], queue: MessageQueue) -> str:
+    """Stamp the start of consumption, give retried messages their own topic back; returns the topic."""
+    started = now_ms()
+    for message in messages:
+        message.start_consuming(started)
+    if not is_retry_topic(queue.topic):
+        return queue.topic
+    for message in messages:
+        message.restore_topic()
+    return messages[0].topic
