@@ -97,9 +97,12 @@ class Appender:
 
         None for the requests that found no segment ready: this slot is then parked on SEGMENT_RINGS, call
         again with them when the bell rings. Requests of one queue are never appended in another order than
-        given.
+        given. Requests tied by `with_next` have one fate: where one is refused, all are.
         """
         outcomes: list[AppendOutcome | None] = [self._refusal(request) for request in requests]
+        tied = any(request.with_next for request in requests)
+        if tied:
+            _share_refusals(requests, outcomes)
         waiting = [i for i, outcome in enumerate(outcomes) if outcome is None]
         claims = 0
         tried_parked = False
@@ -116,6 +119,8 @@ class Appender:
                     break
                 self._await_segment(waiting, outcomes)
                 tried_parked = True
+            if tied:
+                _share_refusals(requests, outcomes)
             waiting = [i for i in waiting if outcomes[i] is None]
         if self._parked and not waiting:
             self._parked = False
@@ -156,7 +161,10 @@ class Appender:
             slots.add(requests[i].queue.slot)
             size_sum += len(requests[i].data)
             if n and (len(slots) > JOURNAL_ENTRIES_MAX or size_sum > CLAIM_BYTES_MAX):
-                return waiting[:n]
+                while n and requests[waiting[n - 1]].with_next:
+                    n -= 1
+                if n:
+                    return waiting[:n]
         return waiting
 
     def _make_ready(
@@ -267,6 +275,19 @@ class Appender:
             add("append_claims")
             add("sends", sum([len(p.request.sizes) for p in plan.placed]))
             add("send_bytes", sum([len(p.request.data) for p in plan.placed]))
+
+
+def _share_refusals(requests: Sequence[AppendRequest], outcomes: list[AppendOutcome | None]) -> None:
+    """Refuse what is tied to a refused request."""
+    begin = 0
+    for last, request in enumerate(requests):
+        if request.with_next:
+            continue
+        group = range(begin, last + 1)
+        begin = last + 1
+        refusals = [found for i in group if (found := outcomes[i]) is not None and found.error is not None]
+        for i in group if refusals else ():
+            outcomes[i] = outcomes[i] or refusals[0]
 
 
 def _words_of(plan: ClaimPlan) -> list[tuple[int, int]]:

@@ -2,7 +2,8 @@
 AppendLock.
 
 Requests are placed in order up to the first that has no room, and nothing behind it is placed either: so
-requests of one queue keep their order whatever stops a claim.
+requests of one queue keep their order whatever stops a claim. Those tied together (`with_next`) are placed
+all, or the plan goes back to where the first of them would have gone.
 """
 
 from __future__ import annotations
@@ -38,6 +39,15 @@ class Placed(NamedTuple):
     segment: MappedFile
 
 
+class Mark(NamedTuple):
+    """How far a plan was: before the first of some requests that are tied together."""
+
+    end: int
+    placed: int
+    blanks: int
+    maxima: dict[int, tuple[QueueRef, int, int]]
+
+
 class ClaimPlan:
     """What one claim will do: bytes `[start, end)` of the log, and units.
 
@@ -54,6 +64,17 @@ class ClaimPlan:
         self.maxima: dict[int, tuple[QueueRef, int, int]] = {}
         self.stop = Stop.DONE
 
+    def mark(self) -> Mark:
+        """Remember how far the plan is."""
+        return Mark(self.end, len(self.placed), len(self.blanks), dict(self.maxima))
+
+    def go_back(self, mark: Mark) -> None:
+        """Forget what was planned since."""
+        self.end = mark.end
+        del self.placed[mark.placed :]
+        del self.blanks[mark.blanks :]
+        self.maxima = mark.maxima
+
 
 def plan_claim(
     requests: Sequence[AppendRequest],
@@ -69,7 +90,10 @@ def plan_claim(
     BLANK, and where the next segment is not ready the claim ends with that BLANK.
     """
     plan = ClaimPlan(position)
+    mark: Mark | None = None
     for request in requests:
+        if request.with_next and mark is None:
+            mark = plan.mark()
         size = len(request.data)
         at = position % segment_bytes
         start = position - at
@@ -96,4 +120,8 @@ def plan_claim(
         plan.maxima[queue.slot] = (queue, old, end)
         plan.placed.append(Placed(request, first, position, segment))
         position = plan.end = position + size
+        if not request.with_next:
+            mark = None
+    if mark is not None:
+        plan.go_back(mark)
     return plan
