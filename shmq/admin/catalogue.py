@@ -77,6 +77,11 @@ ENTRIES = (
     Entry("queryMsgById", "msg get", "query", "query_by_id", "A message by offset id or unique id"),
     Entry("queryMsgByKey", "msg by-key", "query", "query_by_key", "Messages that carry a key"),
     Entry("queryMsgByOffset", "msg by-offset", "query", "query_by_offset", "The message at a queue's offset"),
+    Entry("dlqList", "dlq list", "dead_letters", "dlq_list", "Dead letters and the errors they died of"),
+    Entry(
+        "dlqResend", "dlq resend", "dead_letters", "dlq_resend", "Deliver dead letters again"
+    ),
+    Entry("dlqPurge", "dlq purge", "dead_letters", "dlq_purge", "Throw a group's dead letters away"),
     Entry("brokerStatus", "broker status", "broker", "broker_status", "A broker's runtime figures"),
     Entry(
         "storeCheck", "store check", "store", "store_check", "Prove that a store is whole (broker up or down)"
@@ -92,6 +97,7 @@ GROUPS = {
     "msg": "Messages",
     "group": "Consumer groups",
     "offset": "Offsets of consumer groups",
+    "dlq": "Dead letters of consumer groups",
     "producer": "Producers",
     "store": "Stores on this host",
 }

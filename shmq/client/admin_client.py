@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from shmq.base.errors import BrokerError, InvalidParameter, QueryNotFound, TopicNotExist
+from shmq.client.admin_dead_letters import AdminDeadLetters
 from shmq.client.admin_groups import AdminGroups
 from shmq.client.admin_links import AdminLinks
 from shmq.client.broker_calls import LAST_MS
@@ -71,7 +72,7 @@ CONSUME_DIRECTLY_S = 15.0
 R = TypeVar("R")
 
 
-class AdminClient(AdminGroups):
+class AdminClient(AdminGroups, AdminDeadLetters):
     """One operator's view of a cluster."""
 
     def __init__(

@@ -31,7 +31,7 @@ FIRST_RETRY_LEVEL = 3
 """Delay level of the first retry; each further one takes the next."""
 RETRY_QUEUES = 1
 
-_NOT_COPIED = frozenset(
+NOT_COPIED = frozenset(
     {
         *(names.MIN_OFFSET, names.MAX_OFFSET, names.CONSUME_START_TIME, names.DELAY),
         *(names.REAL_TOPIC, names.REAL_QUEUE_ID, names.TRANSACTION_PREPARED, names.SHMQ_LAST_ERROR),
@@ -100,7 +100,7 @@ class GiveBack:
     ) -> Command:
         """Return request 310 for the copy; over the limit of tries the broker buries it."""
         tries = message.reconsume_times + 1
-        properties = {name: text for name, text in message.properties.items() if name not in _NOT_COPIED}
+        properties = {name: text for name, text in message.properties.items() if name not in NOT_COPIED}
         properties.setdefault(names.RETRY_TOPIC, message.topic)
         properties.setdefault(names.ORIGIN_MESSAGE_ID, message.offset_msg_id)
         if last_error:
