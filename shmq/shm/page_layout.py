@@ -6,7 +6,7 @@ write often lie on cache lines of their own (8 words). Indices count words, not 
 
     word  0        identity and capacities     written once, MAGIC last
          10        read mostly                 STATE, VISIBLE_WORD, POLICY_EPOCH, DIRECTORY_LENGTH, slots used
-         16        read mostly                 QUIESCE, MIN_OFFSET, SEGMENT_ERROR
+         16        read mostly                 QUIESCE, MIN_OFFSET, SEGMENT_ERROR, RUN_STAMP, SEGMENT_INODE
          24 32     AppendLock's holder         WRITE_POSITION, LAST_STORE_TIME; append journal head
          40 ... 64 one line each               FLUSHED_POSITION, CONFIRM_OFFSET, ZEROED_POSITION,
          INDEXED_POSITION 72        ring blocks                 4 words each: byte i belongs to the process of
@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 WORD_BYTES = 8
 LINE_WORDS = 8
-LAYOUT_VERSION_NOW = 1
+LAYOUT_VERSION_NOW = 2
 MAGIC_NUMBER = int.from_bytes(b"shmqpage", "little")
 
 # identity and capacities
@@ -53,6 +53,8 @@ OFFSET_SLOTS_USED = 15
 QUIESCE = 16
 MIN_OFFSET = 17
 SEGMENT_ERROR = 18
+RUN_STAMP = 19
+SEGMENT_INODE = 20
 
 # positions
 WRITE_POSITION = 24
@@ -146,6 +148,8 @@ FIELDS = (
     Field(
         "SEGMENT_ERROR", SEGMENT_ERROR, 1, "segment allocator: errno while the disk refuses segments, else 0"
     ),
+    Field("RUN_STAMP", RUN_STAMP, 1, "recovery: of the marks this run wrote; others there: not our files"),
+    Field("SEGMENT_INODE", SEGMENT_INODE, 1, "segment allocator: of the newest segment, for the same test"),
     Field("WRITE_POSITION", WRITE_POSITION, 1, "under AppendLock: first byte not yet published"),
     Field("LAST_STORE_TIME", LAST_STORE_TIME, 1, "under AppendLock: store times never go back"),
     Field("JOURNAL_STATE", JOURNAL_STATE, 1, "under AppendLock: JournalState"),

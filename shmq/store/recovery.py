@@ -38,7 +38,7 @@ from shmq.store.config_tables import load_consumer_offsets, load_topics
 from shmq.store.flush_repair import drop_queue_caches, rewrite_unflushed
 from shmq.store.names import StoreLayout
 from shmq.store.page_fill import fill_offsets, fill_positions, fill_queues, offsets_of, visible_word
-from shmq.store.run_marks import LastRun, Marks, mark_running, read_marks
+from shmq.store.run_marks import LastRun, Marks, is_of_these_files, mark_running, read_marks
 
 Progress = Callable[[int, int, int], None]
 
@@ -89,20 +89,22 @@ def open_or_recover(
 ) -> RecoveryReport:
     """Make the store at `root` and its control page ready for appenders.
 
-    `adopt` opens a store that another engine wrote last; without it that is a ConfigFault. `owner_pid` goes
-    into `abort` (default: the parent, as this runs in its child). Crash repair has already been done on a
-    kept page. Raises StoreDamaged when the files cannot be a store of these settings, Unavailable when
-    /dev/shm has no room.
+    `adopt` opens a store that was never shmq's; without it that is a ConfigFault. One that was, and that
+    another engine changed since, is recovered whole. `owner_pid` goes into `abort` (default: the parent, as
+    this runs in its child). Crash repair has already been done on a kept page that is of these files. Raises
+    StoreDamaged when the files cannot be a store of these settings, Unavailable when /dev/shm has no room.
     """
     began = monotonic_ms()
     layout = StoreLayout.of(root, settings)
     marks = read_marks(layout)
-    if marks.last_run is LastRun.FOREIGN and not adopt:
-        raise ConfigFault(
-            f"the store {root} was last written by another engine (Apache RocketMQ?), or was copied here: "
-            "shmq leaves it alone. Stop that engine and start once with --adopt to take the store over, or "
-            "use another storePathRootDir"
-        )
+    if marks.last_run is LastRun.FOREIGN:
+        if marks.identity is None and not adopt:
+            raise ConfigFault(
+                f"the store {root} was written by another engine (Apache RocketMQ?): shmq leaves it alone. "
+                "Stop that engine and start once with --adopt to take the store over, or use another "
+                "storePathRootDir"
+            )
+        log.event(_logger, logging.WARNING, "written_by_another_engine", store=root)
     layout.make_folders()
     name = page_name(root)
     kept = _attach_kept(name)
@@ -112,7 +114,7 @@ def open_or_recover(
     if kept is not None:
         kept.close()
     page = ControlPage.attach(name)
-    mark_running(layout, os.getppid() if owner_pid is None else owner_pid, page.page_id)
+    mark_running(layout, os.getppid() if owner_pid is None else owner_pid, page)
     page.state = PageState.OK
     report.page_id = page.page_id
     page.close()
@@ -143,7 +145,7 @@ def _fast(
     """Go on with the kept page when everything speaks for it, else None."""
     if kept is None or marks.last_run is not LastRun.CRASHED:
         return None
-    usable = _is_of_last_run(kept, marks) and kept.state is PageState.OK
+    usable = is_of_these_files(kept, layout, marks) and kept.state is PageState.OK
     fits = kept.queue_slots == settings.queue_slots and kept.offset_slots == settings.offset_slots
     if not (usable and fits and AppendJournal(kept).empty()):
         return None
@@ -171,14 +173,15 @@ def _anew(
     progress: Progress | None,
 ) -> RecoveryReport:
     """Recover from the files, then make and fill a new page."""
-    known_flushed = _flushed_of(kept, marks)
-    if kept is not None and kept.state is PageState.FLUSH_FAILED and _is_of_last_run(kept, marks):
-        rewrite_unflushed(layout, known_flushed, int(kept.words[WRITE_POSITION]))
+    current = kept if kept is not None and is_of_these_files(kept, layout, marks) else None
+    known_flushed = int(current.words[FLUSHED_POSITION]) if current is not None else 0
+    if current is not None and current.state is PageState.FLUSH_FAILED:
+        rewrite_unflushed(layout, known_flushed, int(current.words[WRITE_POSITION]))
         drop_queue_caches(layout)
     offsets = load_consumer_offsets(layout)
+    if current is not None and current.state is not PageState.RECOVERING:
+        offsets.update(offsets_of(current))  # up to some seconds newer than the file
     if kept is not None:
-        if kept.page_id == marks.abort_page_id and kept.state is not PageState.RECOVERING:
-            offsets.update(offsets_of(kept))  # up to some seconds newer than the file
         kept.retire()
         unlink_semaphore(semaphore_name(name, kept))
     ControlPage.unlink(name)
@@ -223,16 +226,6 @@ def _anew(
         rebuilt=found.rebuilt,
         damaged=found.damaged,
     )
-
-
-def _flushed_of(kept: ControlPage | None, marks: Marks) -> int:
-    """What the last run's page says is on the disk; 0 when that page is not there or not of that run."""
-    return int(kept.words[FLUSHED_POSITION]) if kept is not None and _is_of_last_run(kept, marks) else 0
-
-
-def _is_of_last_run(page: ControlPage, marks: Marks) -> bool:
-    """Whether the page is that of the run `abort` tells of, on a host that was not restarted since."""
-    return page.same_boot and page.page_id == marks.abort_page_id
 
 
 def _new_page(layout: StoreLayout, settings: BrokerSettings, name: str) -> ControlPage:

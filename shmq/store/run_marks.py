@@ -10,6 +10,11 @@ the checkpoint is not the one the last clean stop wrote. Did it end cleanly? Yes
 Order of writing: start: abort, then identity "running"; clean stop: identity "stopped", then abort removed.
 So a crash between two writes reads as a crash of ours.
 
+A third question is whether a kept control page speaks of these very files. An older backup of the same run
+has the same marks as the page, but not their inodes and change times, which nobody can set: the page keeps
+both as RUN_STAMP, and the inode of the newest segment. A page that differs is not believed in anything, not
+even repaired: what its journal would undo may be a record that another engine wrote since.
+
 Written by recovery and by the supervisor's clean stop, under the store lock. No numpy here.
 """
 
@@ -17,19 +22,36 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 
+from shmq.base import faults
 from shmq.base.files import fsync_folder, write_durably
 from shmq.shm.control_page import ControlPage
 from shmq.shm.directory import DirectoryView
-from shmq.shm.page_layout import INDEXED_POSITION, LAST_STORE_TIME, WRITE_POSITION
+from shmq.shm.page_layout import (
+    INDEXED_POSITION,
+    LAST_STORE_TIME,
+    RUN_STAMP,
+    SEGMENT_INODE,
+    WRITE_POSITION,
+)
 from shmq.shm.queue_table import QueueTable
 from shmq.store.checkpoint import Checkpoint
 from shmq.store.config_tables import load_topics
 from shmq.store.names import StoreLayout
 
 ENGINE = "shmq"
+
+faults.declare(
+    {
+        "recovery.abort_written": "abort names this run, identity.json the one before it",
+        "recovery.identity_written": "both marks name this run, the page does not know them yet",
+        "stop.identity_written": "identity.json says how the run ended, abort is still there",
+        "stop.abort_removed": "abort is gone, perhaps not durably; the page is still there",
+    }
+)
 
 
 class LastRun(enum.Enum):
@@ -129,10 +151,42 @@ def read_marks(layout: StoreLayout) -> Marks:
     return Marks(LastRun.CLEAN if same and not identity.running else LastRun.FOREIGN, identity, 0)
 
 
-def mark_running(layout: StoreLayout, pid: int, page_id: int) -> None:
+def mark_running(layout: StoreLayout, pid: int, page: ControlPage) -> None:
     """Note that `pid` runs on the page from now on. Before the first mutation of the store."""
-    write_durably(layout.abort, f"{pid} {page_id}".encode(), backup=False)
-    Identity(page_id=page_id, running=True).save(layout)
+    write_durably(layout.abort, f"{pid} {page.page_id}".encode(), backup=False)
+    faults.reach("recovery.abort_written")
+    Identity(page_id=page.page_id, running=True).save(layout)
+    faults.reach("recovery.identity_written")
+    page.words[RUN_STAMP] = _stamp_of(layout)
+
+
+def is_of_these_files(page: ControlPage, layout: StoreLayout, marks: Marks) -> bool:
+    """Whether a kept page is that of the run the marks tell of, on these files and since this boot."""
+    words = page.words
+    return (
+        page.same_boot
+        and page.page_id == marks.abort_page_id
+        and words[RUN_STAMP] == _stamp_of(layout)
+        and words[SEGMENT_INODE] in _newest_inodes(layout)
+    )
+
+
+def _stamp_of(layout: StoreLayout) -> int:
+    """The marks' inodes and change times as 63 bits; 0 when one is missing."""
+    try:
+        found = [path.stat() for path in (layout.abort, layout.identity)]
+    except FileNotFoundError:
+        return 0
+    text = " ".join(f"{one.st_dev} {one.st_ino} {one.st_ctime_ns}" for one in found)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+def _newest_inodes(layout: StoreLayout) -> list[int]:
+    """What SEGMENT_INODE may be: none yet, the newest segment, or the one before it.
+
+    The allocator stores it after the segment has its name, and may have died in between.
+    """
+    return [0, *(layout.segment_path(start).stat().st_ino for start in layout.segments()[-2:])]
 
 
 def mark_stopped(layout: StoreLayout, identity: Identity) -> None:
@@ -140,6 +194,8 @@ def mark_stopped(layout: StoreLayout, identity: Identity) -> None:
     identity.running = False
     identity.checkpoint = Checkpoint.load(layout.checkpoint).encode().hex()
     identity.save(layout)
+    faults.reach("stop.identity_written")
     with contextlib.suppress(FileNotFoundError):
         layout.abort.unlink()
+    faults.reach("stop.abort_removed")
     fsync_folder(layout.root)

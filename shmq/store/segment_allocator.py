@@ -36,7 +36,13 @@ from shmq.model.settings import BrokerSettings, FlushDiskType
 from shmq.shm.control_page import ControlPage
 from shmq.shm.counters import SlotCounters
 from shmq.shm.doorbell import Doorbell
-from shmq.shm.page_layout import SEGMENT_ERROR, SEGMENT_RINGS, WRITE_POSITION, ZEROED_POSITION
+from shmq.shm.page_layout import (
+    SEGMENT_ERROR,
+    SEGMENT_INODE,
+    SEGMENT_RINGS,
+    WRITE_POSITION,
+    ZEROED_POSITION,
+)
 from shmq.shm.rings import ring_parked
 from shmq.shm.word import fence
 from shmq.shm.worker_slots import FLUSHER_SLOT
@@ -108,6 +114,8 @@ class SegmentAllocator:
         """Make what the first appends need, before any appender is started. OSError when the disk refuses."""
         starts = self._layout.segments()
         words = self._page.words
+        if starts:
+            words[SEGMENT_INODE] = self._layout.segment_path(starts[-1]).stat().st_ino
         self._allocated_end = starts[-1] + self._layout.segment_bytes if starts else words[WRITE_POSITION]
         while self._allocated_end <= words[WRITE_POSITION]:
             self._make_segment()
@@ -220,6 +228,7 @@ class SegmentAllocator:
             temp.unlink(missing_ok=True)
             raise
         self._descriptors.hold(start, fd)
+        self._page.words[SEGMENT_INODE] = os.fstat(fd).st_ino
         fsync_folder(self._layout.commit_log)
         self._allocated_end = start + self._layout.segment_bytes
         self._counters.add("segments_made")

@@ -32,7 +32,7 @@ from shmq.shm.page_layout import SLOT_COUNT
 from shmq.shm.worker_slots import FLUSHER_SLOT, SlotTable
 from shmq.store.names import StoreLayout
 from shmq.store.recovery import is_empty, open_or_recover
-from shmq.store.run_marks import Identity, mark_stopped
+from shmq.store.run_marks import Identity, is_of_these_files, mark_stopped, read_marks
 from shmq.supervisor.children import Child
 from shmq.supervisor.crash_repair import StuckHolderDetector, needs_repair, repair, tidy_dead_slot
 from shmq.supervisor.leftovers import lock_out_appenders
@@ -159,8 +159,12 @@ def _recorded(kept: ControlPage | None) -> list[tuple[int, int]]:
 
 
 def _repair_kept(layout: StoreLayout, name: str, kept: ControlPage, bells: list[Doorbell]) -> None:
-    """Repair a kept page whole, whatever its slots say; a page of another boot of the host needs none."""
-    if not kept.same_boot:
+    """Repair a kept page whole, whatever its slots say.
+
+    Not one of another boot of the host, nor one of other files: restored, or written by another engine since.
+    """
+    if not is_of_these_files(kept, layout, read_marks(layout)):
+        log.event(_logger, logging.WARNING, "kept_page_not_of_these_files")
         return
     zeroing = Zeroing(layout, kept)
     semaphore = _open_or_create_semaphore(name, kept)

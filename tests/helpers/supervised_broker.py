@@ -113,6 +113,16 @@ class SupervisedBroker:
         self.process.communicate()
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 10, "children left")
 
+    def kill_all(self) -> None:
+        """SIGKILL every process of the broker, the supervisor first."""
+        assert self.process is not None
+        below = descendants(self.pid)
+        for pid in (self.pid, *below):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.communicate()
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), 10, "all gone")
+
     # -- looking -------------------------------------------------------------------------------------------
 
     def children(self) -> dict[str, int]:

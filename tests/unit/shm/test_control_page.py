@@ -69,7 +69,8 @@ def test_attaching_to_nothing_says_that_no_broker_runs(page_name: str) -> None:
 
 def test_another_layout_version_is_told_apart_from_damage(page: ControlPage, page_name: str) -> None:
     page.words[at.LAYOUT_VERSION] += 1
-    with pytest.raises(LayoutMismatch, match="layout 2, we know 1"):
+    now = at.LAYOUT_VERSION_NOW
+    with pytest.raises(LayoutMismatch, match=f"layout {now + 1}, we know {now}"):
         ControlPage.attach(page_name)
     page.words[at.MAGIC] = 0
     with pytest.raises(StoreDamaged, match="not a finished control page"):
