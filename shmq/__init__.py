@@ -23,6 +23,7 @@ _EXPORTS = {
     "ConsumeOrderlyContext": "shmq.client.orderly_service",
     "ConsumeOrderlyStatus": "shmq.client.orderly_service",
     "ConsumeFromWhere": "shmq.model.consumer_group",
+    "Deduplicator": "shmq.client.deduplicator",
     "LitePullConsumer": "shmq.client.lite_pull_consumer",
     "Message": "shmq.model.message",
     "MessageExt": "shmq.model.message_ext",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from shmq.client.config import ClientConfig as ClientConfig
     from shmq.client.consume_service import ConsumeConcurrentlyContext as ConsumeConcurrentlyContext
     from shmq.client.consume_service import ConsumeConcurrentlyStatus as ConsumeConcurrentlyStatus
+    from shmq.client.deduplicator import Deduplicator as Deduplicator
     from shmq.client.errors import ClientError as ClientError
     from shmq.client.errors import RemotingError as RemotingError
     from shmq.client.lite_pull_consumer import LitePullConsumer as LitePullConsumer
