@@ -13,7 +13,16 @@ import os
 import struct
 from pathlib import Path
 
+from shmq.base import faults
 from shmq.base.errors import Bug, Unavailable
+
+faults.declare(
+    {
+        "file.temp_written": "the new content is durable under another name",
+        "file.backup_kept": "the old content has its second name, the new one not yet its own",
+        "file.renamed": "the new content has its name, perhaps not durably",
+    }
+)
 
 # struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid
 _FLOCK = struct.Struct("@hhqqi4x")
@@ -41,9 +50,12 @@ def write_durably(path: Path, data: bytes, *, backup: bool = True) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    faults.reach("file.temp_written")
     if backup:
         _keep_backup(path)
+        faults.reach("file.backup_kept")
     temp.replace(path)
+    faults.reach("file.renamed")
     fsync_folder(path.parent)
 
 

@@ -43,7 +43,12 @@ _DELETED = "shmqDeletedTopics"
 
 _logger = log.get(__name__)
 
-faults.declare({"topic.saved": "topics.json with a new topic is durable, its queues are not made"})
+faults.declare(
+    {
+        "topic.saved": "topics.json with a new topic is durable, its queues are not made",
+        "topic.made": "a new topic is durable and has its queues, no worker was told",
+    }
+)
 
 
 class QueueSlots(Protocol):
@@ -232,6 +237,8 @@ class TopicRegistry:
             faults.reach("topic.saved")
         for config in changed:
             self._make_queues(config)
+        if changed:
+            faults.reach("topic.made")
 
     def touch(self) -> None:
         """Move the version without a change: a name server that holds this one would not look again."""

@@ -60,10 +60,12 @@ _EMPTY, _PREPARED, _COMMITTED = (int(state) for state in JournalState)
 
 declare(
     {
+        "journal.entry_written": "one entry described, count and positions are those of the claim before",
         "journal.entries_written": "the claim is described, the journal is still EMPTY",
         "journal.prepared": "PREPARED, no byte of the claim written",
         "journal.committed": "COMMITTED, no position stored",
         "journal.position_stored": "write_position stored, queue maxima not",
+        "journal.max_stored": "one queue maximum stored, others perhaps not",
         "journal.maxima_stored": "queue maxima stored, other words not",
         "journal.words_stored": "everything stored, the journal still COMMITTED",
         "journal.emptied": "EMPTY, the semaphore still taken",
@@ -125,6 +127,7 @@ class AppendJournal:
             words[at + 2] = old_max
             words[at + 3] = new_max
             at += JOURNAL_ENTRY_WORDS
+            reach("journal.entry_written")
         if gone:
             raise QueueGone(gone)
         at = JOURNAL_PAIRS
@@ -163,6 +166,7 @@ class AppendJournal:
         reach("journal.position_stored")
         for slot, _, _, new_max in entries:
             words[QUEUE_TABLE + slot * QUEUE_WORDS + QUEUE_MAX] = new_max
+            reach("journal.max_stored")
         reach("journal.maxima_stored")
         words[LAST_STORE_TIME] = words[JOURNAL_STORE_TIME]
         for word, value in pairs:

@@ -24,6 +24,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from shmq.base import faults
 from shmq.base.errors import InvalidParameter, StoreDamaged, SystemBusy
 from shmq.shm import page_layout as at
 from shmq.shm.control_page import ControlPage
@@ -32,6 +33,14 @@ from shmq.shm.queue_table import QueueRef, QueueTable
 
 TOPIC = 1
 OFFSETS = 2
+
+faults.declare(
+    {
+        "directory.queues_taken": "queue slots are given out, no entry names them",
+        "directory.offsets_taken": "offset slots are given out, no entry names them",
+        "directory.entry_written": "the entry's bytes are on the page, its length is not published",
+    }
+)
 
 _HEAD = struct.Struct("<BBHIIIQ")
 assert _HEAD.size == 24
@@ -72,6 +81,7 @@ class Directory:
                 "were made since the broker's page was; restart the broker"
             )
         self._raw[self._start + length : self._start + length + len(data)] = data
+        faults.reach("directory.entry_written")
         self._words[at.DIRECTORY_LENGTH] = length + len(data)
 
     def catch_up(self) -> list[Entry]:
@@ -139,12 +149,14 @@ class DirectoryWriter:
         it at once.
         """
         first_slot, generation = self._queues.new_slots(offsets)
+        faults.reach("directory.queues_taken")
         self._directory.append(Entry(TOPIC, "", topic, first_queue_id, len(offsets), first_slot, generation))
         return [QueueRef(topic, first_queue_id + n, first_slot + n, generation) for n in range(len(offsets))]
 
     def add_offsets(self, group: str, topic: str, first_queue_id: int, count: int) -> int:
         """Make offset slots, still without offsets, known and return the first; SystemBusy when full."""
         first_slot = self._offsets.new_slots(count)
+        faults.reach("directory.offsets_taken")
         self._directory.append(Entry(OFFSETS, group, topic, first_queue_id, count, first_slot, 0))
         return first_slot
 

@@ -7,11 +7,14 @@ them, so no commit waits for a disk and none is lost with a process. Where a slo
 
 from __future__ import annotations
 
+from shmq.base import faults
 from shmq.base.errors import SystemBusy
 from shmq.shm import page_layout as at
 from shmq.shm.control_page import ControlPage
 
 NO_OFFSET = -1
+
+faults.declare({"offset.stored": "a committed offset is on the page, nobody was told"})
 
 
 class OffsetSlots:
@@ -32,6 +35,7 @@ class OffsetSlots:
     def commit(self, slot: int, consumer_offset: int) -> None:
         """Store the group's next queue offset; it may go back (a reset). Any worker, or the coordinator."""
         self._words[self._first + slot * at.OFFSET_WORDS + at.OFFSET_COMMITTED] = consumer_offset
+        faults.reach("offset.stored")
 
     def pulled(self, slot: int) -> int:
         """Return the queue offset up to which the group has pulled, -1 when it never did."""

@@ -55,8 +55,9 @@ CLAIM_BYTES_MAX = 4 << 20
 faults.declare(
     {
         "claim.planned": "lock held, journal EMPTY, nothing written",
-        "claim.half_filled": "journal PREPARED, the first request's records written, no unit",
+        "claim.half_filled": "journal PREPARED, one request's records written, others perhaps not, no unit",
         "claim.bytes_written": "journal PREPARED, all records and BLANKs written, no unit",
+        "claim.unit_written": "journal PREPARED, all records and one request's units written",
         "claim.units_written": "journal PREPARED, records and units written",
     }
 )
@@ -257,6 +258,7 @@ class Appender:
         faults.reach("claim.bytes_written")
         for p, packed in zip(plan.placed, units, strict=True):
             self._maps.store_units(p.request.queue, p.queue_offset, packed)
+            faults.reach("claim.unit_written")
         faults.reach("claim.units_written")
         self._journal.committed()
         self._journal.publish()

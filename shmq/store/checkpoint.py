@@ -21,10 +21,13 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from shmq.base import faults
 from shmq.base.files import fsync_folder
 
 _FIELDS = struct.Struct(">qqqqq")
 assert _FIELDS.size == 40
+
+faults.declare({"checkpoint.written": "the checkpoint's bytes are in the file, perhaps not on the disk"})
 
 FILE_BYTES = 4096
 SAFETY_MS = 3000
@@ -76,6 +79,7 @@ class Checkpoint:
             if new:
                 os.ftruncate(fd, FILE_BYTES)
             os.pwrite(fd, self.encode(), 0)
+            faults.reach("checkpoint.written")
             os.fdatasync(fd)
         finally:
             os.close(fd)

@@ -21,7 +21,7 @@ import logging
 from itertools import zip_longest
 from pathlib import Path
 
-from shmq.base import log
+from shmq.base import faults, log
 from shmq.base.clock import monotonic_ms
 from shmq.model.settings import BrokerSettings
 from shmq.model.unit import UNIT_BYTES
@@ -52,6 +52,8 @@ BLOCK_SLOTS = 512
 """Queue slots compared at once."""
 
 _logger = log.get(__name__)
+
+faults.declare({"checkpoint.queues_synced": "ConsumeQueues are durable, the checkpoint is the one before"})
 
 
 class Checkpointer:
@@ -129,6 +131,7 @@ class Checkpointer:
         full = full_index_files(self._layout.index)
         unsealed = [path for path, _ in full if path not in self._sealed_index]
         sync_paths([*files, *unsealed, *([self._layout.index] if unsealed else [])], self._layout.root)
+        faults.reach("checkpoint.queues_synced")
         self._checkpoint.physic_timestamp = max(store_time, self._checkpoint.physic_timestamp)
         self._checkpoint.logics_timestamp = max(store_time, self._checkpoint.logics_timestamp)
         self._checkpoint.index_timestamp = full[-1][1] if full else 0

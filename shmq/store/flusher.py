@@ -54,10 +54,12 @@ FAST_LOOK_MS = 50
 """A log that grew so much since the last look is looked at again so soon."""
 
 BEFORE_SYNC = "flush.before_sync"
+SYNCED = "flush.synced"
 ACKNOWLEDGE_EARLY = "flush.acknowledge_early"
 declare(
     {
         BEFORE_SYNC: "the position to flush is chosen, nothing of it is synced",
+        SYNCED: "the segments are synced, flushed_position is not stored",
         ACKNOWLEDGE_EARLY: "a defect for tests: flushed_position moves before the sync",
     }
 )
@@ -207,6 +209,7 @@ class Flusher:
                     ring_parked(self._page, FLUSH_RINGS, self._bells)
                 reach(BEFORE_SYNC)
                 self._sync_segments(flushed, target)
+                reach(SYNCED)
                 words[FLUSHED_POSITION] = target
                 self._descriptors.close_below(target)
         except OSError as error:

@@ -18,7 +18,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shmq.base import log
+from shmq.base import faults, log
 from shmq.base.errors import StoreDamaged
 from shmq.base.files import fsync_folder
 from shmq.model.delay import delay_levels
@@ -39,6 +39,16 @@ from shmq.store.sparse_files import sync_path, sync_paths, zero_written
 SEGMENTS_MAPPED = 64
 
 _logger = log.get(__name__)
+
+faults.declare(
+    {
+        "recovery.walked": "units that were missing are written, nothing is cut or synced",
+        "recovery.segment_gone": "a segment behind the end is unlinked, others perhaps not",
+        "recovery.log_zeroed": "the log's last segment ends with zeros that are not synced",
+        "recovery.log_cut": "the log ends where its last record does, and is synced; the queues are not cut",
+        "recovery.queue_cut": "one queue is cut, others perhaps not; none is synced",
+    }
+)
 
 
 @dataclass(slots=True)
@@ -123,7 +133,9 @@ class FullRecovery:
             last_store_time=self._time_before(begin),
         )
         end = walk.run(begin)
+        faults.reach("recovery.walked")
         cut = self._cut_log(begin, end)
+        faults.reach("recovery.log_cut")
         last_time = walk.last_store_time or self._newest_time(queues)
         recovered = Recovered(
             self._low, end, begin, last_time, walk.records, 0, cut, rebuilding, walk.damaged
@@ -133,6 +145,7 @@ class FullRecovery:
             maximum = queues.maximum(index)
             if walk.records or not self._is_clean_end(begin):
                 queue.cut(maximum)
+                faults.reach("recovery.queue_cut")
             unsynced += queue.unsynced()
             low = max(queue.first_from(self._low, maximum), self._topics.low(queue.topic, queue.queue_id))
             recovered.queues.append(RecoveredQueue(queue.topic, queue.queue_id, min(low, maximum), maximum))
@@ -261,9 +274,11 @@ class FullRecovery:
             path.unlink()
             fsync_folder(self._layout.commit_log)  # one after the other: a power cut must leave no gap
             self._starts.remove(start)
+            faults.reach("recovery.segment_gone")
         start = self._layout.segment_start(end)
         if start in self._starts:
             cut += zero_written(self._layout.segment_path(start), end - start)
+            faults.reach("recovery.log_zeroed")
         for start in self._starts:
             if start + self._layout.segment_bytes > begin:
                 sync_path(self._layout.segment_path(start))

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shmq.base import log
+from shmq.base import faults, log
 from shmq.base.clock import monotonic_ms
 from shmq.base.errors import ConfigFault, ShmqError
 from shmq.base.runtime_dir import page_name
@@ -43,6 +43,18 @@ from shmq.store.run_marks import LastRun, Marks, is_of_these_files, mark_running
 Progress = Callable[[int, int, int], None]
 
 _logger = log.get(__name__)
+
+faults.declare(
+    {
+        "recovery.began": "the marks are read, nothing was changed",
+        "recovery.page_removed": "the old page is retired and has no name any more, no file was touched",
+        "recovery.files_true": "log and ConsumeQueues are cut and synced, there is no page",
+        "recovery.page_made": "the new page has its name and nothing in it",
+        "recovery.page_filled": "the new page tells everything, the checkpoint is the old one",
+        "recovery.page_chosen": "page and checkpoint are true, the marks tell of the run before",
+        "recovery.marked": "the marks tell of this run, the page is still RECOVERING, or OK if it was kept",
+    }
+)
 
 
 class RecoveryMode(enum.Enum):
@@ -106,6 +118,7 @@ def open_or_recover(
             )
         log.event(_logger, logging.WARNING, "written_by_another_engine", store=root)
     layout.make_folders()
+    faults.reach("recovery.began")
     name = page_name(root)
     kept = _attach_kept(name)
     report = _fast(layout, settings, name, kept, marks) or _anew(
@@ -114,7 +127,9 @@ def open_or_recover(
     if kept is not None:
         kept.close()
     page = ControlPage.attach(name)
+    faults.reach("recovery.page_chosen")
     mark_running(layout, os.getppid() if owner_pid is None else owner_pid, page)
+    faults.reach("recovery.marked")
     page.state = PageState.OK
     report.page_id = page.page_id
     page.close()
@@ -185,6 +200,7 @@ def _anew(
         kept.retire()
         unlink_semaphore(semaphore_name(name, kept))
     ControlPage.unlink(name)
+    faults.reach("recovery.page_removed")
     if marks.last_run is LastRun.NONE:
         page = _new_page(layout, settings, name)
         fill_positions(page, settings, low=0, end=0, indexed=0, last_store_time=0)
@@ -198,7 +214,9 @@ def _anew(
         layout, settings, topics, marks, known_flushed=known_flushed, progress=progress
     ).run()
     bounds = {(q.topic, q.queue_id): (q.minimum, q.maximum) for q in found.queues}
+    faults.reach("recovery.files_true")
     page = _new_page(layout, settings, name)
+    faults.reach("recovery.page_made")
     fill_queues(page, bounds, topics)
     clamped = fill_offsets(page, offsets, bounds)
     fill_positions(
@@ -210,6 +228,7 @@ def _anew(
         last_store_time=found.last_store_time,
     )
     page.close()
+    faults.reach("recovery.page_filled")
     _save_checkpoint(layout, found.write_position, found.last_store_time)
     walked = found.rebuilt or found.records or marks.last_run is not LastRun.CLEAN
     return RecoveryReport(

@@ -28,7 +28,7 @@ import mmap
 import os
 from collections.abc import Sequence
 
-from shmq.base import log
+from shmq.base import faults, log
 from shmq.base.clock import monotonic_ms
 from shmq.base.files import fsync_folder
 from shmq.base.syncs import sync_range
@@ -71,6 +71,14 @@ WARM_AHEAD_BYTES = 64 << 20
 
 _POPULATE_READ = 22
 """MADV_POPULATE_READ of Linux 5.14; `mmap` has no name for it."""
+
+faults.declare(
+    {
+        "segment.allocated": "a segment has its blocks and no name",
+        "segment.named": "a segment has its name, perhaps not durably; nobody knows of it",
+        "segment.zeroed": "zeros are written and synced, ZEROED_POSITION is not stored",
+    }
+)
 
 _ZEROS = bytes(STEP_BYTES)
 _logger = log.get(__name__)
@@ -222,11 +230,13 @@ class SegmentAllocator:
         try:
             os.posix_fallocate(fd, 0, self._layout.segment_bytes)
             os.fsync(fd)
+            faults.reach("segment.allocated")
             temp.rename(self._layout.segment_path(start))
         except BaseException:
             os.close(fd)
             temp.unlink(missing_ok=True)
             raise
+        faults.reach("segment.named")
         self._descriptors.hold(start, fd)
         self._page.words[SEGMENT_INODE] = os.fstat(fd).st_ino
         fsync_folder(self._layout.commit_log)
@@ -242,6 +252,7 @@ class SegmentAllocator:
         fd = self._descriptors.get(start)
         os.pwrite(fd, memoryview(_ZEROS)[: end - position], position - start)
         sync_range(fd, position - start, end - start)
+        faults.reach("segment.zeroed")
         self._page.words[ZEROED_POSITION] = end
 
     def _refused(self, error: OSError) -> None:

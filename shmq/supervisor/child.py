@@ -36,7 +36,12 @@ APPENDERS_LOCK = "appenders.lock"
 
 _PR_SET_PDEATHSIG = 1
 
-faults.declare({"child.before_go": "imported and booted, waiting for its slot; nothing shared was touched"})
+faults.declare(
+    {
+        "child.before_go": "imported and booted, waiting for its slot; nothing shared was touched",
+        "child.may_append": "LOCK_SH taken, nothing appended yet",
+    }
+)
 _logger = log.get("shmq.child")
 
 
@@ -74,6 +79,7 @@ def wait_for_go(boot: ChildBoot, go_fd: int) -> SharedFileLock:
     lock = SharedFileLock(Path(boot.store_root) / APPENDERS_LOCK)
     if go != GO or not lock.shared(nonblocking=True) or supervisor_is_gone(boot.supervisor_fd):
         sys.exit(ChildExit.ORPHANED)
+    faults.reach("child.may_append")
     return lock
 
 

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 
-from shmq.base import log
+from shmq.base import faults, log
 from shmq.base.clock import monotonic_ms
 from shmq.shm.boot import COORDINATOR_SLOT, FIRST_WORKER_SLOT, ChildBoot, ChildExit, ChildRole
 from shmq.shm.worker_slots import process_start_time
@@ -27,6 +27,13 @@ KILLED_GO_MS = 300
 """How long each kind may take to leave when the broker stops; together with the last flush below 5 s."""
 
 _logger = log.get("shmq.supervisor")
+
+faults.declare(
+    {
+        "tree.spawned": "a child was started, its slot is not filled",
+        "tree.slot_filled": "a child's slot is filled, it was not told to go",
+    }
+)
 
 
 class ProcessTree:
@@ -83,10 +90,12 @@ class ProcessTree:
         self._running[boot.slot] = fresh
         self._selector.register(fresh.pid_fd, selectors.EVENT_READ, self._on_death)
         self._selector.register(fresh.status_fd, selectors.EVENT_READ, self._on_status)
+        faults.reach("tree.spawned")
         try:
             self._shared.slots[boot.slot].fill(fresh.pid, process_start_time(fresh.pid))
         except ProcessLookupError:
             return  # it is dead already: its pidfd says so in the next turn
+        faults.reach("tree.slot_filled")
         fresh.go()
         log.event(_logger, logging.INFO, "child_started", child=boot.title, pid=fresh.pid, slot=boot.slot)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import posix_ipc
 
-from shmq.base import log
+from shmq.base import faults, log
 from shmq.base.clock import monotonic_ms
 from shmq.base.errors import ShmqError, Unavailable
 from shmq.base.files import SharedFileLock
@@ -41,6 +41,15 @@ from shmq.supervisor.signals import SignalQueue
 from shmq.supervisor.zeroing import Zeroing
 
 _logger = log.get("shmq.supervisor")
+
+faults.declare(
+    {
+        "start.locked_out": "nobody else can append any more, a kept page is not repaired",
+        "start.repaired": "a kept page is whole, recovery has not begun",
+        "start.recovered": "the page is ready, LOCK_EX is still held",
+        "stop.page_retired": "the marks say a clean end, page and semaphore still have their names",
+    }
+)
 
 
 class SharedState:
@@ -77,13 +86,16 @@ class SharedState:
         bells = [Doorbell.create() for _ in range(SLOT_COUNT)]
         kept = _attach_kept(name)
         lock = lock_out_appenders(root, _recorded(kept))
+        faults.reach("start.locked_out")
         try:
             if kept is not None:
                 _repair_kept(layout, name, kept, bells)
+            faults.reach("start.repaired")
             if is_empty(root, settings):
                 open_or_recover(root, settings, adopt, owner_pid=os.getpid())
             else:
                 recover_in_child(root, settings, adopt=adopt, log_dir=log_dir, interrupts=signals.fileno())
+            faults.reach("start.recovered")
             page = ControlPage.attach(name)
             return cls(layout, name, page, bells)
         finally:
@@ -133,6 +145,7 @@ class SharedState:
         if clean and AppendJournal(self.page).empty():
             mark_stopped(self.layout, Identity.of_stop(self.layout, self.page))
             self.page.retire()
+            faults.reach("stop.page_retired")
             ControlPage.unlink(self.page_name)
             unlink_semaphore(self.semaphore_name)
         self.page.close()

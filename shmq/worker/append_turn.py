@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from shmq.base import log
+from shmq.base import faults, log
 from shmq.base.errors import Bug, ShmqError, SystemBusy
 from shmq.broker import limits
 from shmq.handlers.context import AppendReply
@@ -22,6 +22,8 @@ from shmq.store.append_request import AppendOutcome, AppendRequest
 from shmq.worker.pending_acks import PendingAcks
 
 _logger = log.get(__name__)
+
+faults.declare({"worker.before_reply": "the turn's sends are appended and published, none is answered"})
 
 
 class Appender(Protocol):
@@ -110,6 +112,7 @@ class AppendTurn:
             log.event(_logger, logging.ERROR, "append_failed", exc_info=True, requests=len(requests))
             self._refuse_all(replies, Bug(f"the append failed: {error!r}"))
             return
+        faults.reach("worker.before_reply")
         self._took(self._monotonic_ms() - began_ms)
         self._settle(requests, replies, outcomes)
 

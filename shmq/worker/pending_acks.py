@@ -11,9 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from shmq.base import faults
 from shmq.handlers.context import AppendReply
 from shmq.protocol.codes import ResponseCode
 from shmq.store.append_request import AppendOutcome
+
+faults.declare({"worker.flushed": "the disk has what a send waits for, which is not answered yet"})
 
 
 class PendingAck(NamedTuple):
@@ -59,6 +62,7 @@ class PendingAcks:
             return None
         flushed = self._flushed_position()
         while waiting and waiting[0].end <= flushed:
+            faults.reach("worker.flushed")
             ack = waiting.popleft()
             ack.reply.settle(ack.outcome, ResponseCode.SUCCESS)
         while waiting and waiting[0].deadline_ms <= now_ms:
