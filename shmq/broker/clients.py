@@ -80,6 +80,16 @@ class ClientTable:
         connection = self._connections.get(key)
         return sorted(connection.groups) if connection is not None else []
 
+    def consumer_memberships(self, key: ClientKey) -> list[tuple[str, str]]:
+        """A connection's memberships as (consumer group, client id)."""
+        found = []
+        for is_consumer, group in self.groups_of(key):
+            members = self._consumers.get(group) if is_consumer else None
+            member = members.member(key) if members is not None else None
+            if member is not None:
+                found.append((group, member.client_id))
+        return found
+
     @property
     def connection_count(self) -> int:
         """Open connections of all workers."""

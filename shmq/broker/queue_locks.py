@@ -1,9 +1,10 @@
 """Who may consume a queue in order: RocketMQ's broker-side locks (requests 41 and 42).
 
 A lock belongs to (group, queue) and names one client id; it ends 60 s after its last renewal, on unlock, or
-when its group is deleted (Apache RocketMQ 5.3, RebalanceLockManager.java). All times are monotonic: a clock
-that is set gives nobody's queue away. Lives in the coordinator's loop, no locks of its own. After a
-coordinator's death it is filled again from the notes that workers kept (`held`, `restore`).
+when its group is deleted (Apache RocketMQ 5.3, RebalanceLockManager.java); here also when its client's
+process has surely ended. Who was refused is told when the queue is free, instead of asking again and again. All times
+are monotonic: a clock that is set gives nobody's queue away. Lives in the coordinator's loop, no locks of its
+own. After a coordinator's death it is filled again from the notes that workers kept (`held`, `restore`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class QueueLocks:
     def __init__(self) -> None:
         """Start with every queue free."""
         self._locks: dict[str, dict[MessageQueue, _Lock]] = {}
+        self._refused: dict[str, set[MessageQueue]] = {}
+        """Queues that somebody asked for while another held them."""
         self._withheld_until_ms = 0
 
     def withhold(self, until_ms: int) -> None:
@@ -53,17 +56,25 @@ class QueueLocks:
             if free:
                 of_group[queue] = _Lock(client_id, now_ms)
                 granted.append(queue)
+            else:
+                self._refused.setdefault(group, set()).add(queue)
         return granted
 
-    def unlock(self, group: str, client_id: str, queues: Iterable[MessageQueue]) -> None:
-        """Give queues back; those held by somebody else stay as they are."""
-        of_group = self._locks.get(group, {})
+    def unlock(self, group: str, client_id: str, queues: Iterable[MessageQueue]) -> bool:
+        """Give queues back; those held by somebody else stay as they are. True: somebody waits for one."""
+        of_group, refused = self._locks.get(group, {}), self._refused.get(group, set())
+        waited_for = False
         for queue in queues:
             held = of_group.get(queue)
             if held is not None and held.client_id == client_id:
                 del of_group[queue]
+                waited_for |= queue in refused
+                refused.discard(queue)
         if not of_group:
             self._locks.pop(group, None)
+        if not refused:
+            self._refused.pop(group, None)
+        return waited_for
 
     def held(self, group: str, client_id: str) -> dict[MessageQueue, int]:
         """The queues a client holds, each with its last renewal (monotonic ms): told to a new coordinator."""
@@ -88,11 +99,17 @@ class QueueLocks:
                 gone += 1
             if not of_group:
                 del self._locks[group]
+                self._refused.pop(group, None)
         return gone
+
+    def drop_client(self, group: str, client_id: str) -> None:
+        """Give back all that a client holds: its process has ended."""
+        self.unlock(group, client_id, list(self.held(group, client_id)))
 
     def drop_group(self, group: str) -> None:
         """Forget all locks of a deleted group."""
         self._locks.pop(group, None)
+        self._refused.pop(group, None)
 
     def __len__(self) -> int:
         """Count the locks, expired ones included."""

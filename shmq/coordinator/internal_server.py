@@ -132,9 +132,17 @@ class InternalServer:
         self._ctx.clients.opened(ClientKey(link.slot, header.conn_id), header.peer)
 
     def _client_closed(self, link: WorkerLink, command: Command) -> None:
-        key = ClientKey(link.slot, command.read_header(internal.ClientHeader).conn_id)
+        header = command.read_header(internal.ClientClosedHeader)
+        key = ClientKey(link.slot, header.conn_id)
         self._calls.closed(key)
-        self._forwarding.members_changed(self._ctx.clients.closed(key))
+        clients = self._ctx.clients
+        memberships = clients.consumer_memberships(key) if header.process_ended else []
+        changed = clients.closed(key)
+        for group, client_id in memberships:  # before the others are told: they ask for these queues at once
+            members = clients.consumer_group(group)
+            if members is None or members.find(client_id) is None:  # nobody else goes by that id
+                self._ctx.locks.drop_client(group, client_id)
+        self._forwarding.members_changed(changed)
 
     def _client_response(self, link: WorkerLink, command: Command) -> None:
         key = ClientKey(link.slot, command.read_header(internal.ClientHeader).conn_id)

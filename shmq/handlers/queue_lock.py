@@ -34,7 +34,8 @@ async def unlock(ctx: CoordinatorContext, call: Call, command: Command, _header:
     """42: give queues back; often a oneway."""
     wanted = decode_queue_locks(command.body_bytes())
     await ctx.settled()
-    ctx.locks.unlock(wanted.consumer_group, wanted.client_id, wanted.queues)
+    if ctx.locks.unlock(wanted.consumer_group, wanted.client_id, wanted.queues):
+        ctx.announce.members_changed(wanted.consumer_group)  # who was refused asks again at once
     _keep(ctx, call, wanted.consumer_group, wanted.client_id, ctx.clock.monotonic_ms())
     return command.response(ResponseCode.SUCCESS)
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from pathlib import Path
 from typing import NamedTuple
 
 from shmq.model.host import UNIX_HOST, host_text, pack_host
 
 _CREDENTIALS = struct.Struct("3i")
 """struct ucred of SO_PEERCRED: pid, uid, gid of the process that connected."""
+
+
+_STATE, _FLAGS = 0, 6
+"""Places in /proc/pid/stat, counted from behind the name (proc_pid_stat(5))."""
+_EXITING = 0x4
 
 
 class Peer(NamedTuple):
@@ -45,6 +51,30 @@ def peer_of(sock: socket.socket) -> Peer:
     address, port = sock.getpeername()[:2]
     born_host = pack_host(address.removeprefix("::ffff:").partition("%")[0], port)
     return Peer("tcp", host_text(born_host), born_host)
+
+
+def has_ended(peer: Peer) -> bool:
+    """Tell whether the process behind a Unix connection has ended, or can run no further instruction of its
+    own.
+
+    At the end of a process's connections the kernel may still be taking it down: its flags say so before the
+    first descriptor is closed (PF_EXITING, Linux include/linux/sched.h). In doubt it lives: it may be hidden
+    from us (hidepid), or its number may already be another's.
+    """
+    if not peer.is_unix or peer.pid <= 0:
+        return False
+    try:
+        os.kill(peer.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    try:
+        status = Path(f"/proc/{peer.pid}/stat").read_text()
+    except OSError:
+        return False
+    fields = status.rpartition(")")[2].split()  # the name before it may hold anything
+    return fields[_STATE] in "ZX" or bool(int(fields[_FLAGS]) & _EXITING)
 
 
 def is_own_user(peer: Peer) -> bool:

@@ -7,7 +7,7 @@ headers, both directions on one connection. Nobody outside the broker's own proc
 code   name             direction  header                body                            answer
 30100  WORKER_HELLO     w -> c     WorkerHelloHeader     -                               Snapshot
 30101  CLIENT_OPENED    w -> c !   ClientOpenedHeader    -
-30102  CLIENT_CLOSED    w -> c !   ClientHeader          -
+30102  CLIENT_CLOSED    w -> c !   ClientClosedHeader    -
 30103  FORWARD          w -> c     ForwardHeader         the client's whole frame        see below
 30104  PUSH             c -> w !   ClientHeader          whole frame for that client
 30105  CLIENT_RESPONSE  w -> c !   ClientHeader          the client's answer to a push
@@ -38,7 +38,7 @@ is false the worker keeps the live subscriptions it already knows, and SETTLED r
 client: `ForwardAnswerHeader.keep_key` names a note and `keep` is its content (opaque to the worker; None =
 drop the note of that key). A note with `keep_until_ms` 0 is dropped when its connection closes; one with a
 time (CLOCK_MONOTONIC in ms, the same in all processes) is kept until then, whatever happens to the
-connection. Heartbeats and queue locks are kept this way.
+connection, unless the client's process is known to have ended. Heartbeats and queue locks are kept this way.
 """
 
 from __future__ import annotations
@@ -104,6 +104,14 @@ class ClientHeader:
     """Names one client connection of the worker on this link."""
 
     conn_id: int
+
+
+@dataclass(slots=True)
+class ClientClosedHeader:
+    """A client connection ended. `process_ended`: so has its process, surely; it consumes nothing more."""
+
+    conn_id: int
+    process_ended: bool = False
 
 
 @dataclass(slots=True)

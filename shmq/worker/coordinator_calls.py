@@ -22,9 +22,11 @@ from shmq.handlers.context import Need, NeedGroup, NeedOffsetSlots, NeedTopic
 from shmq.model.topic_config import TopicConfig
 from shmq.net.connection import Connection
 from shmq.net.connection_table import ConnectionTable
+from shmq.net.peer import has_ended
 from shmq.protocol.codes import ResponseCode
 from shmq.protocol.command import Command
 from shmq.protocol.internal import (
+    ClientClosedHeader,
     ClientHeader,
     ClientOpenedHeader,
     ForwardAnswerHeader,
@@ -128,8 +130,10 @@ class CoordinatorCalls:
 
     def client_closed(self, connection: Connection) -> None:
         """Tell that a client's connection is gone, and forget what lived as long as it did."""
-        self._notes.connection_closed(connection.id)
-        self.link.oneway(InternalCode.CLIENT_CLOSED, ClientHeader(conn_id=connection.id))
+        ended = has_ended(connection.peer)
+        self._notes.connection_closed(connection.id, process_ended=ended)
+        header = ClientClosedHeader(conn_id=connection.id, process_ended=ended)
+        self.link.oneway(InternalCode.CLIENT_CLOSED, header)
 
     def client_response(self, connection: Connection, frame: memoryview) -> None:
         """Pass on a client's answer to a request the coordinator pushed."""

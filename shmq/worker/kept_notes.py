@@ -52,10 +52,10 @@ class KeptNotes:
             if not keys:
                 del self._by_connection[connection_id]
 
-    def connection_closed(self, connection_id: int) -> None:
-        """Forget the notes that live as long as their connection."""
+    def connection_closed(self, connection_id: int, *, process_ended: bool = False) -> None:
+        """Forget the notes that live as long as their connection; all of a client whose process has ended."""
         for key in list(self._by_connection.get(connection_id, ())):
-            if self._notes[(connection_id, key)].until_ms == 0:
+            if process_ended or self._notes[(connection_id, key)].until_ms == 0:
                 self.drop(connection_id, key)
 
     def all(self, now_ms: int) -> Iterator[KeptNote]:

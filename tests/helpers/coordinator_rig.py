@@ -204,7 +204,7 @@ class FakeWorker:
         self.tell(InternalCode.CLIENT_OPENED, header)
 
     def close_client(self, conn_id: int) -> None:
-        self.tell(InternalCode.CLIENT_CLOSED, internal.ClientHeader(conn_id))
+        self.tell(InternalCode.CLIENT_CLOSED, internal.ClientClosedHeader(conn_id))
 
     def tell(self, code: int, header: object | None = None, body: Any = None) -> None:
         self._send(Command.request(code, header, body, oneway=True))

@@ -76,3 +76,20 @@ def test_withheld_locks_are_renewed_but_not_granted(locks: QueueLocks) -> None:
 def test_a_deleted_group_holds_nothing(locks: QueueLocks) -> None:
     locks.drop_group("g")
     assert len(locks) == 0
+
+
+def test_who_was_refused_is_told_when_the_queue_is_free(locks: QueueLocks) -> None:
+    assert not locks.unlock("g", "one", QUEUES[:1])
+    assert locks.lock("g", "two", QUEUES[1:2], START) == []
+    assert not locks.unlock("g", "two", QUEUES[1:2]), "it is not theirs"
+    assert locks.unlock("g", "one", QUEUES[1:2])
+    assert locks.lock("g", "two", QUEUES[1:2], START) == QUEUES[1:2]
+    assert not locks.unlock("g", "two", QUEUES[1:2]), "nobody waits any more"
+
+
+def test_a_client_whose_process_has_ended_holds_nothing(locks: QueueLocks) -> None:
+    locks.lock("g", "two", QUEUES[2:], START)
+    locks.drop_client("g", "one")
+    assert locks.held("g", "one") == {}
+    assert locks.held("g", "two") == dict.fromkeys(QUEUES[2:], START)
+    assert locks.lock("g", "two", QUEUES, START) == QUEUES
