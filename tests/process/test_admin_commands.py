@@ -310,7 +310,8 @@ def test_ps_shows_every_process_and_the_positions(admin: Admin, broker: Broker) 
     document = json.loads(admin("ps", "--json"))
     roles = [item["role"] for item in document["items"] if item["broker"] == broker.broker_name]
     assert {"supervisor", "fork server", "coordinator", "worker 0", "worker 1"} <= set(roles)
-    assert any(store["positions"]["writePosition"] > 0 for store in document["stores"])
+    positions = [store["positions"] for store in document["stores"] if "positions" in store]  # others may be dead
+    assert any(position["writePosition"] > 0 for position in positions)
     assert "#Role" in admin("ps")
 
 
