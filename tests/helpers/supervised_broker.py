@@ -10,15 +10,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from shmq.base.runtime_dir import page_name
+from shmq.model.message_ext import decode_messages
 from shmq.protocol.codes import RequestCode
 from shmq.protocol.command import Command, Serialization, decode_frame, encode_command
 from shmq.protocol.frame import FrameDecoder
+from shmq.protocol.headers.pull import PULL_SUBSCRIPTION
 from tests.helpers.waiting import wait_until
 
 SMALL = {
@@ -171,18 +173,28 @@ class RawClient:
 
     def ask(self, code: int, ext: Mapping[str, Any] | None = None, body: bytes | None = None) -> Command:
         """Send a request and return its answer."""
-        self._opaque += 1
         texts = {key: str(value) for key, value in (ext or {}).items()}
-        request = Command(code, opaque=self._opaque, ext=texts, body=body, serialization=Serialization.JSON)
-        self.sock.sendall(b"".join(encode_command(request)))
-        while True:
+        request = Command(code, ext=texts, body=body, serialization=Serialization.JSON)
+        return self.ask_all([request])[0]
+
+    def ask_all(self, requests: Sequence[Command]) -> list[Command]:
+        """Send all in one piece and return their answers, in the order of the requests."""
+        for request in requests:
+            self._opaque += 1
+            request.opaque = self._opaque
+        self.sock.sendall(b"".join(part for request in requests for part in encode_command(request)))
+        missing = {request.opaque for request in requests}
+        answers: dict[int, Command] = {}
+        while missing:
             data = self.sock.recv(1 << 16)
             if not data:
                 raise ConnectionError("the broker closed the connection")
             for frame in self._decoder.feed(data):
                 answer = decode_frame(bytes(frame))
-                if answer.opaque == self._opaque and answer.is_response:
-                    return answer
+                if answer.opaque in missing and answer.is_response:
+                    answers[answer.opaque] = answer
+                    missing.remove(answer.opaque)
+        return [answers[request.opaque] for request in requests]
 
     def send(self, topic: str, body: bytes, queue_id: int = 0) -> Command:
         """SEND_MESSAGE to a topic that may be created."""
@@ -201,6 +213,30 @@ class RawClient:
             },
             body,
         )
+
+    def bodies(self, topic: str, queue_id: int = 0) -> list[bytes]:
+        """Every body of a queue from its first offset, 0, to its end, by PULL_MESSAGE."""
+        found: list[bytes] = []
+        while len(found) < self.max_offset(topic, queue_id):
+            fields = {
+                "consumerGroup": "TOOLS_CONSUMER",
+                "topic": topic,
+                "queueId": queue_id,
+                "queueOffset": len(found),
+                "maxMsgNums": 32,
+                "sysFlag": PULL_SUBSCRIPTION,
+                "commitOffset": 0,
+                "suspendTimeoutMillis": 0,
+                "subVersion": 0,
+                "subscription": "*",
+                "expressionType": "TAG",
+            }
+            answer = self.ask(RequestCode.PULL_MESSAGE, fields)
+            assert answer.code == 0, answer
+            messages = decode_messages(answer.body_bytes())
+            assert [m.queue_offset for m in messages] == list(range(len(found), len(found) + len(messages)))
+            found += [bytes(message.body) for message in messages]
+        return found
 
     def max_offset(self, topic: str, queue_id: int = 0) -> int:
         """GET_MAX_OFFSET."""

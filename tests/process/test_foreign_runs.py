@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from shmq.model.message_ext import decode_messages
 from shmq.protocol.codes import RequestCode
 from shmq.store.check import check_store
 from tests.helpers.supervised_broker import BrokerMaker, RawClient, SupervisedBroker
@@ -67,34 +66,11 @@ def copy(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", f"{source}/.", str(target)], check=True)
 
 
-def pulled(client: RawClient) -> list[bytes]:
-    """Every body of the queue, in order."""
-    found: list[bytes] = []
-    while len(found) < client.max_offset(TOPIC):
-        fields = {
-            "consumerGroup": "TOOLS_CONSUMER",
-            "topic": TOPIC,
-            "queueId": 0,
-            "queueOffset": len(found),
-            "maxMsgNums": 32,
-            "sysFlag": 4,  # the subscription is in the request
-            "commitOffset": 0,
-            "suspendTimeoutMillis": 0,
-            "subVersion": 0,
-            "subscription": "*",
-            "expressionType": "TAG",
-        }
-        answer = client.ask(RequestCode.PULL_MESSAGE, fields)
-        assert answer.code == 0, answer
-        found += [bytes(message.body) for message in decode_messages(answer.body_bytes())]
-    return found
-
-
 def check(broker: SupervisedBroker, expected: list[bytes]) -> None:
     """Exactly these messages are there, more can be sent, and the stopped store is sound."""
     with broker.connect() as client:
         assert client.max_offset(TOPIC) == len(expected)
-        assert pulled(client) == expected
+        assert client.bodies(TOPIC) == expected
         send(client, len(expected), 10)
         assert client.max_offset(TOPIC) == len(expected) + 10
     assert broker.stop() == 0

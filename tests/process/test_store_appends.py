@@ -1,4 +1,4 @@
-"""Appends by several processes at once, and by processes that die in every window of the claim.
+"""Appends by several processes at once, and the death of all of them (of one: `test_fault_points.py`).
 
 After each death: crash repair, the store check, then a start without the page and the check again.
 Acknowledged messages are all there, in order, and no message is there twice.
@@ -7,7 +7,6 @@ Acknowledged messages are all there, in order, and no message is there twice.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from shmq.base import faults
 from shmq.shm.append_lock import open_semaphore
 from shmq.store.check import check_store
 from shmq.supervisor.crash_repair import repair
@@ -26,12 +24,6 @@ from tests.helpers.waiting import wait_until
 from tests.unit.store.reading import read_all
 
 PROJECT = Path(__file__).parents[2]
-
-WINDOWS = sorted(
-    name
-    for name in faults.KNOWN
-    if name.startswith(("append.", "journal.", "claim.")) and name != "append.before_acquire"
-)
 
 
 @pytest.fixture
@@ -114,19 +106,6 @@ def test_four_processes_keep_the_order_of_every_queue(store: OpenStore) -> None:
     assert sum(len(bodies) for bodies in read_all(store).values()) == total >= 6_000
     report = store.reopen()
     assert report.records == 0
-    check_all(store, acknowledged)
-
-
-@pytest.mark.parametrize("window", WINDOWS)
-def test_a_death_in_any_window_of_a_claim_is_repaired(store: OpenStore, window: str) -> None:
-    survivor = start(store, 3, 600)
-    victim = start(store, 2, 10_000, faults_armed=f"{window}=kill@25")
-    acknowledged = end(victim, -signal.SIGKILL)
-    repair_whole(store, {3: survivor})
-    acknowledged += end(survivor)
-    check_all(store, acknowledged)
-    store.send("T", b"9 0 0", 0)
-    store.crash()
     check_all(store, acknowledged)
 
 
