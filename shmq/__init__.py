@@ -45,6 +45,10 @@ _EXPORTS = {
     "SendResult": "shmq.client.send_result",
     "SendStatus": "shmq.client.send_result",
     "ShmqError": "shmq.base.errors",
+    "LocalTransactionState": "shmq.model.transaction",
+    "TransactionListener": "shmq.client.transaction_producer",
+    "TransactionProducer": "shmq.client.transaction_producer",
+    "TransactionSendResult": "shmq.client.transaction_producer",
     "create_reply_message": "shmq.client.request_reply",
     "select_by_hash": "shmq.client.queue_selection",
     "select_by_random": "shmq.client.queue_selection",
@@ -82,12 +86,16 @@ if TYPE_CHECKING:
     from shmq.client.send_result import Durability as Durability
     from shmq.client.send_result import SendResult as SendResult
     from shmq.client.send_result import SendStatus as SendStatus
+    from shmq.client.transaction_producer import TransactionListener as TransactionListener
+    from shmq.client.transaction_producer import TransactionProducer as TransactionProducer
+    from shmq.client.transaction_producer import TransactionSendResult as TransactionSendResult
     from shmq.model.consumer_group import ConsumeFromWhere as ConsumeFromWhere
     from shmq.model.consumer_group import MessageModel as MessageModel
     from shmq.model.message import Message as Message
     from shmq.model.message_ext import MessageExt as MessageExt
     from shmq.model.message_queue import MessageQueue as MessageQueue
     from shmq.model.subscription import MessageSelector as MessageSelector
+    from shmq.model.transaction import LocalTransactionState as LocalTransactionState
 
 
 def __getattr__(name: str) -> object:

@@ -7,7 +7,8 @@ remark) only.
     ShmqError
       ClientFault      the request is wrong: change it, sending it again is useless
         MessageIllegal TopicNotExist NoPermission InvalidParameter GroupNotExist SubscriptionNotExist
-        SubscriptionNotLatest SubscriptionParseFailed QueryNotFound RequestNotSupported ConfigFault
+        SubscriptionNotLatest SubscriptionParseFailed QueryNotFound RequestNotSupported IllegalOperation
+        ConfigFault SequenceRefused
       RemoteFault      the other side broke the protocol: close that connection, go on with the others
         FrameFault
       Unavailable      not now: try again later, here or elsewhere
@@ -68,6 +69,10 @@ class RequestNotSupported(ClientFault):
     """This broker does not serve that request code."""
 
 
+class IllegalOperation(ClientFault):
+    """The request is well formed, but what it asks for may not be done (any more)."""
+
+
 class ConfigFault(ClientFault):
     """A setting is wrong. The text names key, value, allowed range and where it was read."""
 
@@ -78,6 +83,10 @@ class RemoteFault(ShmqError):
 
 class FrameFault(RemoteFault):
     """A frame cannot be decoded: bad length, bad header, unknown serialization."""
+
+
+class SequenceRefused(ClientFault):
+    """An idempotent producer's sequence is one that nobody can judge; nothing was stored."""
 
 
 class Unavailable(ShmqError):

@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 from shmq.base.clock import SYSTEM_CLOCK, Clock
 from shmq.broker.config_file import ConfigFile
 from shmq.model.data_version import DataVersion
-from shmq.model.names import SCHEDULE_GROUP
+from shmq.model.names import SCHEDULE_GROUP, TRANSACTION_GROUP
 from shmq.shm import page_layout as at
 from shmq.shm.control_page import ControlPage
 from shmq.shm.directory import DirectoryView, DirectoryWriter
 from shmq.shm.offset_slots import NO_OFFSET, OffsetSlots
+
+_OWN_GROUPS = frozenset({SCHEDULE_GROUP, TRANSACTION_GROUP})
+"""Groups whose progress is the broker's own, and no consumer's."""
 
 
 class QueueProgress(NamedTuple):
@@ -41,8 +44,11 @@ class ConsumerOffsets:
         self._writer = DirectoryWriter(page)
         self._slots = OffsetSlots(page)
         self._clock = clock
-        self._version = DataVersion.from_json(file.load().get("dataVersion"))
-        self._exported: list[int] | None = None
+        found = file.load()
+        self._version = DataVersion.from_json(found.get("dataVersion"))
+        self._found = _own_rows(found.get("offsetTable"))
+        self._held: dict[str, dict[int, int]] = {}
+        self._exported: tuple[list[int], dict[str, dict[int, int]]] | None = None
 
     # -- slots --
 
@@ -87,7 +93,7 @@ class ConsumerOffsets:
     def pairs(self) -> Iterator[tuple[str, str]]:
         """Every (group, topic) with a stored offset, ordered."""
         self._directory.catch_up()
-        groups = sorted(pair for pair in self._directory.offset_groups() if pair[0] != SCHEDULE_GROUP)
+        groups = sorted(pair for pair in self._directory.offset_groups() if pair[0] not in _OWN_GROUPS)
         return (pair for pair in groups if self.committed(*pair))
 
     def topics_of(self, group: str) -> list[str]:
@@ -124,16 +130,28 @@ class ConsumerOffsets:
 
     # -- the file --
 
+    def hold(self, group: str, topic: str, offset: int | None = None) -> int:
+        """Have the file say `offset` for queue 0 of that pair, whatever its slot holds; return it.
+
+        For the broker's own cursors, which may be ahead of the disk. None: what the file said at the start.
+        """
+        name = f"{topic}@{group}"
+        if offset is None:
+            offset = self._found.get(name, 0)
+        self._held[name] = {0: offset}
+        return offset
+
     def export(self) -> bool:
         """Write consumerOffset.json if any offset moved since the last time; True when it was written."""
         self._directory.catch_up()
         words = self._all_words()
-        if words == self._exported:
+        held = dict(self._held)
+        if (words, held) == self._exported:
             return False
-        table: dict[str, dict[int, int]] = {}
+        table = {name: offsets for name, offsets in held.items() if any(offsets.values())}
         for group, topic in self._directory.offset_groups():
-            if group == SCHEDULE_GROUP:
-                continue  # in a file of its own (`delay_cursors.py`)
+            if group == SCHEDULE_GROUP or f"{topic}@{group}" in held:
+                continue  # in a file of its own (`delay_cursors.py`), or not what the slot says
             slots = self._directory.offset_slots(group, topic)
             offsets = {
                 queue_id: words[slot * at.OFFSET_WORDS + at.OFFSET_COMMITTED]
@@ -145,7 +163,7 @@ class ConsumerOffsets:
                 table[f"{topic}@{group}"] = stored
         self._version = self._version.next(self._clock.now_ms())
         self._file.save(self._to_json(table))
-        self._exported = words
+        self._exported = (words, held)
         return True
 
     def _all_words(self) -> list[int]:
@@ -164,3 +182,12 @@ class ConsumerOffsets:
             "groupTopicMap": dict(sorted(topics.items())),
             "offsetTable": dict(sorted(table.items())),
         }
+
+
+def _own_rows(table: object) -> dict[str, int]:
+    """What consumerOffset.json says of queue 0 of the broker's own pairs, by `topic@group`."""
+    rows: dict[str, int] = {}
+    for name, offsets in table.items() if isinstance(table, dict) else ():
+        if str(name).endswith(f"@{TRANSACTION_GROUP}") and isinstance(offsets, dict):
+            rows[name] = next((n for q, n in offsets.items() if str(q) == "0" and isinstance(n, int)), 0)
+    return rows

@@ -28,6 +28,7 @@ def system_topics(settings: BrokerSettings) -> dict[str, TopicConfig]:
         (f"{names.SYSTEM_TOPIC_PREFIX}SYNC_BROKER_MEMBER_{broker}", 1, PERM_INHERIT),
         (names.TRANSACTION_HALF_TOPIC, 1, PERM_READ_WRITE),
         (names.TRANSACTION_OP_HALF_TOPIC, 1, PERM_READ_WRITE),
+        (names.TRANSACTION_CHECK_MAX_TOPIC, 1, PERM_READ_WRITE),
         (names.TIMER_TOPIC, 1, PERM_READ_WRITE),
     ]
     if settings.auto_create_topic_enable:

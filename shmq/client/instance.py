@@ -32,7 +32,9 @@ from shmq.client.name_servers import NameServers
 from shmq.client.periodic import Duty, Periodic
 from shmq.client.request_reply import PendingReplies
 from shmq.client.routes import Routes
+from shmq.model.message_ext import MessageExt
 from shmq.model.names import CLIENT_INNER_PRODUCER_GROUP
+from shmq.model.properties import PRODUCER_GROUP
 from shmq.model.route import MASTER_ID
 from shmq.protocol.bodies.heartbeat import ConsumerData, HeartbeatData, encode_heartbeat
 from shmq.protocol.codes import RequestCode, ResponseCode
@@ -52,6 +54,9 @@ class ProducerMember(Protocol):
 
     def publish_topics(self) -> set[str]:
         """Return the topics it sends to."""
+
+    def check_transaction(self, link: BrokerLink, command: Command, message: MessageExt) -> None:
+        """Find out what became of a transaction of its group, and tell that broker. Must not wait."""
 
     def after_fork(self) -> None:
         """In a forked child: forget what was under way in the parent; sends go on over new connections."""
@@ -287,7 +292,9 @@ class ClientInstance:
         if command.code == RequestCode.PUSH_REPLY_MESSAGE_TO_CLIENT:
             link.answer(self.replies.arrived(command))
             return
-        if command.code == RequestCode.NOTIFY_CONSUMER_IDS_CHANGED:
+        if command.code == RequestCode.CHECK_TRANSACTION_STATE:
+            self._check_transaction(link, command)
+        elif command.code == RequestCode.NOTIFY_CONSUMER_IDS_CHANGED:
             command.read_header(ConsumerGroupHeader)
             self.rebalance_now()
         elif command.code == RequestCode.CONSUME_MESSAGE_DIRECTLY:
@@ -297,6 +304,17 @@ class ClientInstance:
             ).start()
         else:
             self._serve_request(link, command)
+
+    def _check_transaction(self, link: BrokerLink, command: Command) -> None:
+        """Let the producer of the half message's group answer, in a thread of its own."""
+        message = MessageExt(command.body_bytes(), link.broker_name)
+        group = message.properties.get(PRODUCER_GROUP, "")
+        with self._lock:
+            producer = self._producers.get(group)
+        if producer is None:
+            log.event(_LOG, logging.WARNING, "check_without_producer", group=group, broker=link)
+        else:
+            producer.check_transaction(link, command, message)
 
     def _serve_request(self, link: BrokerLink, command: Command) -> None:
         """Let the consumer whose business it is answer."""

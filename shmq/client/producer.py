@@ -9,12 +9,14 @@ connections of its own. Threads are made only when needed: a sync send runs whol
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from shmq.base import log
 from shmq.base.errors import ClientFault, InvalidParameter, QueryNotFound, ShmqError
 from shmq.client.accumulator import RECORD_OVERHEAD
 from shmq.client.async_send import AsyncSend
@@ -24,6 +26,7 @@ from shmq.client.broker_calls import LAST_MS
 from shmq.client.errors import ClientStateError, RemotingTimeout
 from shmq.client.future import SendFuture
 from shmq.client.instance import ClientInstance
+from shmq.client.links import BrokerLink
 from shmq.client.outgoing import Outgoing, ask_for, check_all_sendable, check_sendable
 from shmq.client.outgoing_batch import OutgoingBatch
 from shmq.client.payload import BatchPayload, Payload, SinglePayload
@@ -38,9 +41,12 @@ from shmq.model.message import Message
 from shmq.model.message_ext import MessageExt
 from shmq.model.message_queue import MessageQueue
 from shmq.model.names import CLIENT_INNER_PRODUCER_GROUP, RESERVED_GROUPS, check_group
+from shmq.protocol.command import Command
 
 if TYPE_CHECKING:
     from shmq.client.admin_client import AdminClient
+
+_LOG = log.get(__name__)
 
 DRAIN_LIMIT_S = 10.0
 """How long `shutdown` waits for answers of async sends."""
@@ -122,6 +128,19 @@ class Producer:
     def publish_topics(self) -> set[str]:
         """Return the topics this producer has sent to (their routes are kept fresh)."""
         return set(self._topics)
+
+    def check_transaction(self, link: BrokerLink, command: Command, message: MessageExt) -> None:
+        """A broker asks about a transaction: a producer without listener cannot tell. Called by the
+        instance."""
+        del command
+        log.event(
+            _LOG,
+            logging.WARNING,
+            "check_without_listener",
+            group=self.producer_group,
+            transaction=message.transaction_id,
+            broker=link,
+        )
 
     def after_fork(self) -> None:
         """In a forked child: start with nothing under way. Called by the instance."""

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 from shmq.base.clock import SYSTEM_CLOCK
 from shmq.base.runtime_dir import broker_socket
+from shmq.broker.check_listener import load_check_listener
 from shmq.broker.clients import ClientTable
 from shmq.broker.config_file import ConfigFile
 from shmq.broker.consumer_offsets import ConsumerOffsets
@@ -29,6 +30,7 @@ from shmq.broker.queue_locks import LOCK_LIFE_MS, QueueLocks
 from shmq.broker.queues import Queues
 from shmq.broker.stats import BrokerStats
 from shmq.broker.topics import TopicRegistry
+from shmq.broker.transaction_cursors import TransactionCursors
 from shmq.coordinator.announcer import Announcer
 from shmq.coordinator.client_calls import ClientCalls
 from shmq.coordinator.delay_service import DelayService
@@ -39,6 +41,8 @@ from shmq.coordinator.internal_server import InternalServer
 from shmq.coordinator.registration import Registration
 from shmq.coordinator.services import ClientExpiry, OffsetExport, StatsSampling
 from shmq.coordinator.settling import Settling
+from shmq.coordinator.transaction_check import TransactionCheck
+from shmq.coordinator.transactions import Transactions
 from shmq.coordinator.turn_changes import TurnChanges
 from shmq.coordinator.worker_links import WorkerLinks
 from shmq.handlers.coordinator_context import CoordinatorContext
@@ -106,6 +110,10 @@ class Coordinator:
         self.resets = OffsetResets()
         self.duty = DutyCycle(self.loop, self.clock)
         self.stats = BrokerStats(settings.broker_cluster_name, self.clock.now_ms())
+        self.transaction_cursors = TransactionCursors(self.page, self.offsets)
+        self.transactions = Transactions(
+            self.store, self.queues, self.transaction_cursors, settings, self.clock, self.counters.add
+        )
         self.states = GroupStates(self.topics, self.groups, self.clients, self.resets)
 
     def _make_links(self) -> None:
@@ -151,6 +159,7 @@ class Coordinator:
             announce=announcer,
             calls=self.calls,
             store=self.store,
+            transactions=self.transactions,
             broker_addr=broker_addr,
             settled=self.settling.wait,
         )
@@ -177,7 +186,9 @@ class Coordinator:
         self.index = IndexBuilder(self.store.layout, self.boot.settings, self.page)
         self.duty.add("registration", self.registration)
         export_ms = self.settings.now.flush_consumer_offset_interval
-        self.duty.add("offsets", OffsetExport(self.offsets, self.settings), export_ms)
+        self.duty.add(
+            "offsets", OffsetExport(self.offsets, self.transaction_cursors, self.settings), export_ms
+        )
         self.duty.add("statistics", StatsSampling(self.stats, self.clock))
         expiry = ClientExpiry(self.clients, self.locks, self.forwarding, self.settings)
         self.duty.add("expiry", expiry)
@@ -197,6 +208,17 @@ class Coordinator:
             self.counters.add,
         )
         self.duty.add("delays", delivery)
+        check = TransactionCheck(
+            self.transactions,
+            self.clients,
+            self.calls,
+            lambda: self.settling.settled,
+            self.boot.settings,
+            load_check_listener(self.boot.settings.transaction_check_listener),
+            self.clock,
+            self.counters.add,
+        )
+        self.duty.add("transactions", check, self.boot.settings.transaction_check_interval)
 
     def _live_workers(self) -> Iterator[int]:
         """The slots of workers that are alive."""

@@ -30,8 +30,8 @@ FIRST_REGISTRATION_LIMIT_S = 1.0
 INDEX_LIMIT_S = 1.0
 """How long leaving goes on indexing."""
 
-DELAYS_LIMIT_S = 1.0
-"""How long leaving waits for the disk to cover what was delivered, before it says so in delayOffset.json."""
+CURSORS_LIMIT_S = 1.0
+"""How long leaving waits for the disk to cover what was delivered or decided, before files say so."""
 
 _logger = log.get(__name__)
 
@@ -47,6 +47,7 @@ async def _start_registries(it: Coordinator, hurry: asyncio.Event) -> None:
     """Files and page agree from here on: deletions finished, every topic has its queues."""
     it.supervisor.start(it.loop)
     it.topics.start()
+    it.transactions.start()
     it.epoch.bump()  # the last coordinator may have died between a change and telling direct readers
 
 
@@ -83,13 +84,19 @@ async def _finish(it: Coordinator, hurry: asyncio.Event) -> None:
 
 async def _export_offsets(it: Coordinator, hurry: asyncio.Event) -> None:
     """The workers have left before: their last commits are on the page."""
-    it.offsets.export()
-    deadline = it.loop.time() + DELAYS_LIMIT_S
+    deadline = it.loop.time() + CURSORS_LIMIT_S
     park(it.page, FLUSH_RINGS, it.boot.slot)  # the flusher then does not wait for its own time
-    while not it.delays.export() and not hurry.is_set() and it.loop.time() < deadline:
+    while not _cover_cursors(it) and not hurry.is_set() and it.loop.time() < deadline:
         it.bells[FLUSHER_SLOT].ring()
         await asyncio.sleep(0.01)
     unpark(it.page, FLUSH_RINGS, it.boot.slot)
+    it.offsets.export()
+
+
+def _cover_cursors(it: Coordinator) -> bool:
+    """Bring the files of the broker's own cursors on; True when they say what the page says."""
+    delays, transactions = it.delays.export(), it.transaction_cursors.cover()
+    return delays and transactions
 
 
 async def _finish_index(it: Coordinator, hurry: asyncio.Event) -> None:

@@ -15,6 +15,7 @@ from shmq.broker.consumer_offsets import ConsumerOffsets
 from shmq.broker.live_settings import LiveSettings
 from shmq.broker.queue_locks import QueueLocks
 from shmq.broker.stats import SAMPLE_INTERVAL_MS, BrokerStats
+from shmq.broker.transaction_cursors import TransactionCursors
 from shmq.coordinator.forwarding import Forwarding
 
 EXPIRY_LOOK_MS = 10_000
@@ -26,13 +27,17 @@ _logger = log.get(__name__)
 class OffsetExport:
     """Writes consumerOffset.json every `flushConsumerOffsetInterval`; waits for the disk."""
 
-    def __init__(self, offsets: ConsumerOffsets, settings: LiveSettings) -> None:
+    def __init__(
+        self, offsets: ConsumerOffsets, transactions: TransactionCursors, settings: LiveSettings
+    ) -> None:
         """Export `offsets`; the interval is looked up each time, as operators may change it."""
         self._offsets = offsets
+        self._transactions = transactions
         self._settings = settings
 
     def step(self, now_ms: int) -> int:
         """Write the file if an offset moved."""
+        self._transactions.cover()
         self._offsets.export()
         return now_ms + self._settings.now.flush_consumer_offset_interval
 

@@ -18,6 +18,7 @@ from shmq.broker.clients import ClientTable
 from shmq.broker.consumer_offsets import ConsumerOffsets
 from shmq.broker.group_states import GroupStates
 from shmq.broker.groups import GroupRegistry
+from shmq.broker.half_message import HalfMessage
 from shmq.broker.live_settings import LiveSettings
 from shmq.broker.offset_resets import OffsetResets
 from shmq.broker.queue_locks import QueueLocks
@@ -25,7 +26,9 @@ from shmq.broker.queues import Queues
 from shmq.broker.stats import BrokerStats
 from shmq.broker.topics import TopicRegistry
 from shmq.model.topic_config import TopicConfig
+from shmq.model.transaction import LocalTransactionState
 from shmq.protocol.command import Command
+from shmq.store.append_request import AppendOutcome
 from shmq.store.message_store import MessageStore
 
 R = TypeVar("R")
@@ -89,6 +92,27 @@ class ClientCalls(Protocol):
         """Send a request and await the client's answer; TimeoutError, or ConsumerNotOnline when it left."""
 
 
+class OpenTransactions(Protocol):
+    """The transactions without an outcome (`coordinator/transactions.py`)."""
+
+    async def end(
+        self,
+        group: str,
+        queue_offset: int,
+        physical_offset: int,
+        state: LocalTransactionState,
+        *,
+        from_check: bool,
+    ) -> None:
+        """Commit or roll back the half message at these offsets; returns when that is in the log."""
+
+    def is_pending(self, first: int) -> bool:
+        """Whether the half message with that first offset, or a copy of it, is open."""
+
+    def resume(self, half: HalfMessage) -> AppendOutcome | None:
+        """Open one again that was given up; None when no segment is ready."""
+
+
 @dataclass(slots=True)
 class CoordinatorContext:
     """One per coordinator; handlers get it with every call."""
@@ -109,6 +133,7 @@ class CoordinatorContext:
     announce: Announcements
     calls: ClientCalls
     store: MessageStore
+    transactions: OpenTransactions
     broker_addr: str
     """`ip:port` as name servers know it."""
     settled: Callable[[], Awaitable[None]]

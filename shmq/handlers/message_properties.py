@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from shmq.base.errors import MessageIllegal, NoPermission
+from shmq.base.errors import MessageIllegal
 from shmq.model import properties as names
 from shmq.model.delay import level_of
 from shmq.model.message_id import unique_key
@@ -19,6 +19,9 @@ MSG_REGION_DEFAULT = "DefaultRegion"
 
 _REWRITTEN = frozenset({names.MSG_REGION, names.TRACE_ON, names.CLUSTER, names.POP_CK})
 """Names a re-sent message may carry: the broker's own values take their place."""
+
+_OF_COPIES = (names.TRANSACTION_CHECK_TIMES, names.TRANSACTION_PREPARED_QUEUE_OFFSET)
+"""What only the broker writes, into copies of half messages: a sender's own would pass for another's copy."""
 
 _TIMERS = (
     names.TIMER_DELAY_SEC,
@@ -48,6 +51,8 @@ class PreparedProperties(NamedTuple):
     wait: Wait
     delay_level: int = 0
     """Over 0: the message waits in the queue of that level first."""
+    is_half: bool = False
+    """The message waits for the outcome of a transaction."""
 
 
 def broker_properties(cluster: str) -> bytes:
@@ -65,10 +70,10 @@ def refuse_unsupported(found: dict[str, str]) -> None:
                 f"property {name}: messages for any moment are not supported by this broker yet; use a delay "
                 "level"
             )
-    if found.get(names.TRANSACTION_PREPARED, "false").lower() == "true":
-        raise NoPermission(
-            "transactional messages are not supported by this broker yet; send without property TRAN_MSG"
-        )
+
+
+def _is_half(found: dict[str, str]) -> bool:
+    return found.get(names.TRANSACTION_PREPARED, "false").lower() == "true"
 
 
 def prepare(text: str, added: bytes) -> PreparedProperties:
@@ -112,7 +117,10 @@ def _prepare_any(text: str, added: bytes) -> PreparedProperties:
     """Take the properties apart and look at each."""
     found = names.decode_properties(text)
     delay_level = level_of(found.get(names.DELAY))
+    is_half = _is_half(found)
     dropped = _REWRITTEN.union(_TIMERS) if delay_level else _REWRITTEN
+    if is_half:
+        dropped = dropped.union(_OF_COPIES)
     is_rewritten = not dropped.isdisjoint(found)
     for name in dropped:
         found.pop(name, None)
@@ -127,7 +135,9 @@ def _prepare_any(text: str, added: bytes) -> PreparedProperties:
         text += f"{names.UNIQ_KEY}\x01{key}\x02"
     stored = text.encode("utf-8", "replace") + added
     check_stored(stored)
-    return PreparedProperties(stored, tags_code_of(found.get(names.TAGS)), key, wait_of(found), delay_level)
+    return PreparedProperties(
+        stored, tags_code_of(found.get(names.TAGS)), key, wait_of(found), delay_level, is_half
+    )
 
 
 def prepare_element(raw: bytes | bytearray | memoryview) -> PreparedProperties:
@@ -135,6 +145,10 @@ def prepare_element(raw: bytes | bytearray | memoryview) -> PreparedProperties:
     text = str(raw, "utf-8", "replace")
     found = names.decode_properties(text)
     refuse_unsupported(found)
+    if _is_half(found):
+        raise MessageIllegal(
+            "a batch of a transaction is one half message (SHMQ_HALF_BATCH): its messages have no TRAN_MSG"
+        )
     if level_of(found.get(names.DELAY)):
         raise MessageIllegal("a delayed message may not be part of a batch: send it alone")
     stored = bytes(raw)

@@ -11,6 +11,7 @@ from functools import lru_cache
 from shmq.handlers.context import Ask, NeedTopic, WorkerContext
 from shmq.handlers.delayed import delayed
 from shmq.handlers.message_properties import broker_properties, prepare
+from shmq.handlers.prepared import prepared
 from shmq.handlers.routes import Place, Route
 from shmq.handlers.send_checks import check_body_size, check_send, choose_queue, received_body
 from shmq.handlers.send_reply import SendReply
@@ -47,7 +48,9 @@ def send_message(
     check_body_size(len(body), ctx.settings.max_message_size)
     properties = prepare(header.properties or "", _added(ctx.settings.broker_cluster_name))
     stored, delay = properties.stored, 0
-    if properties.delay_level and dead is None:
+    if properties.is_half and not (header.reconsume_times and properties.delay_level):
+        queue, stored = prepared(ctx, queue, header, properties, body)
+    elif properties.delay_level and dead is None:
         queue, stored, delay = delayed(ctx, queue, stored, properties.delay_level)
     record = encode_record(
         topic=topic_bytes(queue.topic),

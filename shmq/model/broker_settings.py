@@ -240,6 +240,14 @@ class BrokerSettings:
     transaction_check_interval: int = number(
         30_000, "pause between two rounds of check-backs", 10, _HOUR, "ms"
     )
+    transaction_check_listener: str = text(
+        "",
+        "decides about half messages nobody decides: package.module:Class; empty: they go to "
+        "TRANS_CHECK_MAX_TIME_TOPIC",
+        pattern=r"|[A-Za-z_][\w.]*:[A-Za-z_]\w*",
+        allowed="package.module:Class",
+        own=True,
+    )
     start_accept_send_request_time_stamp: int = number(0, "refuse sends before this moment", 0, 2**62, "ms")
 
     # name servers

@@ -184,6 +184,11 @@ class MessageExt:
         return self._fields.prepared_transaction_offset
 
     @property
+    def transaction_id(self) -> str | None:
+        """The id of the transaction it belongs to; None for an ordinary message."""
+        return self.properties.get(names.TRANSACTION_ID)
+
+    @property
     def wait_store_msg_ok(self) -> bool:
         """Whether the producer waited for flush and replication."""
         return self.properties.get(names.WAIT) != "false"

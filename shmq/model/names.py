@@ -55,6 +55,8 @@ DEFAULT_PRODUCER_GROUP = "DEFAULT_PRODUCER"
 DEFAULT_CONSUMER_GROUP = "DEFAULT_CONSUMER"
 SCHEDULE_GROUP = "SCHEDULE_CONSUMER"
 """Who reads the queues of delay levels: the broker itself."""
+TRANSACTION_GROUP = "CID_RMQ_SYS_TRANS"
+"""Who reads half and op messages: the broker itself."""
 CLIENT_INNER_PRODUCER_GROUP = "CLIENT_INNER_PRODUCER"
 TOOLS_CONSUMER_GROUP = "TOOLS_CONSUMER"
 RESERVED_GROUPS = frozenset({DEFAULT_PRODUCER_GROUP, DEFAULT_CONSUMER_GROUP})
@@ -69,7 +71,7 @@ BUILT_IN_GROUPS = frozenset(
             "CID_ONS-HTTP-PROXY",
             "CID_ONSAPI_PULL",
         ),
-        *("CID_ONSAPI_PERMISSION", "CID_ONSAPI_OWNER", "CID_RMQ_SYS_TRANS"),
+        *("CID_ONSAPI_PERMISSION", "CID_ONSAPI_OWNER", TRANSACTION_GROUP),
     }
 )
 """Consumer groups every broker knows from the start; with those starting ``CID_RMQ_SYS_``."""

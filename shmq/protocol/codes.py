@@ -202,6 +202,7 @@ ERROR_CODES: dict[type[errors.ShmqError], ResponseCode] = {
     errors.SubscriptionNotLatest: ResponseCode.SUBSCRIPTION_NOT_LATEST,
     errors.SubscriptionParseFailed: ResponseCode.SUBSCRIPTION_PARSE_FAILED,
     errors.QueryNotFound: ResponseCode.QUERY_NOT_FOUND,
+    errors.IllegalOperation: ResponseCode.ILLEGAL_OPERATION,
     errors.RequestNotSupported: ResponseCode.REQUEST_CODE_NOT_SUPPORTED,
     errors.ServiceNotAvailable: ResponseCode.SERVICE_NOT_AVAILABLE,
     errors.SystemBusy: ResponseCode.SYSTEM_BUSY,

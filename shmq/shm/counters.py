@@ -80,6 +80,11 @@ COUNTER_NAMES: Mapping[str, str] = {
     "messages_sent_back": "messages that consumers gave back, to be delivered again later",
     "messages_dead": "messages that went to a dead letter topic",
     "messages_dropped": "failed messages of groups that keep none (retryQueueNums 0)",
+    "sends_known": "sends of idempotent producers that were stored before",
+    "transactions_committed": "half messages committed",
+    "transactions_rolled_back": "half messages rolled back",
+    "transactions_checked": "check-backs sent to producers",
+    "transactions_discarded": "half messages given up: checked too often, or too old",
 }
 """Every counter and what it counts, in the order of its place in a slot's block."""
 

@@ -87,7 +87,7 @@ def test_a_reserved_property_sends_the_batch_down_the_ordinary_path(rig: WorkerR
 @pytest.mark.parametrize("count", [2, 40])
 @pytest.mark.parametrize(
     ("name", "code"),
-    [(b"DELAY\x013\x02", 13), (b"TIMER_DELAY_MS\x013\x02", 13), (b"TRAN_MSG\x01true\x02", 16)],
+    [(b"DELAY\x013\x02", 13), (b"TIMER_DELAY_MS\x013\x02", 13), (b"TRAN_MSG\x01true\x02", 13)],
 )
 def test_what_is_not_supported_yet_is_refused_in_batches_too(
     client: Client, name: bytes, code: int, count: int

@@ -138,7 +138,7 @@ REFUSED = [
     ("a system topic", {"topic": "rmq_sys_wheel_timer"}, 16, "belongs to the broker"),
     ("a queue id out of range", {"queue_id": 4}, 29, "0..3"),
     ("a timer message", {"properties": "TIMER_DELAY_SEC\x013\x02"}, 13, "not supported"),
-    ("a half message", {"properties": "TRAN_MSG\x01true\x02"}, 16, "not supported"),
+    ("a half message of no group", {"properties": "TRAN_MSG\x01true\x02"}, 13, "PGROUP"),
 ]
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shmq.base.errors import MessageIllegal, NoPermission
+from shmq.base.errors import MessageIllegal
 from shmq.handlers import message_properties
 from shmq.handlers.message_properties import broker_properties, prepare, prepare_element
 from shmq.model.properties import decode_properties
@@ -82,10 +82,14 @@ def test_a_delay_level_is_taken_alone_and_wins_over_timers() -> None:
         prepare_element(b"DELAY\x013\x02")
 
 
-def test_a_half_message_is_refused_and_its_denial_is_not() -> None:
-    with pytest.raises(NoPermission):
-        prepare("TRAN_MSG\x01true\x02", ADDED)
-    prepare("TRAN_MSG\x01false\x02", ADDED)
+def test_a_half_message_is_known_and_loses_what_only_copies_have() -> None:
+    half = prepare(
+        "TRAN_MSG\x01true\x02TRANSACTION_CHECK_TIMES\x0115\x02TRAN_PREPARED_QUEUE_OFFSET\x017\x02", ADDED
+    )
+    assert half.is_half and b"TIMES" not in half.stored and b"QUEUE_OFFSET" not in half.stored
+    assert not prepare("TRAN_MSG\x01false\x02", ADDED).is_half
+    with pytest.raises(MessageIllegal, match="SHMQ_HALF_BATCH"):
+        prepare_element(b"TRAN_MSG\x01true\x02")
 
 
 def test_the_limit_counts_what_is_stored() -> None:

@@ -1,0 +1,202 @@
+"""Asks producers what became of their open transactions (Apache RocketMQ 5.3,
+TransactionalMessageServiceImpl.java, AbstractTransactionalMessageCheckListener.java).
+
+A round every `transactionCheckInterval` goes through the half messages that are open at its begin, oldest
+first, and for each does one of
+
+    stop           it is younger than `transactionTimeOut`: so are the ones behind it
+    put back       its own CHECK_IMMUNITY_TIME_IN_SECONDS is not over, or no producer of its group is here
+    ask            put back with one more check, then request 39 to a live producer of the group, in turn
+    give up        asked `transactionCheckMax` times, or older than `fileReservedTime`: the listener decides,
+                   RocketMQ's moves it to TRANS_CHECK_MAX_TIME_TOPIC
+
+Only real checks count: a half message whose producers are away waits for them until it is too old. Ages are
+by the wall clock, as stored; when that was set back, a half message from the future is asked about at once.
+
+Runs in the coordinator's duty cycle, once all workers have told which clients they hold.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable, Mapping
+
+from shmq.base import log
+from shmq.base.clock import Clock
+from shmq.base.errors import ShmqError
+from shmq.broker.check_listener import TransactionCheckListener
+from shmq.broker.client_key import Client
+from shmq.broker.clients import ClientTable, Member
+from shmq.broker.half_message import HalfMessage, asked
+from shmq.coordinator.client_calls import ClientCalls
+from shmq.coordinator.transactions import Transactions
+from shmq.model.message_ext import MessageExt
+from shmq.model.message_id import offset_message_id
+from shmq.model.names import TRANSACTION_HALF_TOPIC
+from shmq.model.settings import BrokerSettings
+from shmq.model.transaction import LocalTransactionState, immunity_ms, own_immunity_ms
+from shmq.protocol.codes import RequestCode
+from shmq.protocol.command import Command
+from shmq.protocol.headers.send import CheckTransactionStateHeader
+
+TURN_MAX = 64
+"""Half messages per step: then the coordinator's other work gets its turn."""
+BUSY_MS = 1
+"""Pause inside a round."""
+RETRY_MS = 50
+"""Pause while there is no segment to append to, or an outcome is on its way."""
+UNSETTLED_MS = 500
+"""Pause while workers have not told yet which producers are connected."""
+HOUR_MS = 3_600_000
+
+_logger = log.get(__name__)
+
+
+class _Then(enum.Enum):
+    """How a round goes on behind one half message."""
+
+    NEXT = enum.auto()
+    WAIT = enum.auto()
+    STOP = enum.auto()
+
+
+class TransactionCheck:
+    """The rounds of checks."""
+
+    def __init__(
+        self,
+        transactions: Transactions,
+        clients: ClientTable,
+        calls: ClientCalls,
+        settled: Callable[[], bool],
+        settings: BrokerSettings,
+        listener: TransactionCheckListener,
+        clock: Clock,
+        count: Callable[[str, int], None],
+    ) -> None:
+        """`settled()` tells whether `clients` is complete."""
+        self._transactions = transactions
+        self._clients = clients
+        self._calls = calls
+        self._settled = settled
+        self._settings = settings
+        self._listener = listener
+        self._clock = clock
+        self._count = count
+        self._end: int | None = None
+        self._due_ms = 0
+        self._producers: Mapping[str, list[Member]] = {}
+        """Who is connected, as of this step."""
+        self._turns: dict[str, int] = {}
+        """By group: whose turn it is to be asked."""
+
+    def step(self, now_ms: int) -> int:
+        """Go on with a round, at most a turn's worth, or begin the next one."""
+        if not self._settled():
+            return now_ms + UNSETTLED_MS
+        if self._end is None:
+            self._end = self._transactions.high
+            self._due_ms = now_ms + self._settings.transaction_check_interval
+        self._producers = self._clients.producer_groups()
+        for _ in range(TURN_MAX):
+            offset = self._transactions.oldest_open(self._end)
+            then = _Then.STOP if offset is None else self._visit(offset)
+            if then is _Then.STOP:
+                self._end = None
+                return self._due_ms
+            if then is _Then.WAIT:
+                return now_ms + RETRY_MS
+        return now_ms + BUSY_MS
+
+    def _visit(self, queue_offset: int) -> _Then:
+        half = self._transactions.half_at(queue_offset)
+        if half is None:
+            log.event(_logger, logging.ERROR, "half_message_unreadable", queue_offset=queue_offset)
+            self._transactions.pass_over(queue_offset)
+            return _Then.NEXT
+        settings, fields = self._settings, half.fields
+        age_ms = self._clock.now_ms() - min(fields.born_timestamp, fields.store_timestamp)
+        limit_ms = immunity_ms(half.properties, settings.transaction_time_out)
+        too_old_ms = max(settings.file_reserved_time * HOUR_MS, limit_ms)
+        if half.checks >= settings.transaction_check_max or age_ms > too_old_ms:
+            return self._give_up(half, age_ms)
+        if 0 <= age_ms <= limit_ms:
+            return self._put_back(half) if own_immunity_ms(half.properties) is not None else _Then.STOP
+        producer = self._next_producer(half.group)
+        if producer is None:
+            log.event(
+                _logger, logging.WARNING, "no_producer_to_ask", group=half.group, transaction=half.unique_key
+            )
+            return self._put_back(half)
+        return self._ask(half, producer)
+
+    def _next_producer(self, group: str) -> Client | None:
+        members = self._producers.get(group)
+        if not members:
+            self._turns.pop(group, None)
+            return None
+        turn = self._turns[group] = self._turns.get(group, -1) + 1
+        return members[turn % len(members)].client
+
+    def _put_back(self, half: HalfMessage) -> _Then:
+        outcome = self._transactions.put_back(half, half.checks)
+        return _then(outcome.error if outcome is not None else None, outcome is not None)
+
+    def _ask(self, half: HalfMessage, producer: Client) -> _Then:
+        """Count the check where a death cannot forget it, then send it."""
+        checks = half.checks + 1
+        outcome = self._transactions.put_back(half, checks)
+        if outcome is None or outcome.error is not None:
+            return _then(outcome.error if outcome is not None else None, outcome is not None)
+        place = (outcome.queue_offset, outcome.physical_offset)
+        header = CheckTransactionStateHeader(
+            *place,
+            TRANSACTION_HALF_TOPIC,
+            half.unique_key,
+            half.unique_key,
+            offset_message_id(half.fields.store_host, outcome.physical_offset),
+        )
+        body = asked(half, checks, *place, outcome.store_time)
+        request = Command.request(RequestCode.CHECK_TRANSACTION_STATE, header, body, oneway=True)
+        self._calls.push(producer.key, request)
+        self._count("transactions_checked", 1)
+        return _Then.NEXT
+
+    def _give_up(self, half: HalfMessage, age_ms: int) -> _Then:
+        """Let the listener decide; without a decision it goes to TRANS_CHECK_MAX_TIME_TOPIC."""
+        log.event(
+            _logger,
+            logging.ERROR,
+            "transaction_given_up",
+            transaction=half.unique_key,
+            group=half.group,
+            topic=half.topic,
+            checks=half.checks,
+            age_ms=age_ms,
+        )
+        message = MessageExt(half.record, self._settings.broker_name)
+        message.topic = half.topic
+        try:
+            state = self._listener.resolve_discard_msg(message)
+        except Exception:  # the operator's own code: the half message is kept where it can be found
+            log.event(_logger, logging.ERROR, "check_listener_failed", exc_info=True)
+            state = None
+        if state in (LocalTransactionState.COMMIT_MESSAGE, LocalTransactionState.ROLLBACK_MESSAGE):
+            try:
+                done = self._transactions.decide(half, LocalTransactionState(state))
+            except ShmqError as error:
+                log.event(_logger, logging.ERROR, "check_listener_not_followed", reason=error)
+            else:
+                done.add_done_callback(lambda _: done.exception())
+                return _Then.WAIT
+        outcome = self._transactions.give_up(half)
+        return _then(outcome.error if outcome is not None else None, outcome is not None)
+
+
+def _then(error: ShmqError | None, was_tried: bool) -> _Then:
+    """How a round goes on after an append: without a segment wait, after a refusal try in the next round."""
+    if error is not None:
+        log.event(_logger, logging.WARNING, "transaction_waits", reason=error)
+        return _Then.STOP
+    return _Then.NEXT if was_tried else _Then.WAIT

@@ -1,0 +1,368 @@
+"""The open transactions: which half messages are undecided, and the claims that end or move them.
+
+    commit     the message's own topic + an op message        one claim (`AppendRequest.with_next`)
+    rollback   an op message
+    put back   a copy at the half queue's end + its cursor    one claim (`AppendRequest.word`)
+    give up    TRANS_CHECK_MAX_TIME_TOPIC + the cursor        one claim
+
+So a half message is decided, or known by a newer copy, exactly when its committed message is in the log, and
+each is in the log once, whoever dies. Which are open is known from both queues: `start` reads them from their
+cursors on. All decisions of one turn of the event loop are appended together.
+
+Coordinator's loop only: this is the one place where a transaction ends. Facts: Apache RocketMQ 5.3,
+EndTransactionProcessor.java, TransactionalMessageServiceImpl.java.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from shmq.base import faults, log
+from shmq.base.clock import Clock
+from shmq.base.errors import (
+    Bug,
+    ClientFault,
+    IllegalOperation,
+    MessageIllegal,
+    ServiceNotAvailable,
+    ShmqError,
+    TopicNotExist,
+)
+from shmq.broker.half_message import OP_TAGS_CODE, HalfMessage, committed, copied, half_of, op_record
+from shmq.broker.open_halves import OpenHalves
+from shmq.broker.queues import Queues
+from shmq.broker.transaction_cursors import TransactionCursors
+from shmq.model.delay import clamp_level, delay_levels, delay_ms
+from shmq.model.names import (
+    SCHEDULE_TOPIC,
+    TRANSACTION_CHECK_MAX_TOPIC,
+    TRANSACTION_HALF_TOPIC,
+    TRANSACTION_OP_HALF_TOPIC,
+)
+from shmq.model.properties import TAGS
+from shmq.model.record import parse_record
+from shmq.model.settings import BrokerSettings
+from shmq.model.subscription import tags_code_of
+from shmq.model.transaction import LocalTransactionState, immunity_ms, op_offsets, own_immunity_ms
+from shmq.shm.page_layout import MIN_OFFSET, WRITE_POSITION
+from shmq.shm.queue_table import QueueRef
+from shmq.store.append_request import AppendOutcome, AppendRequest
+from shmq.store.consume_queue import FILLER_SIZE
+from shmq.store.message_store import MessageStore
+
+RETRY_S = 0.05
+"""Pause while there is no segment to append to."""
+OPS_PER_TURN = 64
+"""Op messages looked at per turn to move their cursor."""
+
+faults.declare(
+    {
+        "transaction.ending": "an outcome was accepted, nothing of it appended",
+        "transaction.ended": "commit and op message are appended, nobody was told",
+        "transaction.putting_back": "a half message is to be checked, its copy not appended",
+        "transaction.put_back": "the copy is appended and the cursor moved, no producer was asked",
+    }
+)
+
+_logger = log.get(__name__)
+
+
+class _Decision(NamedTuple):
+    """One outcome on its way into the log."""
+
+    half: HalfMessage
+    state: LocalTransactionState
+    requests: list[AppendRequest]
+    done: asyncio.Future[None]
+
+
+class Transactions:
+    """All transactions of this broker."""
+
+    def __init__(
+        self,
+        store: MessageStore,
+        queues: Queues,
+        cursors: TransactionCursors,
+        settings: BrokerSettings,
+        clock: Clock,
+        count: Callable[[str, int], None],
+    ) -> None:
+        """Nothing is known before `start`."""
+        self._store = store
+        self._words = store.page.words
+        self._queues = queues
+        self._cursors = cursors
+        self._settings = settings
+        self._levels = delay_levels(settings.message_delay_level)
+        self._clock = clock
+        self._count = count
+        self._halves = OpenHalves(0)
+        self._turn: list[_Decision] = []
+        self._deciding: set[int] = set()
+        self._scheduled = False
+        self._half_queue: QueueRef
+        self._op_queue: QueueRef
+
+    def start(self) -> None:
+        """Read from the queues which half messages are open. The queues of system topics exist."""
+        self._half_queue = self._own_queue(TRANSACTION_HALF_TOPIC)
+        self._op_queue = self._own_queue(TRANSACTION_OP_HALF_TOPIC)
+        base = self._within(self._half_queue, self._cursors.half)
+        op = self._within(self._op_queue, self._cursors.op)
+        self._halves = OpenHalves(base)
+        for op_offset in range(op, self._max(self._op_queue)):
+            for offset in self._marked_by(op_offset):
+                self._halves.end(offset, offset)
+        for offset in range(base, self._max(self._half_queue)):
+            half = self._read(offset) if self._halves.is_open(offset) else None
+            if half is not None and half.first != offset:
+                self._halves.learn_copy(half.first, offset)
+        self._cursors.move(base, op)
+        self._advance()
+        if self.open_count:
+            log.event(_logger, logging.INFO, "transactions_open", count=self.open_count)
+
+    def _own_queue(self, topic: str) -> QueueRef:
+        queue = self._queues.ref(topic, 0)
+        if queue is None:
+            raise Bug(f"system topic {topic} has no queue")
+        return queue
+
+    # -- questions --
+
+    @property
+    def open_count(self) -> int:
+        """Half messages without an outcome."""
+        return self._halves.count(self._max(self._half_queue))
+
+    @property
+    def high(self) -> int:
+        """The half queue's end."""
+        return self._max(self._half_queue)
+
+    def oldest_open(self, below: int) -> int | None:
+        """The queue offset of the oldest open half message below a limit; None without one, and while its
+        outcome is on its way."""
+        offset = self._halves.skip_ended()
+        return offset if offset < below and offset not in self._deciding else None
+
+    def half_at(self, queue_offset: int) -> HalfMessage | None:
+        """Read one; None when its record is gone or makes no sense."""
+        return self._read(queue_offset)
+
+    def is_pending(self, first: int) -> bool:
+        """Whether the half message with that first offset, or a copy of it, is open."""
+        return self._halves.has_copy(first) or self._halves.is_open(first)
+
+    # -- outcomes --
+
+    async def end(
+        self,
+        group: str,
+        queue_offset: int,
+        physical_offset: int,
+        state: LocalTransactionState,
+        *,
+        from_check: bool,
+    ) -> None:
+        """End the transaction whose half message a producer names; returns when that is in the log.
+
+        Any copy names it. ClientFault (1): no such half message, another group's, ended already;
+        IllegalOperation (604): later than its own immunity time, the check will decide; TopicNotExist: the
+        message's topic is gone, the half message stays; Unavailable: nothing was decided.
+        """
+        named = self._named(queue_offset, physical_offset)
+        if named is None:
+            raise ClientFault(
+                f"no half message has queue offset {queue_offset} and commit log offset {physical_offset}"
+            )
+        if named.group != group:
+            raise ClientFault(f"the half message belongs to producer group {named.group!r}, not {group!r}")
+        if not from_check and own_immunity_ms(named.properties) is not None:
+            limit_ms = immunity_ms(named.properties, self._settings.transaction_time_out)
+            if self._clock.now_ms() - named.fields.born_timestamp > limit_ms:
+                raise IllegalOperation(
+                    f"the outcome comes later than the {limit_ms} ms of CHECK_IMMUNITY_TIME_IN_SECONDS: "
+                    "the check will decide"
+                )
+        newest = self._halves.newest(named.first, queue_offset)
+        half = named if newest == queue_offset else self._read(newest)
+        if half is None or not self._halves.is_open(newest) or newest in self._deciding:
+            raise ClientFault(
+                f"the transaction of half message {queue_offset} ({named.unique_key}) has ended already: "
+                "nothing was changed"
+            )
+        await self.decide(half, state)
+
+    def decide(self, half: HalfMessage, state: LocalTransactionState) -> asyncio.Future[None]:
+        """End an open one; the future says when that is in the log, or why not."""
+        requests = self._requests(half, state)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turn.append(_Decision(half, state, requests, done))
+        self._deciding.add(half.queue_offset)
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._append)
+        return done
+
+    def _requests(self, half: HalfMessage, state: LocalTransactionState) -> list[AppendRequest]:
+        mark = op_record(half.queue_offset, half.fields.store_host, self._clock.now_ms())
+        op = AppendRequest(self._op_queue, mark, (len(mark),), (OP_TAGS_CODE,))
+        if state is not LocalTransactionState.COMMIT_MESSAGE:
+            return [op]
+        queue = self._queues.ref(half.topic, half.queue_id)
+        if queue is None:
+            raise TopicNotExist(
+                f"queue {half.queue_id} of topic {half.topic} does not exist (any more): the half message "
+                "stays open"
+            )
+        wait_ms, waits_in = 0, None
+        if half.delay_level:
+            level = clamp_level(half.delay_level, self._levels)
+            wait_ms, waits_in = delay_ms(level, self._levels), (SCHEDULE_TOPIC, level - 1)
+            waiting = self._queues.ref(*waits_in)
+            if waiting is None:
+                raise ServiceNotAvailable(f"topic {SCHEDULE_TOPIC} has no queue for delay level {level}")
+            queue = waiting
+        made = committed(half, waits_in=waits_in)
+        return [AppendRequest(queue, made.data, made.sizes, made.tags_codes, wait_ms, with_next=True), op]
+
+    def _append(self) -> None:
+        """Append the decisions of this turn; those that find no segment stay for the next try."""
+        faults.reach("transaction.ending")
+        self._scheduled = False
+        turn, self._turn = self._turn, []
+        requests = [request for decision in turn for request in decision.requests]
+        try:
+            outcomes = self._store.append(requests)
+        except ShmqError as error:
+            outcomes = [AppendOutcome(error)] * len(requests)
+        faults.reach("transaction.ended")
+        position = 0
+        for decision in turn:
+            outcome = outcomes[position]
+            position += len(decision.requests)
+            if outcome is None:
+                self._turn.append(decision)
+                continue
+            self._deciding.discard(decision.half.queue_offset)
+            if outcome.error is None:
+                self._ended(decision)
+            _settle(decision.done, outcome.error)
+        self._advance()
+        if self._turn and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_later(RETRY_S, self._append)
+
+    def _ended(self, decision: _Decision) -> None:
+        self._halves.end(decision.half.queue_offset, decision.half.first)
+        is_commit = decision.state is LocalTransactionState.COMMIT_MESSAGE
+        self._count("transactions_committed" if is_commit else "transactions_rolled_back", 1)
+
+    # -- what the check moves --
+
+    def put_back(self, half: HalfMessage, checks: int) -> AppendOutcome | None:
+        """Append the oldest open one again at the queue's end, `checks` noted in it; None: no segment yet."""
+        faults.reach("transaction.putting_back")
+        record = copied(half, TRANSACTION_HALF_TOPIC, checks)
+        outcome = self._move(half, self._half_queue, record)
+        if outcome is not None and outcome.error is None:
+            self._halves.learn_copy(half.first, outcome.queue_offset)
+        faults.reach("transaction.put_back")
+        return outcome
+
+    def give_up(self, half: HalfMessage) -> AppendOutcome | None:
+        """Move the oldest open one to TRANS_CHECK_MAX_TIME_TOPIC; None: no segment yet."""
+        record = copied(half, TRANSACTION_CHECK_MAX_TOPIC, half.checks)
+        outcome = self._move(half, self._own_queue(TRANSACTION_CHECK_MAX_TOPIC), record)
+        if outcome is not None and outcome.error is None:
+            self._count("transactions_discarded", 1)
+        return outcome
+
+    def _move(self, half: HalfMessage, queue: QueueRef, record: bytearray) -> AppendOutcome | None:
+        """Append a copy and move the cursor past the original, in one claim."""
+        after = half.queue_offset + 1
+        code = tags_code_of(half.properties.get(TAGS))
+        request = AppendRequest(queue, record, (len(record),), (code,), word=(self._cursors.half_word, after))
+        (outcome,) = self._store.append([request])
+        if outcome is not None and outcome.error is None:
+            self._halves.end(half.queue_offset, half.first)
+            self._halves.pass_to(after)
+        return outcome
+
+    def pass_over(self, queue_offset: int) -> None:
+        """Forget the oldest open one: its record is gone or makes no sense."""
+        self._halves.end(queue_offset, queue_offset)
+        self._advance()
+
+    def resume(self, half: HalfMessage) -> AppendOutcome | None:
+        """Open a transaction again that was given up, as if it had never been checked."""
+        record = copied(half, TRANSACTION_HALF_TOPIC, 0)
+        code = tags_code_of(half.properties.get(TAGS))
+        (outcome,) = self._store.append([AppendRequest(self._half_queue, record, (len(record),), (code,))])
+        if outcome is not None and outcome.error is None:
+            self._halves.learn_copy(half.first, outcome.queue_offset)
+        return outcome
+
+    # -- queues --
+
+    def _advance(self) -> None:
+        """Move both cursors past what is over."""
+        base = self._halves.skip_ended()
+        op, high = max(0, self._cursors.op), self._max(self._op_queue)
+        end = min(high, op + OPS_PER_TURN)
+        while op < end and all(offset < base for offset in self._marked_by(op)):
+            op += 1
+        self._cursors.move(base, op)
+
+    def _max(self, queue: QueueRef) -> int:
+        """A queue's end, on the disk or not: what is decided is decided before a flush, too."""
+        return self._store.table.max(queue.slot)
+
+    def _within(self, queue: QueueRef, offset: int) -> int:
+        return min(max(offset, self._store.min(queue)), self._max(queue))
+
+    def _record(self, queue: QueueRef, queue_offset: int) -> memoryview | None:
+        try:
+            unit = self._store.queues.unit(queue, queue_offset)
+        except FileNotFoundError:
+            return None
+        if unit.size == FILLER_SIZE:
+            return None
+        words = self._words
+        return self._store.log.record_at(unit.physical_offset, words[MIN_OFFSET], words[WRITE_POSITION])
+
+    def _read(self, queue_offset: int) -> HalfMessage | None:
+        record = self._record(self._half_queue, queue_offset)
+        try:
+            return half_of(record) if record is not None else None
+        except MessageIllegal:
+            return None
+
+    def _named(self, queue_offset: int, physical_offset: int) -> HalfMessage | None:
+        """The half message at both offsets, which must agree."""
+        if not self._store.min(self._half_queue) <= queue_offset < self._max(self._half_queue):
+            return None
+        half = self._read(queue_offset)
+        return half if half is not None and half.fields.physical_offset == physical_offset else None
+
+    def _marked_by(self, op_offset: int) -> list[int]:
+        """The half messages that an op message marks as decided."""
+        record = self._record(self._op_queue, op_offset)
+        if record is None:
+            return []
+        fields = parse_record(record)
+        return op_offsets(record[fields.body_at : fields.body_at + fields.body_length])
+
+
+def _settle(done: asyncio.Future[None], error: ShmqError | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)
