@@ -11,6 +11,7 @@ write often lie on cache lines of their own (8 words). Indices count words, not 
          40 ... 64 one line each               FLUSHED_POSITION, CONFIRM_OFFSET, ZEROED_POSITION,
          INDEXED_POSITION 72        ring blocks                 4 words each: byte i belongs to the process of
          slot i
+         88        timers                      the coordinator's words, see `broker/timer_cursors.py`
         128        worker slots                32 x 8 words
         384        counters                    32 x 128 words
        4480        append journal              8 pairs of 2 words, 1,024 entries of 4 words
@@ -76,6 +77,16 @@ FLUSH_RINGS = 72
 SEGMENT_RINGS = 76
 POLICY_RINGS = 80
 APPEND_RINGS = 84
+
+# timers
+TIMER_TAKEN = 88
+TIMER_KEPT = 89
+TIMER_FIRED_MS = 90
+TIMER_FIRED_AT = 91
+TIMER_BEFORE_MS = 92
+TIMER_BEFORE_AT = 93
+TIMER_BEFORE_END = 94
+TIMER_LOG_END = 95
 
 # worker slots
 SLOT_COUNT = 32
@@ -166,6 +177,14 @@ FIELDS = (
     Field("SEGMENT_RINGS", SEGMENT_RINGS, RING_WORDS, "who waits for a segment or ZEROED_POSITION"),
     Field("POLICY_RINGS", POLICY_RINGS, RING_WORDS, "who waits for POLICY_EPOCH"),
     Field("APPEND_RINGS", APPEND_RINGS, RING_WORDS, "who waits for any append: flusher, allocator, index"),
+    Field("TIMER_TAKEN", TIMER_TAKEN, 1, "coordinator: timers from this queue offset on are not in the wheel"),
+    Field("TIMER_KEPT", TIMER_KEPT, 1, "coordinator: timers below it are delivered, or there once more"),
+    Field("TIMER_FIRED_MS", TIMER_FIRED_MS, 1, "coordinator: the last one delivered, its moment"),
+    Field("TIMER_FIRED_AT", TIMER_FIRED_AT, 1, "coordinator: and its physical offset"),
+    Field("TIMER_BEFORE_MS", TIMER_BEFORE_MS, 1, "coordinator: the same before the clock was set back"),
+    Field("TIMER_BEFORE_AT", TIMER_BEFORE_AT, 1, "coordinator: its physical offset"),
+    Field("TIMER_BEFORE_END", TIMER_BEFORE_END, 1, "coordinator: for timers below this physical offset"),
+    Field("TIMER_LOG_END", TIMER_LOG_END, 1, "coordinator: where the next unit of the timer log goes"),
     Field("WORKER_SLOTS", WORKER_SLOTS, SLOT_COUNT * SLOT_WORDS, "a row per process"),
     Field("COUNTERS", COUNTERS, SLOT_COUNT * COUNTER_WORDS, "a block per slot, its owner writes"),
     Field("JOURNAL_PAIRS", JOURNAL_PAIRS, JOURNAL_PAIRS_MAX * JOURNAL_PAIR_WORDS, "word, new value"),

@@ -294,4 +294,6 @@ def _share_refusals(requests: Sequence[AppendRequest], outcomes: list[AppendOutc
 
 def _words_of(plan: ClaimPlan) -> list[tuple[int, int]]:
     """The words that the placed requests move along with their queues; the last value of each counts."""
-    return list({p.request.word[0]: p.request.word for p in plan.placed if p.request.word}.values())
+    pairs = dict(p.request.word for p in plan.placed if p.request.word)
+    pairs.update(p.request.second_word for p in plan.placed if p.request.second_word)
+    return list(pairs.items())

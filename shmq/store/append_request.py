@@ -32,8 +32,8 @@ class AppendRequest:
     `data` holds the records back to back, hosts included, and is stamped in place; `sizes` and `tags_codes`
     have one entry each per record. `delay_ms` makes the tags code of a single record the time of its
     delivery. `word` is a word of the page with the value it gets together with the queue's maximum: in the
-    same claim or not at all. No other path stores that word while the broker runs. `with_next` ties it to the
-    request behind it in the same call: both are in one claim, or neither is appended.
+    same claim or not at all; `second_word` is another. No other path stores them while the broker runs.
+    `with_next` ties it to the request behind it in the same call: both are in one claim, or neither is appended.
     """
 
     queue: QueueRef
@@ -42,6 +42,7 @@ class AppendRequest:
     tags_codes: Sequence[int] | IntArray
     delay_ms: int = 0
     word: tuple[int, int] | None = None
+    second_word: tuple[int, int] | None = None
     with_next: bool = False
 
     @property
