@@ -10,6 +10,8 @@
     page      min_offset <= flushed_position <= write_position <= zeroed_position, visible, confirm and
     indexed
               position <= write_position; queue minima <= maxima, maxima one behind the last record's number
+    sums      every piece of log has the sum its side file says (`checksums.py`), the side files are whole and
+              without a gap
     files     checkpoint not ahead of the log, index headers that make sense, no foreign files among segments
 
 With a page the check is bounded by the write position it had at the beginning, so a broker may go on
@@ -40,9 +42,12 @@ from shmq.shm.page_layout import (
 )
 from shmq.shm.queue_table import QueueTable
 from shmq.store.checkpoint import FILE_BYTES, Checkpoint
+from shmq.store.checksum_check import SegmentChecksums
 from shmq.store.config_tables import load_topics
+from shmq.store.damage_search import find_damage
 from shmq.store.index_file import HEADER, IndexHeader, index_names
 from shmq.store.log_walk import LogWalk
+from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout, parse_file_name
 from shmq.store.queue_repair import QueueRepair
 from shmq.store.queue_set import QueueSet
@@ -84,6 +89,7 @@ class _StoreCheck:
         self._layout = layout_of(root)
         self._page = page
         self._levels = levels
+        self._is_clean = False
         self._differences: list[Finding] = []
         self._queues = QueueSet(
             self._layout,
@@ -111,6 +117,7 @@ class _StoreCheck:
             starts[-1] + self._layout.segment_bytes if write_position is None else write_position,
             rebuilding=True,
             stop=write_position,
+            check_all=True,
         )
         if not self._queues.load(low):
             yield Finding("queue files", str(self._layout.consume_queue), "a file has a wrong length")
@@ -118,6 +125,7 @@ class _StoreCheck:
             walk.known_flushed = low
         end = walk.run(low)
         yield from self._walk_findings(walk, end, write_position)
+        yield from self._sum_findings(walk, low, end)
         yield from self._differences
         quiet = self._page is None or self._is_quiet(self._page, end)
         if quiet:
@@ -131,6 +139,7 @@ class _StoreCheck:
             return int(self._page.words[WRITE_POSITION])
         marks = read_marks(self._layout)
         if marks.last_run is LastRun.CLEAN and marks.identity is not None:
+            self._is_clean = True
             return marks.identity.write_position
         return None
 
@@ -143,6 +152,33 @@ class _StoreCheck:
             yield Finding("store time", f"physical offset {position}", "is older than the record before it")
         if write_position is not None and end != write_position:
             yield Finding("log end", f"physical offset {end}", f"write_position is {write_position}")
+
+    def _sum_findings(self, walk: LogWalk, low: int, end: int) -> Iterator[Finding]:
+        """What the side files say of the log below `end`, and whether they are whole themselves."""
+        known = {position for position, _ in walk.damaged}
+        reached: int | None = None
+        for start in self._layout.segments():
+            sums = SegmentChecksums.load(self._layout, start)
+            where = str(self._layout.checksum_path(start))
+            for at in sums.broken:
+                yield Finding("checksums", f"{where} byte {at}", "holds no entry")
+            for first, last in zip(sums.starts.tolist(), sums.ends.tolist(), strict=True):
+                if reached is not None and first != reached:
+                    yield Finding("checksums", where, f"nothing is said of {reached} to {first}")
+                reached = last
+            stop = min(end, start + self._layout.segment_bytes)
+            if stop <= max(start, low) or not len(sums):
+                continue
+            segment = MappedFile(
+                self._layout.segment_path(start), start, self._layout.segment_bytes, writable=False
+            )
+            failing = sums.failing(segment.map, start, max(low, start), stop)
+            if failing:
+                for damage in find_damage(self._layout, segment, max(low, start), stop, failing):
+                    if damage.position not in known:
+                        yield Finding("record", f"physical offset {damage.position}", damage.reason)
+        if self._page is None and self._is_clean and reached is not None and reached != end:
+            yield Finding("checksums", str(self._layout.checksums), f"end at {reached}, the log at {end}")
 
     def _note_difference(self, queue: QueueRepair, number: int, units: bytes) -> None:
         """The units of a queue are not those of its records; say which is the first."""

@@ -2,7 +2,8 @@
 
     1  target = flushed_position, below any claim that is still being published, and the last store time
     2  fdatasync every ConsumeQueue file that got units since the last checkpoint, and every index file that
-       became full (the index builder goes on with the next one meanwhile)
+       became full (the index builder goes on with the next one meanwhile); sum the log up to target and sync
+       the side files (`checksums.py`)
     3  write the checkpoint: log and units below target are on the disk
 
 In this order, as the units of all records below `flushed_position` were written before it moved; so the
@@ -39,9 +40,12 @@ from shmq.shm.page_layout import (
     QUEUE_WORDS,
     WRITE_POSITION,
 )
+from shmq.shm.producer_table import ProducerTable
 from shmq.store.checkpoint import Checkpoint
+from shmq.store.checksums import LogChecksums
 from shmq.store.index_file import full_index_files
 from shmq.store.names import StoreLayout
+from shmq.store.producer_file import save_producers
 from shmq.store.sparse_files import sync_paths
 from shmq.store.step_thread import StepThread
 
@@ -59,7 +63,9 @@ faults.declare({"checkpoint.queues_synced": "ConsumeQueues are durable, the chec
 class Checkpointer:
     """Writes the checkpoint file."""
 
-    def __init__(self, layout: StoreLayout, page: ControlPage, settings: BrokerSettings) -> None:
+    def __init__(
+        self, layout: StoreLayout, page: ControlPage, settings: BrokerSettings, checksums: LogChecksums
+    ) -> None:
         """Begin with the checkpoint on the disk, and the maxima in the page if recovery has synced them.
 
         It has when the checkpoint is where the log ends. A fast restart goes on with a page whose queues are
@@ -67,9 +73,11 @@ class Checkpointer:
         """
         self._layout = layout
         self._page = page
+        self._checksums = checksums
         self._interval_ms = settings.flush_commit_log_thorough_interval
         self._checkpoint = Checkpoint.load(layout.checkpoint)
         self._directory = Directory(page)
+        self._producers = ProducerTable(page)
         self._names: dict[int, tuple[str, int]] = {}
         self._synced: dict[int, list[int]] = {}
         self._known_files: set[tuple[str, int, int]] = set()
@@ -131,7 +139,10 @@ class Checkpointer:
         full = full_index_files(self._layout.index)
         unsealed = [path for path, _ in full if path not in self._sealed_index]
         sync_paths([*files, *unsealed, *([self._layout.index] if unsealed else [])], self._layout.root)
+        self._checksums.complete(target)
+        self._checksums.sync()
         faults.reach("checkpoint.queues_synced")
+        save_producers(self._layout, self._producers, target)
         self._checkpoint.physic_timestamp = max(store_time, self._checkpoint.physic_timestamp)
         self._checkpoint.logics_timestamp = max(store_time, self._checkpoint.logics_timestamp)
         self._checkpoint.index_timestamp = full[-1][1] if full else 0

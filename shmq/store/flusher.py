@@ -14,6 +14,9 @@ never goes back.
 A failed fdatasync is final: the kernel may have dropped the pages, a second try would succeed over lost data.
 The page state becomes FLUSH_FAILED, acknowledging stops, and the next start recovers from the disk.
 
+What was flushed is then summed into the side files of `checksums.py`: whole pages at once, the rest when
+nothing came for a moment. Nobody waits for that.
+
 When nothing is unflushed it parks on APPEND_RINGS and sleeps on the supervisor's doorbell: no wake-ups on an
 idle broker. If it dies with the supervisor, nothing is lost that was promised. No numpy here.
 """
@@ -38,6 +41,7 @@ from shmq.shm.doorbell import Doorbell
 from shmq.shm.page_layout import APPEND_RINGS, FLUSH_RINGS, FLUSHED_POSITION, RING_WORDS, WRITE_POSITION
 from shmq.shm.rings import park, ring_parked, unpark
 from shmq.shm.word import fence
+from shmq.store.checksums import LogChecksums
 from shmq.store.names import StoreLayout
 from shmq.store.segment_descriptors import SegmentDescriptors
 from shmq.store.step_thread import run_or_end
@@ -48,6 +52,9 @@ SLOT = 0
 
 UNFLUSHED_MAX = 64 << 20
 """So many unflushed bytes are flushed at any time: they are what a start after a power cut has to read."""
+
+SETTLED_MS = 200
+"""When nothing was appended for so long, the last bytes are summed, too."""
 
 FAST_BYTES = 1 << 20
 FAST_LOOK_MS = 50
@@ -78,6 +85,7 @@ class Flusher:
         descriptors: SegmentDescriptors,
         settings: BrokerSettings,
         *,
+        checksums: LogChecksums,
         on_wake: Callable[[], None],
     ) -> None:
         """`on_wake` is called whenever appends woke it.
@@ -92,6 +100,7 @@ class Flusher:
         self._settings = settings
         self._sync = settings.flush_disk_type is FlushDiskType.SYNC_FLUSH
         self._on_wake = on_wake
+        self._checksums = checksums
         self._lock = SharedFileLock(layout.flush_lock)
         self._counters = SlotCounters(page, SLOT)
         self._next_ms = 0
@@ -103,7 +112,9 @@ class Flusher:
 
     def start(self) -> None:
         """Start the thread. The segments that may hold unflushed bytes are opened first."""
-        self._descriptors.open_from(self._page.words[FLUSHED_POSITION])
+        flushed = self._page.words[FLUSHED_POSITION]
+        self._checksums.open(flushed)
+        self._descriptors.open_from(min(flushed, self._checksums.summed))
         self._thread = threading.Thread(
             target=run_or_end, args=("flusher", self._run), name="flusher", daemon=True
         )
@@ -137,12 +148,21 @@ class Flusher:
             poll.poll(pause_ms)
         else:
             park(self._page, APPEND_RINGS, SLOT)
-            if not self._can_flush() and not self._stopping:
+            if not self._can_flush() and not self._stopping and not self._settles(poll):
                 poll.poll()
             unpark(self._page, APPEND_RINGS, SLOT)
             self._woken = True
         self._bell.clear()
         self._on_wake()
+
+    def _settles(self, poll: select.poll) -> bool:
+        """Sum what is left when the log stands still; True when the bell rang first."""
+        flushed = self._page.words[FLUSHED_POSITION]
+        if self._checksums.summed < flushed:
+            if poll.poll(SETTLED_MS):
+                return True
+            self._checksums.complete(flushed)
+        return False
 
     def _unflushed(self) -> int:
         """How many bytes are appended and not flushed."""
@@ -211,7 +231,6 @@ class Flusher:
                 self._sync_segments(flushed, target)
                 reach(SYNCED)
                 words[FLUSHED_POSITION] = target
-                self._descriptors.close_below(target)
         except OSError as error:
             self._page.state = PageState.FLUSH_FAILED
             self._counters.add("flush_failures")
@@ -221,6 +240,8 @@ class Flusher:
             fence()
             ring_parked(self._page, FLUSH_RINGS, self._bells)
             self._lock.unlock()
+        self._checksums.follow(words[FLUSHED_POSITION])
+        self._descriptors.close_below(self._checksums.summed)
         return True
 
     def _sync_segments(self, flushed: int, target: int) -> None:

@@ -14,15 +14,13 @@ Runs in recovery, alone on the store. About a million records a second.
 from __future__ import annotations
 
 import mmap
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from shmq.model.record import BLANK_BYTES_MIN, check_record
 from shmq.model.sys_flag import TRANSACTION_COMMIT, TRANSACTION_MASK
-from shmq.store.commit_log import is_record
+from shmq.store.damage_search import behind_damage
 from shmq.store.log_scan import BATCH_BYTES, IntArray, Scan, ScanEnd, scan
 from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
@@ -45,7 +43,7 @@ class LogWalk:
 
     `rebuilding`: it begins at the log's first byte. `own`: shmq wrote the tail, so what it never writes (NULs
     in names, store times that go back) means a torn record. `stop`: a position to end at, if not the log's
-    end.
+    end. `check_all`: bodies and texts are checked everywhere, not only where a tail may be torn.
     """
 
     layout: StoreLayout
@@ -57,6 +55,7 @@ class LogWalk:
     progress: Progress | None = None
     records: int = 0
     stop: int | None = None
+    check_all: bool = False
     last_store_time: int = 0
     damaged: list[tuple[int, int]] = field(default_factory=list)
     misnumbered: list[int] = field(default_factory=list)
@@ -90,7 +89,7 @@ class LogWalk:
         end = segment.start + segment.size
         stop = end if self.stop is None else min(end, self.stop)
         while position < stop:
-            may_be_torn = position + BATCH_BYTES > self.known_flushed
+            may_be_torn = self.check_all or position + BATCH_BYTES > self.known_flushed
             found = scan(
                 segment.map,
                 position - segment.start,
@@ -116,7 +115,7 @@ class LogWalk:
             if found.end is ScanEnd.BROKEN:
                 if position >= self.known_flushed:
                     return position, False
-                behind = min(stop, self._behind_damage(segment, position, found.broken_size))
+                behind = behind_damage(segment, position, found.broken_size, stop)
                 self.damaged.append((position, behind - position))
                 position = behind
         return position, True
@@ -188,32 +187,6 @@ class LogWalk:
             columns = [np.concatenate(column) for column in zip(*self._held, strict=True)]
             self._held, self._held_count = [], 0
             self.queues.merge(*columns)
-
-    # ---- damage
-
-    def _behind_damage(self, segment: MappedFile, position: int, size: int) -> int:
-        """Where the next sound record begins behind damage at `position`, at most the segment's end."""
-        data, end = segment.map, segment.size
-        at = position - segment.start + max(size, 0)
-        if size > 0 and self._is_sound(segment, at):
-            return segment.start + at
-        at = position - segment.start + 1
-        while (magic := data.find(b"\xda\xa3 ", at + 4)) >= 0 and magic + BLANK_BYTES_MIN < end:
-            at = magic - 4
-            if self._is_sound(segment, at):
-                return segment.start + at
-            at += 1
-        return segment.start + end
-
-    def _is_sound(self, segment: MappedFile, at: int) -> bool:
-        """Whether a whole record, or the BLANK that ends the segment, lies at file position `at`."""
-        if at >= segment.size - BLANK_BYTES_MIN:
-            return at == segment.size
-        try:
-            size = check_record(segment.view, at, segment.size)
-            return size == 0 or (size > 0 and is_record(segment.view[at : at + size], segment.start + at))
-        except struct.error:
-            return False
 
     def _report(self, position: int) -> None:
         if self.progress is not None:

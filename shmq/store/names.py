@@ -5,7 +5,8 @@ StorePathConfigHelper.java).
     consumequeue/T/0/00000000000006000000        ConsumeQueue file, named by its first byte, 20 a unit
     index/20261120140311482                      IndexFile, named by the local time it was made
     checkpoint  abort  lock  config/*.json       as RocketMQ has them
-    appenders.lock  flush.lock  shmq/            shmq's own; RocketMQ ignores them
+    checksums/00000000001073741824               sums of the segment of that name (`checksums.py`)
+    appenders.lock  flush.lock  shmq/            shmq's own, like checksums/; RocketMQ ignores them
 
 A folder of segments holds files of exactly one size and nothing else: RocketMQ refuses to load it otherwise.
 Pure; used by every process. No numpy here: the supervisor imports it.
@@ -103,6 +104,20 @@ class StoreLayout:
     def identity(self) -> Path:
         """The file that says which engine wrote the store last (`run_marks.py`)."""
         return self.root / "shmq" / "identity.json"
+
+    @property
+    def producers(self) -> Path:
+        """The file of `producer_file.py`."""
+        return self.root / "shmq" / "producers"
+
+    @property
+    def checksums(self) -> Path:
+        """The folder of what the bytes of log and tables must sum to."""
+        return self.root / "checksums"
+
+    def checksum_path(self, start: int) -> Path:
+        """The side file of the segment that begins at physical offset `start`."""
+        return self.checksums / file_name(start)
 
     def segment_start(self, physical_offset: int) -> int:
         """The first physical offset of the segment that holds `physical_offset`."""

@@ -14,6 +14,7 @@ from shmq.shm.control_page import ControlPage, PageState
 from shmq.shm.doorbell import Doorbell
 from shmq.shm.page_layout import FLUSHED_POSITION, WRITE_POSITION
 from shmq.store.checkpointer import Checkpointer
+from shmq.store.checksums import LogChecksums
 from shmq.store.flusher import Flusher
 from shmq.store.names import StoreLayout
 from shmq.store.segment_allocator import SegmentAllocator, zero_ahead_bytes
@@ -37,9 +38,17 @@ class FlushService:
         self._allocator = SegmentAllocator(
             layout, page, bells, self._descriptors, zero_ahead_bytes=zero_ahead_bytes(settings)
         )
-        self._flusher = Flusher(layout, page, bells, self._descriptors, settings, on_wake=self._wake)
-
-        self._checkpointer = Checkpointer(layout, page, settings)
+        self._checksums = LogChecksums(layout, self._descriptors)
+        self._flusher = Flusher(
+            layout,
+            page,
+            bells,
+            self._descriptors,
+            settings,
+            checksums=self._checksums,
+            on_wake=self._wake,
+        )
+        self._checkpointer = Checkpointer(layout, page, settings, self._checksums)
 
     def _wake(self) -> None:
         """Called in the flusher's thread: something was appended or flushed."""
@@ -67,6 +76,7 @@ class FlushService:
         self._allocator.stop()
         self._flusher.stop()
         self._checkpointer.stop()
+        self._checksums.close()
         self._descriptors.close()
         words = self._page.words
         return self._page.state is PageState.OK and words[FLUSHED_POSITION] == words[WRITE_POSITION]

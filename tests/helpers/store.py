@@ -18,10 +18,12 @@ from shmq.shm.append_lock import AppendLock, create_semaphore, semaphore_name, u
 from shmq.shm.control_page import ControlPage
 from shmq.shm.directory import DirectoryView, DirectoryWriter
 from shmq.shm.doorbell import Doorbell
+from shmq.shm.page_layout import FLUSHED_POSITION
 from shmq.shm.queue_table import QueueRef
 from shmq.shm.worker_slots import FIRST_WORKER_SLOT
 from shmq.store.append_request import AppendOutcome, AppendRequest
 from shmq.store.checkpointer import Checkpointer
+from shmq.store.checksums import LogChecksums
 from shmq.store.flusher import Flusher
 from shmq.store.index_builder import IndexBuilder
 from shmq.store.message_store import MessageStore
@@ -74,13 +76,16 @@ class OpenStore:
             self.descriptors,
             zero_ahead_bytes=self.settings.zero_ahead_bytes,
         )
-        self.checkpointer = Checkpointer(self.layout, self.page, self.settings)
+        self.checksums = LogChecksums(self.layout, self.descriptors)
+        self.checksums.open(self.page.words[FLUSHED_POSITION])
+        self.checkpointer = Checkpointer(self.layout, self.page, self.settings, self.checksums)
         self.flusher = Flusher(
             self.layout,
             self.page,
             self.bells,
             self.descriptors,
             self.settings,
+            checksums=self.checksums,
             on_wake=self._wake,
         )
         self.allocator.prepare()
@@ -160,6 +165,7 @@ class OpenStore:
     def _let_go(self) -> None:
         self.is_open = False
         self.store.close()
+        self.checksums.close()
         self.descriptors.close()
         for bell in self.bells:
             bell.close()

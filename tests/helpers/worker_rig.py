@@ -58,6 +58,7 @@ from shmq.shm.directory import DirectoryView, DirectoryWriter
 from shmq.shm.doorbell import Doorbell
 from shmq.shm.page_layout import FLUSHED_POSITION, SLOT_COUNT, VISIBLE_WORD, WRITE_POSITION
 from shmq.shm.worker_slots import SlotState, SlotTable, process_start_time
+from shmq.store.checksums import LogChecksums
 from shmq.store.flusher import Flusher
 from shmq.store.names import StoreLayout
 from shmq.store.segment_allocator import SegmentAllocator
@@ -264,7 +265,13 @@ class WorkerRig:
         self.allocator.prepare()
         self.allocator.start()
         self.flusher = Flusher(
-            self.layout, self.page, self.bells, self.descriptors, self.settings, on_wake=self.allocator.wake
+            self.layout,
+            self.page,
+            self.bells,
+            self.descriptors,
+            self.settings,
+            checksums=LogChecksums(self.layout, self.descriptors),
+            on_wake=self.allocator.wake,
         )
         self.flusher.start()
         self.coordinator = StandInCoordinator(internal_socket(folder, settings.broker_name), self.page)
