@@ -224,7 +224,30 @@ def consumer_status(
     lines = ["", *(f"WARN: {queue} is owned by several members" for queue in sorted(twice))]
     if not twice and not failures:
         lines.append("Rebalance OK: no queue has two owners")
-    return Report("ConsumerStatus", items, STATUS_COLUMNS, lines, failures)
+    differences = _differences(items)
+    lines += [f"WARN: members differ in {difference}" for difference in differences]
+    if not differences and not failures:
+        lines.append("Subscriptions OK: all members subscribe and consume alike")
+    return Report("ConsumerStatus", items, STATUS_COLUMNS, lines, failures, {"differences": differences})
+
+
+def _differences(items: list[Item]) -> list[str]:
+    """Say in what members of one group differ that should all be alike, and who says what."""
+    found = []
+    topics = {topic for item in items for topic in item["subscriptions"]}
+    said = {
+        **{
+            f"topic {topic}": [item["subscriptions"].get(topic, "nothing") for item in items]
+            for topic in topics
+        },
+        "consume type": [item["type"] for item in items],
+        "order": ["orderly" if item["orderly"] == "true" else "concurrent" for item in items],
+    }
+    for what, answers in sorted(said.items()):
+        if len(set(answers)) > 1:
+            ways = (f"{item['clientId']} {answer}" for item, answer in zip(items, answers, strict=True))
+            found.append(f"{what}: {', '.join(ways)}")
+    return found
 
 
 def _members(
@@ -235,27 +258,41 @@ def _members(
     for member in members:
         row: dict[str, Any] = {"clientId": member.client_id, "version": version_text(member.version)}
         try:
-            queues = admin.client_queues(group, member.client_id)
-            properties = admin.client_properties(group, member.client_id)
+            info = admin.client_info(group, member.client_id)
         except (ShmqError, OSError) as error:
             failures.append(Failure(member.client_id, 0, str(error)))
             continue
         row |= {
-            "queues": len(queues),
-            "type": properties.get("PROP_CONSUME_TYPE", ""),
-            "started": properties.get("PROP_CONSUMER_START_TIMESTAMP", ""),
-            "owned": [str(queue) for queue in queues],
+            "queues": len(info.queues),
+            "type": info.properties.get("PROP_CONSUME_TYPE", ""),
+            "orderly": info.properties.get("PROP_CONSUMEORDERLY", "false"),
+            "started": info.properties.get("PROP_CONSUMER_START_TIMESTAMP", ""),
+            "owned": [str(queue) for queue in info.queues],
+            "subscriptions": info.subscriptions,
         }
         items.append(row)
     return items, failures
 
 
 def _one_client(admin: AdminClient, group: str, client_id: str) -> Report:
-    queues = admin.client_queues(group, client_id)
-    properties = admin.client_properties(group, client_id)
+    info = admin.client_info(group, client_id)
+    queues, properties = info.queues, info.properties
     if not properties:
         raise QueryNotFound(f"client {client_id} says nothing of itself")
     lines = ["#Consumer Properties#", *(f"{name:<40}: {value}" for name, value in sorted(properties.items()))]
     lines += ["", "#Consumer Queues#", *(str(queue) for queue in queues)]
-    item = {"clientId": client_id, "properties": properties, "owned": [str(queue) for queue in queues]}
+    lines += ["", "#Consumer Subscriptions#"]
+    lines += [f"{topic:<40}: {expression}" for topic, expression in sorted(info.subscriptions.items())]
+    lines += ["", "#Consumer RT&TPS#"]
+    lines += [
+        f"{topic:<40}: " + ", ".join(f"{name} {value:.2f}" for name, value in status.items())
+        for topic, status in sorted(info.status_table.items())
+    ]
+    item = {
+        "clientId": client_id,
+        "properties": properties,
+        "owned": [str(queue) for queue in queues],
+        "subscriptions": info.subscriptions,
+        "statusTable": info.status_table,
+    }
     return Report("ConsumerStatus", [item], lines=lines)

@@ -110,9 +110,14 @@ class ClientTable:
         subscriptions: Iterable[SubscriptionData],
         now_ms: int,
     ) -> bool:
-        """A heartbeat names a consumer group; True when its members or subscribed topics changed."""
-        self._join(client, True, group)
+        """A heartbeat names a consumer group; True when its members or subscribed topics changed.
+
+        InvalidParameter, and no member, when it would consume in another mode than the group does.
+        """
         members = self._consumers.get(group)
+        if members is not None:
+            members.check_model(client.client_id, consumption.message_model)
+        self._join(client, True, group)
         if members is None:
             members = self._consumers[group] = ConsumerMembers(consumption)
         return members.beat(client, consumption, subscriptions, now_ms)

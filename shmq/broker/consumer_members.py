@@ -2,7 +2,8 @@
 
 The subscriptions of a group are those of its latest heartbeats: a higher version replaces, a topic missing
 from a heartbeat is dropped (Apache RocketMQ 5.3, ConsumerGroupInfo.java). Members that differ overwrite
-each other; that mistake is common, so it is logged once per change.
+each other; that mistake is common, so it is logged once per change. One difference is refused: a group cannot
+share its queues and give every member all of them.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shmq.base import log
+from shmq.base.errors import InvalidParameter
 from shmq.broker.client_key import Client, ClientKey
 from shmq.model.consumer_group import ConsumeFromWhere, ConsumeType, MessageModel
 from shmq.model.subscription import SubscriptionData
+
+NAMED_MAX = 3
+"""Members that a refusal names."""
 
 _logger = log.get(__name__)
 
@@ -28,6 +33,14 @@ class Consumption:
     consume_from_where: ConsumeFromWhere = ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What one member's last heartbeat said: its way of consuming, and the expression of each topic."""
+
+    consumption: Consumption
+    expressions: dict[str, str]
+
+
 class ConsumerMembers:
     """Members, subscriptions and way of consuming of one group that has members."""
 
@@ -37,6 +50,8 @@ class ConsumerMembers:
         self.subscriptions: dict[str, SubscriptionData] = {}
         self._members: dict[ClientKey, Client] = {}
         self._beats_ms: dict[ClientKey, int] = {}
+        self._said: dict[ClientKey, _Said] = {}
+        self._differences = ""
 
     @property
     def clients(self) -> list[Client]:
@@ -62,6 +77,16 @@ class ConsumerMembers:
         found = (client for client in reversed(self._members.values()) if client.client_id == client_id)
         return next(found, None)
 
+    def check_model(self, client_id: str, wanted: MessageModel) -> None:
+        """Refuse a client that would consume in another mode than the others do; InvalidParameter."""
+        others = sorted({other for other in self.client_ids if other != client_id})
+        if others and wanted is not self.consumption.message_model:
+            raise InvalidParameter(
+                f"the group consumes by {self.consumption.message_model.value} (members: "
+                f"{', '.join(others[:NAMED_MAX])}), client {client_id} wants {wanted.value}: all members of "
+                "a group consume in one mode; stop the others first, or use another group"
+            )
+
     def beat(
         self, client: Client, consumption: Consumption, wanted: Iterable[SubscriptionData], now_ms: int
     ) -> bool:
@@ -71,19 +96,39 @@ class ConsumerMembers:
         self._members[client.key] = client
         self._beats_ms[client.key] = now_ms
         self.consumption = consumption
-        return self._subscribe(client, {data.topic: data for data in wanted}) or joined
+        subscriptions = {data.topic: data for data in wanted}
+        said = _Said(consumption, {topic: data.sub_string for topic, data in subscriptions.items()})
+        if self._said.get(client.key) != said:
+            self._said[client.key] = said
+            self._report()
+        return self._subscribe(subscriptions) or joined
 
-    def _subscribe(self, client: Client, wanted: dict[str, SubscriptionData]) -> bool:
-        changed = wanted.keys() != self.subscriptions.keys()
-        if changed and len(self._members) > 1:
-            log.event(
-                _logger,
-                logging.WARNING,
-                "subscriptions_differ",
-                client=client.client_id,
-                wanted=sorted(wanted),
-                had=sorted(self.subscriptions),
+    def _report(self) -> None:
+        """Log in what the members differ, when that has changed."""
+        found = "; ".join(self.differences())
+        if found and found != self._differences:
+            log.event(_logger, logging.WARNING, "members_differ", clients=self.client_ids, how=found)
+        self._differences = found
+
+    def differences(self) -> list[str]:
+        """Say in what the members differ: topics, expressions, pushed or pulled. Empty when they agree."""
+        said = list(self._said.values())
+        found = [
+            f"{what}: {', '.join(sorted(ways))}"
+            for what, ways in (
+                ("consumeType", {one.consumption.consume_type.value for one in said}),
+                ("consumeFromWhere", {one.consumption.consume_from_where.value for one in said}),
             )
+            if len(ways) > 1
+        ]
+        for topic in sorted({topic for one in said for topic in one.expressions}):
+            ways = {one.expressions.get(topic, "not subscribed") for one in said}
+            if len(ways) > 1:
+                found.append(f"topic {topic}: {', '.join(sorted(ways))}")
+        return found
+
+    def _subscribe(self, wanted: dict[str, SubscriptionData]) -> bool:
+        changed = wanted.keys() != self.subscriptions.keys()
         for topic, data in wanted.items():
             known = self.subscriptions.get(topic)
             if known is None or data.sub_version > known.sub_version:
@@ -95,6 +140,7 @@ class ConsumerMembers:
     def remove(self, key: ClientKey) -> bool:
         """Drop a member; False when it was none."""
         self._beats_ms.pop(key, None)
+        self._said.pop(key, None)
         return self._members.pop(key, None) is not None
 
     def silent(self, since_ms: int) -> list[ClientKey]:

@@ -2,9 +2,10 @@
 
 A lock belongs to (group, queue) and names one client id; it ends 60 s after its last renewal, on unlock, or
 when its group is deleted (Apache RocketMQ 5.3, RebalanceLockManager.java); here also when its client's
-process has surely ended. Who was refused is told when the queue is free, instead of asking again and again. All times
-are monotonic: a clock that is set gives nobody's queue away. Lives in the coordinator's loop, no locks of its
-own. After a coordinator's death it is filled again from the notes that workers kept (`held`, `restore`).
+process has surely ended. Who was refused is told when the queue is free, instead of asking again and again.
+All times are monotonic: a clock that is set gives nobody's queue away. Lives in the coordinator's loop, no
+locks of its own. After a coordinator's death it is filled again from the notes that workers kept (`held`,
+`restore`).
 """
 
 from __future__ import annotations

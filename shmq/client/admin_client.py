@@ -21,7 +21,7 @@ from shmq.client.broker_calls import LAST_MS
 from shmq.client.channel import view_of
 from shmq.client.config import ClientConfig
 from shmq.client.pull import PullRequest, PullStatus
-from shmq.client.running_info import decode_owned_queues, decode_running_properties
+from shmq.client.running_info import RunningInfo, decode_running_info
 from shmq.model.host import host_text
 from shmq.model.message_ext import MessageExt, decode_messages
 from shmq.model.message_id import parse_offset_message_id
@@ -246,18 +246,19 @@ class AdminClient(AdminGroups, AdminDeadLetters):
 
     def client_queues(self, group: str, client_id: str) -> list[MessageQueue]:
         """Return the queues one member owns, by its own word (307, relayed by a broker)."""
-        return decode_owned_queues(self._running_info(group, client_id))
+        return self.client_info(group, client_id).queues
 
     def client_properties(self, group: str, client_id: str) -> dict[str, str]:
         """Return a member's properties, such as PROP_CONSUME_TYPE, by its own word (307, relayed)."""
-        return decode_running_properties(self._running_info(group, client_id))
+        return self.client_info(group, client_id).properties
 
-    def _running_info(self, group: str, client_id: str) -> memoryview:
+    def client_info(self, group: str, client_id: str) -> RunningInfo:
+        """Return all that one member says of itself (307, relayed by a broker)."""
         header = GetConsumerRunningInfoHeader(group, client_id, False)
         last: BrokerError | None = None
         for addr in self._brokers_of_group(group, None):
             try:
-                return self._ask(addr, RequestCode.GET_CONSUMER_RUNNING_INFO, header)
+                return decode_running_info(self._ask(addr, RequestCode.GET_CONSUMER_RUNNING_INFO, header))
             except BrokerError as error:
                 last = error
         raise last or error_of(ResponseCode.CONSUMER_NOT_ONLINE, f"no broker knows a group {group}")

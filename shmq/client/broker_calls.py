@@ -12,6 +12,7 @@ from shmq.client.links import BrokerLink
 from shmq.client.offset_store import NO_OFFSET, ReadCount
 from shmq.client.pulled_message import PulledMessage
 from shmq.client.routes import Routes
+from shmq.model.consumer_group import MessageModel
 from shmq.model.message_queue import MessageQueue
 from shmq.model.subscription import SubscriptionData
 from shmq.protocol.bodies.groups import decode_consumer_list
@@ -138,11 +139,17 @@ class BrokerCalls:
         command = Command.request(RequestCode.CONSUMER_SEND_MSG_BACK, header)
         return self._routes.link(message.broker_name).request(command, SEND_BACK_TIMEOUT_S).remark or ""
 
-    def check_expression(
-        self, link: BrokerLink, client_id: str, group: str, subscription: SubscriptionData
+    def check_subscription(
+        self,
+        link: BrokerLink,
+        client_id: str,
+        group: str,
+        subscription: SubscriptionData,
+        message_model: MessageModel,
     ) -> None:
-        """46: have the broker judge an expression; BrokerError says what is wrong with it."""
-        body = encode_client_config_check(ClientConfigCheck(client_id, group, subscription))
+        """46: have the broker judge expression and mode of a consumer; BrokerError says what is wrong."""
+        check = ClientConfigCheck(client_id, group, subscription, message_model=message_model)
+        body = encode_client_config_check(check)
         link.request(Command.request(RequestCode.CHECK_CLIENT_CONFIG, None, body), self._timeout_s)
 
     def unregister(self, link: BrokerLink, client_id: str, *, producer: str = "", consumer: str = "") -> None:

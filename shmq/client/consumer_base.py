@@ -3,17 +3,22 @@ offsets."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from shmq.base import log
+from shmq.base.clock import now_ms
+from shmq.base.errors import BrokerError, ShmqError
 from shmq.client.consumer_config import ConsumerConfig, check_consumer_group
 from shmq.client.errors import ClientStateError
 from shmq.client.instance import ClientInstance
 from shmq.client.links import BrokerLink
 from shmq.client.offset_store import NO_OFFSET, LocalOffsetStore, OffsetStore, ReadMode, RemoteOffsetStore
 from shmq.client.rebalancer import Owned, Rebalancer
+from shmq.client.running_info import encode_running_info, thread_stacks
 from shmq.client.service_state import ServiceState
 from shmq.client.subscriptions import Subscriptions
 from shmq.model.consumer_group import ConsumeFromWhere, ConsumeType, MessageModel
@@ -21,7 +26,11 @@ from shmq.model.message_queue import MessageQueue
 from shmq.model.names import is_retry_topic
 from shmq.model.subscription import SubscriptionData
 from shmq.protocol.bodies.heartbeat import ConsumerData
+from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command
+from shmq.protocol.headers.client import GetConsumerRunningInfoHeader
+
+_LOG = log.get(__name__)
 
 
 class ConsumerBase:
@@ -36,6 +45,7 @@ class ConsumerBase:
         self._config = config
         self._state = ServiceState.CREATE_JUST
         self._state_lock = threading.Lock()
+        self._started_ms = 0
         self._subscriptions = Subscriptions()
         self._instance: ClientInstance
         self._offsets: OffsetStore
@@ -78,18 +88,16 @@ class ConsumerBase:
                     self,
                     pulls_itself=self.PULLS_ITSELF,
                 )
+                self._instance.routes.refresh_all(sorted(self._subscriptions.topics))
+                asked: set[str] = set()
+                for subscription in self._subscriptions.all:
+                    self._check_with_brokers(subscription, asked)
                 self._join()
             except BaseException:
                 self._instance.release()
                 raise
             self._state = ServiceState.RUNNING
-        self._instance.routes.refresh_all(sorted(self._subscriptions.topics))
-        try:
-            for subscription in self._subscriptions.all:
-                self._check_expression(subscription)
-        except BaseException:
-            self.shutdown()
-            raise
+            self._started_ms = now_ms()
         self._instance.heartbeat_all()
         self._instance.rebalance_now()
 
@@ -103,16 +111,35 @@ class ConsumerBase:
             self._instance.remove_consumer(self.consumer_group)
             raise
 
-    def _check_expression(self, subscription: SubscriptionData) -> None:
-        """Let a broker of the topic judge what only brokers can: BrokerError when it does not compile, or
-        when that broker does not filter by properties."""
-        if subscription.is_by_tags:
-            return
+    def _check_with_brokers(self, subscription: SubscriptionData, asked: set[str]) -> None:
+        """Let the topic's brokers judge what only they can; each hears of a plain tag expression once.
+
+        BrokerError when the group's other members consume in another mode, when the expression does not
+        compile, or when that broker does not filter by properties.
+        """
+        try:
+            self._ask_brokers(subscription, asked)
+        except BrokerError as refusal:
+            if not subscription.is_by_tags or refusal.code != ResponseCode.REQUEST_CODE_NOT_SUPPORTED:
+                raise
+        except ShmqError as failure:  # nobody there now: a consumer may start before its broker
+            if not subscription.is_by_tags:
+                raise
+            log.event(_LOG, logging.INFO, "subscription_not_checked", reason=failure)
+
+    def _ask_brokers(self, subscription: SubscriptionData, asked: set[str]) -> None:
         instance = self._instance
         queues = instance.routes.subscribe_queues(subscription.topic)
         for broker_name in sorted({queue.broker_name for queue in queues}):
-            link = instance.routes.link(broker_name)
-            instance.calls.check_expression(link, instance.client_id, self.consumer_group, subscription)
+            if not subscription.is_by_tags or broker_name not in asked:
+                asked.add(broker_name)
+                instance.calls.check_subscription(
+                    instance.routes.link(broker_name),
+                    instance.client_id,
+                    self.consumer_group,
+                    subscription,
+                    self._config.message_model,
+                )
 
     def _check_settings(self) -> None:
         """Refuse settings that cannot work. Subclasses."""
@@ -198,8 +225,41 @@ class ConsumerBase:
         self._offsets.persist(list(self._rebalancer.owned))
 
     def handle_request(self, link: BrokerLink, command: Command) -> Command | None:
-        """Serve a request the broker pushed; nothing but rebalance notices is known here."""
-        return None
+        """Serve a request the broker pushed: what this member is doing (307)."""
+        if command.code != RequestCode.GET_CONSUMER_RUNNING_INFO:
+            return None
+        header = command.read_header(GetConsumerRunningInfoHeader)
+        if header.consumer_group != self.consumer_group:
+            return None
+        info = self.running_info(with_stacks=header.jstack_enable)
+        return command.response(ResponseCode.SUCCESS, None, None, info)
+
+    def running_properties(self) -> dict[str, str]:
+        """Return what this member says of itself."""
+        return {
+            "PROP_CLIENT_VERSION": "V5_3_3",
+            "PROP_CONSUMEORDERLY": "false",
+            "PROP_CONSUMER_START_TIMESTAMP": str(self._started_ms),
+            "PROP_CONSUME_TYPE": self.CONSUME_TYPE.value,
+            "PROP_NAMESERVER_ADDR": ";".join(map(str, self._instance.name_servers.addresses)),
+        }
+
+    def status_table(self) -> dict[str, dict[str, float]]:
+        """Return what was pulled and consumed of each topic, where that is counted."""
+        return {}
+
+    def running_info(self, *, with_stacks: bool = False) -> bytes:
+        """Return what operators are shown of this member (body of 307), with its threads' stacks if asked."""
+        owned = self._rebalancer.owned
+        offsets = {queue: max(0, self._offsets.read(queue, ReadMode.MEMORY)) for queue in owned}
+        return encode_running_info(
+            self.running_properties(),
+            self._subscriptions.all,
+            owned,
+            offsets,
+            self.status_table(),
+            thread_stacks() if with_stacks else None,
+        )
 
     # What the rebalancer asks
 

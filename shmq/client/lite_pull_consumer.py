@@ -21,8 +21,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from shmq.base.errors import ClientFault, InvalidParameter
+from shmq.client.channel import view_of
 from shmq.client.consumer_base import ConsumerBase
 from shmq.client.consumer_config import LitePullConsumerConfig
+from shmq.client.links import BrokerLink
 from shmq.client.offset_store import NO_OFFSET, ReadMode
 from shmq.client.process_queue import ProcessQueue
 from shmq.client.producer_config import configured
@@ -33,6 +35,10 @@ from shmq.client.service_state import ServiceState
 from shmq.model.message_queue import MessageQueue
 from shmq.model.names import is_retry_topic
 from shmq.model.subscription import Wanted
+from shmq.protocol.bodies.offsets import decode_reset_offsets
+from shmq.protocol.codes import RequestCode
+from shmq.protocol.command import Command
+from shmq.protocol.headers.client import ResetConsumerClientOffsetHeader
 
 
 class LitePullConsumer(ConsumerBase):
@@ -62,7 +68,7 @@ class LitePullConsumer(ConsumerBase):
             raise ClientFault("subscribe and assign exclude each other: this consumer has assigned queues")
         subscription = self._subscriptions.put(topic, expression)
         if self._state is ServiceState.RUNNING:
-            self._check_expression(subscription)
+            self._check_with_brokers(subscription, set())
             self._instance.heartbeat_all()
             self._instance.rebalance_now()
 
@@ -205,6 +211,15 @@ class LitePullConsumer(ConsumerBase):
             with self._fetched_changed:
                 self._positions[queue] = offset
             self._pulling.take(queue, held, offset)
+
+    def handle_request(self, link: BrokerLink, command: Command) -> Command | None:
+        """Serve a request the broker pushed; an operator moves the group's offsets (220)."""
+        if command.code != RequestCode.RESET_CONSUMER_CLIENT_OFFSET:
+            return super().handle_request(link, command)
+        if command.read_header(ResetConsumerClientOffsetHeader).group == self.consumer_group:
+            for queue, offset in decode_reset_offsets(view_of(command)).items():
+                self._restart(queue, offset)
+        return None
 
     def pause(self, queues: Iterable[MessageQueue]) -> None:
         """Fetch nothing more of these queues."""

@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from shmq.base.clock import now_ms
 from shmq.base.errors import ClientFault, SystemBusy
 from shmq.client.consume_hooks import ConsumeHooks, ConsumeMessageHook
 from shmq.client.consume_service import ConcurrentListener, ConsumeService
@@ -40,7 +39,6 @@ from shmq.client.pull_service import PullService
 from shmq.client.pulled_message import PulledMessage
 from shmq.client.push_requests import PushRequests
 from shmq.client.rebalancer import Owned
-from shmq.client.running_info import encode_running_info, thread_stacks
 from shmq.client.service_state import ServiceState
 from shmq.model.consumer_group import ConsumeType, MessageModel
 from shmq.model.message_queue import MessageQueue
@@ -70,7 +68,6 @@ class PushConsumer(ConsumerBase):
         self._back: GiveBack
         self._requests: PushRequests
         self._cleaning: Duty
-        self._started_ms = 0
         self.hooks = ConsumeHooks()
         self._stats = ConsumeStats()
         self._taken: list[tuple[MessageQueue, Owned, int]] = []
@@ -83,7 +80,7 @@ class PushConsumer(ConsumerBase):
         subscription = self._subscriptions.put(topic, expression)
         if self._state is ServiceState.RUNNING:
             self._instance.routes.refresh_all([topic])
-            self._check_expression(subscription)
+            self._check_with_brokers(subscription, set())
             self._instance.heartbeat_all()
             self._instance.rebalance_now()
 
@@ -179,7 +176,6 @@ class PushConsumer(ConsumerBase):
         )
         self._consuming = self._make_service()
         self._requests = PushRequests(self)
-        self._started_ms = now_ms()
         period_s = config.consume_timeout_min * 60.0
         self._cleaning = self._instance.periodic.add(
             "clean expired messages", self._clean_expired, period_s, period_s
@@ -277,21 +273,17 @@ class PushConsumer(ConsumerBase):
         owned = [queue for queue in self._rebalancer.owned if queue.topic == topic]
         return {queue: self._offsets.read(queue, ReadMode.MEMORY) for queue in owned}
 
-    def running_info(self, *, with_stacks: bool = False) -> bytes:
-        """Return what operators are shown of this member (body of 307), with its threads' stacks if asked."""
-        properties = {
-            "PROP_CLIENT_VERSION": "V5_3_3",
+    def running_properties(self) -> dict[str, str]:
+        """Return what this member says of itself."""
+        return {
+            **super().running_properties(),
             "PROP_CONSUMEORDERLY": str(self._orderly_listener is not None).lower(),
-            "PROP_CONSUMER_START_TIMESTAMP": str(self._started_ms),
-            "PROP_CONSUME_TYPE": self.CONSUME_TYPE.value,
-            "PROP_NAMESERVER_ADDR": ";".join(map(str, self._instance.name_servers.addresses)),
             "PROP_THREADPOOL_CORE_SIZE": str(self.config.consume_thread_max),
         }
-        owned = self._rebalancer.owned
-        offsets = {queue: max(0, self._offsets.read(queue, ReadMode.MEMORY)) for queue in owned}
-        stacks = thread_stacks() if with_stacks else None
-        table = self._stats.status_table()
-        return encode_running_info(properties, self._subscriptions.all, owned, offsets, table, stacks)
+
+    def status_table(self) -> dict[str, dict[str, float]]:
+        """Return what was pulled and consumed of each topic."""
+        return self._stats.status_table()
 
     def reset_offsets(self, topic: str, offsets: dict[MessageQueue, int]) -> None:
         """Give the queues up and take them again at these offsets; what is in hand is forgotten."""
@@ -311,4 +303,4 @@ class PushConsumer(ConsumerBase):
 
     def handle_request(self, link: BrokerLink, command: Command) -> Command | None:
         """Serve a request the broker pushed for this group."""
-        return self._requests.handle(command)
+        return super().handle_request(link, command) or self._requests.handle(command)

@@ -1,5 +1,5 @@
-"""PushRequests: what a broker may ask of a running push consumer: reset offsets (220), its offsets (221),
-what it is doing (307), to take one message now (309).
+"""PushRequests: what a broker may ask of a running push consumer beside what it asks of any (307): reset
+offsets (220), its offsets (221), to take one message now (309).
 
 Called on a reader thread, but for 309, which runs the listener: that has a thread of its own. A reset runs on
 the pull thread, because it waits for a broker.
@@ -21,7 +21,6 @@ from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command
 from shmq.protocol.headers.client import (
     ConsumeMessageDirectlyHeader,
-    GetConsumerRunningInfoHeader,
     GetConsumerStatusFromClientHeader,
     ResetConsumerClientOffsetHeader,
 )
@@ -39,7 +38,6 @@ class PushRequests:
         self._handlers: dict[int, Callable[[Command], Command | None]] = {
             RequestCode.RESET_CONSUMER_CLIENT_OFFSET: self._reset,
             RequestCode.GET_CONSUMER_STATUS_FROM_CLIENT: self._status,
-            RequestCode.GET_CONSUMER_RUNNING_INFO: self._running_info,
             RequestCode.CONSUME_MESSAGE_DIRECTLY: self._consume_directly,
         }
 
@@ -62,13 +60,6 @@ class PushRequests:
             return None
         offsets: dict[MessageQueue, int] = self._consumer.known_offsets(header.topic)
         return command.response(ResponseCode.SUCCESS, None, None, encode_consumer_status(offsets))
-
-    def _running_info(self, command: Command) -> Command | None:
-        header = command.read_header(GetConsumerRunningInfoHeader)
-        if header.consumer_group != self._consumer.consumer_group:
-            return None
-        info = self._consumer.running_info(with_stacks=header.jstack_enable)
-        return command.response(ResponseCode.SUCCESS, None, None, info)
 
     def _consume_directly(self, command: Command) -> Command | None:
         header = command.read_header(ConsumeMessageDirectlyHeader)

@@ -10,12 +10,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from shmq.client.rebalancer import Owned
 from shmq.model.message_queue import MessageQueue
 from shmq.model.subscription import SubscriptionData
 from shmq.protocol.bodies.dialect import Body, dumps, loads, queue_keyed, queue_of, reads
-from shmq.protocol.bodies.heartbeat import subscription_json
+from shmq.protocol.bodies.heartbeat import subscription_json, subscription_of
 
 MIB = 1 << 20
 
@@ -67,13 +68,31 @@ def _queue_info(held: Owned, commit_offset: int) -> dict[str, object]:
     }
 
 
-@reads("consumer running info")
-def decode_running_properties(body: Body | None) -> dict[str, str]:
-    """Return the properties in the answer to 307, such as PROP_CONSUME_TYPE."""
-    return {str(name): str(value) for name, value in (loads(body).get("properties") or {}).items()}
+@dataclass(frozen=True, slots=True)
+class RunningInfo:
+    """What operators use of the answer to 307."""
+
+    properties: dict[str, str]
+    """Such as PROP_CONSUME_TYPE."""
+    queues: list[MessageQueue]
+    """What the member owns."""
+    subscriptions: dict[str, str]
+    """Topic to expression."""
+    status_table: dict[str, dict[str, float]]
+    """Topic to the figures of RocketMQ's ConsumeStatus."""
 
 
 @reads("consumer running info")
-def decode_owned_queues(body: Body | None) -> list[MessageQueue]:
-    """Return the queues named in the answer to 307."""
-    return sorted(queue_of(queue) for queue in loads(body).get("mqTable") or {})
+def decode_running_info(body: Body | None) -> RunningInfo:
+    """Read the body of the answer to 307."""
+    members = loads(body)
+    subscriptions = [subscription_of(one) for one in members.get("subscriptionSet") or ()]
+    return RunningInfo(
+        {str(name): str(value) for name, value in (members.get("properties") or {}).items()},
+        sorted(queue_of(queue) for queue in members.get("mqTable") or {}),
+        {one.topic: one.sub_string for one in subscriptions},
+        {
+            str(topic): {str(name): float(value) for name, value in status.items()}
+            for topic, status in (members.get("statusTable") or {}).items()
+        },
+    )

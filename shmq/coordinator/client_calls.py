@@ -29,6 +29,10 @@ class ClientCalls:
         """A client's request arrived: what is sent to it is written the way it writes."""
         self._serializations[key] = serialization
 
+    def is_ours(self, key: ClientKey) -> bool:
+        """Tell whether a client is shmq's own: only those write CBOR."""
+        return self._serializations.get(key) == Serialization.CBOR
+
     def push(self, key: ClientKey, request: Command) -> None:
         """Send a request; nothing happens when its worker is gone."""
         link = self._links.get(key.slot)

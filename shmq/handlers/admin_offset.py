@@ -2,7 +2,7 @@
 
 Coordinator's handlers. A reset is stored at once and handed to the workers: the next pull of the queue is
 answered with 21 and the new offset, and commits are ignored until then, so a running consumer cannot
-overwrite it.
+overwrite it. shmq's own consumers are told as well (220): one that has much in hand would not pull for long.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from shmq.protocol.headers.admin import (
     GetConsumeStatsHeader,
     ResetOffsetHeader,
 )
+from shmq.protocol.headers.client import ResetConsumerClientOffsetHeader
 from shmq.shm.queue_table import QueueRef
 
 ALL_QUEUES = -1
@@ -116,7 +117,13 @@ async def reset_offset(
     await ctx.announce.group_changed(header.group)
     broker = ctx.settings.now.broker_name
     table = {MessageQueue(header.topic, broker, queue_id): offset for queue_id, offset in targets.items()}
-    return command.response(ResponseCode.SUCCESS, body=encode_reset_offsets(table))
+    body = encode_reset_offsets(table)
+    told = ResetConsumerClientOffsetHeader(header.topic, header.group, header.timestamp, header.is_force)
+    for member in ctx.clients.members(header.group):
+        if ctx.calls.is_ours(member.key):
+            code = RequestCode.RESET_CONSUMER_CLIENT_OFFSET
+            ctx.calls.push(member.key, Command.request(code, told, body, oneway=True))
+    return command.response(ResponseCode.SUCCESS, body=body)
 
 
 def _target(ctx: CoordinatorContext, ref: QueueRef, header: ResetOffsetHeader) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from shmq.base.errors import InvalidParameter
 from shmq.broker.client_key import Client, ClientKey
 from shmq.broker.clients import ClientTable
 from shmq.broker.consumer_members import Consumption
@@ -67,6 +68,9 @@ def restore_client(clients: ClientTable, key: ClientKey, content: bytes, now_ms:
             ConsumeType(consume_type), MessageModel(message_model), ConsumeFromWhere(from_where)
         )
         wanted = [subscription_of(members) for members in row["subscriptions"]]
-        clients.beat_consumer(client, row["group"], consumption, wanted, now_ms)
+        try:
+            clients.beat_consumer(client, row["group"], consumption, wanted, now_ms)
+        except InvalidParameter:  # it will hear so with its next heartbeat
+            continue
         groups.add(row["group"])
     return groups

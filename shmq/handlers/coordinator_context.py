@@ -85,6 +85,9 @@ class Changes(Protocol):
 class ClientCalls(Protocol):
     """Requests from the broker to a client."""
 
+    def is_ours(self, key: ClientKey) -> bool:
+        """Tell whether a client is shmq's own."""
+
     def push(self, key: ClientKey, request: Command) -> None:
         """Send a oneway request."""
 

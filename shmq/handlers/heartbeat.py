@@ -38,6 +38,7 @@ async def heartbeat(ctx: CoordinatorContext, call: Call, command: Command, _head
     now_ms = ctx.clock.monotonic_ms()
     client = Client(call.key, data.client_id, command.language, command.version, call.peer)
     announcements: list[Coroutine[Any, Any, None]] = []
+    refusal: InvalidParameter | None = None
     if not ctx.clients.connected(call.key):  # it left while this request waited
         for consumer, group in zip(data.consumers, groups, strict=True):
             if isinstance(group, _Made):
@@ -51,10 +52,15 @@ async def heartbeat(ctx: CoordinatorContext, call: Call, command: Command, _head
             if isinstance(group, BaseException):
                 raise group
             if group is not None:
-                _beat_consumer(ctx, client, consumer, group, now_ms, announcements)
+                try:
+                    _beat_consumer(ctx, client, consumer, group, now_ms, announcements)
+                except InvalidParameter as fault:  # one group's mistake; the others are registered
+                    refusal = InvalidParameter(f"group {consumer.group_name}: {fault}")
     finally:  # a page without room for a retry topic refuses the rest, but what happened is told
         call.keep(CLIENT_NOTE, client_note(ctx.clients, call.key))
         await asyncio.gather(*announcements)
+    if refusal is not None:
+        raise refusal
     return command.response(ResponseCode.SUCCESS, ext={})
 
 
@@ -143,8 +149,12 @@ async def consumer_list(
 async def check_client_config(
     ctx: CoordinatorContext, _call: Call, command: Command, _header: None
 ) -> Command:
-    """46: whether a subscription's expression can be served; what is wrong with it otherwise."""
-    wanted = decode_client_config_check(command.body_bytes()).subscription
+    """46: whether a subscription can be served, and in the mode the client wants; what is wrong otherwise."""
+    check = decode_client_config_check(command.body_bytes())
+    members = ctx.clients.consumer_group(check.group)
+    if members is not None and check.message_model is not None:
+        members.check_model(check.client_id, check.message_model)
+    wanted = check.subscription
     build_subscription(wanted.topic, MessageSelector(wanted.sub_string, wanted.expression_type))
     if not wanted.is_by_tags:
         check_sql_allowed(ctx.settings.now)

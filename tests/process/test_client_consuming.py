@@ -333,33 +333,6 @@ def test_two_broadcasting_consumers_both_get_everything(
     assert sorted(again.bodies) == sorted(more)
 
 
-def test_a_failing_listener_gets_the_messages_again(
-    shared_broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from shmq.client import consume_service
-
-    monkeypatch.setattr(consume_service, "CONSUME_AGAIN_S", 0.2)
-    send(shared_broker, "Again", 3)
-    tries: dict[str, list[int]] = {}
-    lock = threading.Lock()
-
-    def failing_once(
-        messages: list[MessageExt], context: ConsumeConcurrentlyContext
-    ) -> ConsumeConcurrentlyStatus | None:
-        with lock:
-            seen = tries.setdefault(bytes(messages[0].body).decode(), [])
-            seen.append(messages[0].reconsume_times)
-            if len(seen) > 1:
-                return ConsumeConcurrentlyStatus.CONSUME_SUCCESS
-        raise RuntimeError("not yet")
-
-    consumer = make_consumer(shared_broker, "AgainGroup", "Again", failing_once)
-    monkeypatch.setattr(consume_service.ConsumeService, "_send_back", lambda self, message, level: False)
-    with consumer:
-        wait_until(lambda: len(tries) == 3 and all(len(seen) == 2 for seen in tries.values()), limit_s=20)
-    assert all(seen == [0, 1] for seen in tries.values())
-
-
 def test_lite_pull_by_subscription_and_by_assignment(shared_broker: Broker) -> None:
     bodies = send(shared_broker, "Lite", 200)
     settings = {

@@ -36,12 +36,16 @@ class HeartbeatData:
 
 @dataclass(slots=True)
 class ClientConfigCheck:
-    """Body of 46: is this subscription's expression understood?"""
+    """Body of 46: is this subscription's expression understood?
+
+    `message_model`, which RocketMQ's clients do not send: may the client consume in that mode?
+    """
 
     client_id: str
     group: str
     subscription: SubscriptionData
     namespace: str | None = None
+    message_model: MessageModel | None = None
 
 
 def subscription_json(subscription: SubscriptionData) -> dict[str, Any]:
@@ -125,6 +129,8 @@ def encode_client_config_check(check: ClientConfigCheck) -> bytes:
     members: dict[str, Any] = {"clientId": check.client_id, "group": check.group}
     if check.namespace:
         members["namespace"] = check.namespace
+    if check.message_model is not None:
+        members["messageModel"] = check.message_model
     members["subscriptionData"] = subscription_json(check.subscription)
     return dumps(members)
 
@@ -133,9 +139,11 @@ def encode_client_config_check(check: ClientConfigCheck) -> bytes:
 def decode_client_config_check(body: Body | None) -> ClientConfigCheck:
     """Read the body of 46."""
     members = loads(body)
+    model = members.get("messageModel")
     return ClientConfigCheck(
         client_id=str(members["clientId"]),
         group=str(members["group"]),
         subscription=subscription_of(members["subscriptionData"]),
         namespace=members.get("namespace"),
+        message_model=MessageModel(model) if model else None,
     )

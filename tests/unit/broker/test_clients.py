@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from shmq.base.errors import InvalidParameter
 from shmq.broker.client_key import Client, ClientKey
 from shmq.broker.clients import ClientTable
 from shmq.broker.consumer_members import Consumption
@@ -135,3 +136,39 @@ def test_groups_are_found_by_topic(clients: ClientTable) -> None:
     assert clients.groups_subscribed_to("t") == ["g"]
     clients.drop_consumer_group("h")
     assert clients.groups_subscribed_to("u") == ["g"] and clients.members("h") == []
+
+
+def test_a_member_that_would_consume_in_another_mode_is_refused(clients: ClientTable) -> None:
+    clients.beat_consumer(client(1), "g", HOW, subs("t"), 0)
+    clients.beat_consumer(client(2), "g", HOW, subs("t"), 0)
+    everything = Consumption(message_model=MessageModel.BROADCASTING)
+    with pytest.raises(
+        InvalidParameter, match=r"CLUSTERING \(members: c1, c2\), client c3 wants BROADCASTING"
+    ):
+        clients.beat_consumer(client(3), "g", everything, subs("t"), 0)
+    with pytest.raises(InvalidParameter, match="client c2 wants BROADCASTING"):
+        clients.beat_consumer(client(2), "g", everything, subs("t"), 0)
+    members = clients.consumer_group("g")
+    assert members is not None and members.client_ids == ["c1", "c2"] and members.consumption == HOW
+    clients.closed(client(2).key)
+    assert clients.beat_consumer(client(1), "g", everything, subs("u"), 0), "alone it may change its mind"
+
+
+def test_members_that_differ_are_named_once(clients: ClientTable, caplog: pytest.LogCaptureFixture) -> None:
+    """Checklist 163."""
+    clients.beat_consumer(client(1), "g", HOW, subs("t", "u"), 0)
+    clients.beat_consumer(client(2), "g", HOW, subs("t", "u"), 0)
+    members = clients.consumer_group("g")
+    assert members is not None and members.differences() == [] and not caplog.text
+    pulls = Consumption(ConsumeType.CONSUME_ACTIVELY)
+    for _ in range(3):
+        clients.beat_consumer(client(2), "g", pulls, subs("t", expression="A"), 0)
+        clients.beat_consumer(client(1), "g", HOW, subs("t", "u"), 0)
+    assert members.differences() == [
+        "consumeType: CONSUME_ACTIVELY, CONSUME_PASSIVELY",
+        "topic t: *, A",
+        "topic u: *, not subscribed",
+    ]
+    assert caplog.text.count("members_differ") == 1
+    clients.closed(client(2).key)
+    assert members.differences() == []
