@@ -103,6 +103,9 @@ class BrokerSettings:
     offset_slots: int = number(
         65_536, "(group, queue) offsets the control page can hold", 1024, 1 << 22, own=True
     )
+    producer_slots: int = number(
+        1024, "idempotent producers whose last 1,024 sends are known, 8 KiB each", 0, 1 << 16, own=True
+    )
     zero_ahead_bytes: int = number(
         128 << 20,
         "how far ahead of the log's end segments are zeroed; 0: not at all",

@@ -76,6 +76,8 @@ DLQ_ORIGIN_MESSAGE_ID = "DLQ_ORIGIN_MESSAGE_ID"
 CRC32 = "__CRC32#"
 SHMQ_WAIT_FOR = "SHMQ_WAIT_FOR"
 SHMQ_LAST_ERROR = "SHMQ_LAST_ERROR"
+SHMQ_SEQUENCE = "SHMQ_SEQUENCE"
+"""On the sends of an idempotent producer (`model/sequence.py`)."""
 SHMQ_COMMIT_PREFIX = "SHMQ_COMMIT_"
 """On a half message, before DELAY and TIMER_*: they count from the commit. Apache brokers, which could not
 keep their promise, ignore them so."""
@@ -107,7 +109,7 @@ RESERVED_NAMES = frozenset(
         *(INNER_MULTI_QUEUE_OFFSET, TIMER_DELAY_SEC, TIMER_DELAY_MS, TIMER_DELIVER_MS, TIMER_DEL_UNIQKEY),
         *(TIMER_ENQUEUE_MS, TIMER_DEQUEUE_MS, TIMER_OUT_MS, TIMER_ROLL_TIMES, TIMER_DELAY_LEVEL, BORN_HOST),
         *(BORN_TIMESTAMP, DLQ_ORIGIN_TOPIC, DLQ_ORIGIN_MESSAGE_ID, CRC32, SHMQ_WAIT_FOR, SHMQ_LAST_ERROR),
-        SHMQ_HALF_BATCH,
+        *(SHMQ_HALF_BATCH, SHMQ_SEQUENCE),
         *(
             f"{SHMQ_COMMIT_PREFIX}{name}"
             for name in (DELAY, TIMER_DELAY_SEC, TIMER_DELAY_MS, TIMER_DELIVER_MS)

@@ -53,6 +53,8 @@ class ControlPage:
         self.offset_slots_start = at.offset_slots_start(self.queue_slots)
         self.directory_start = at.directory_start(self.queue_slots, self.offset_slots)
         self.directory_bytes = self.words[at.DIRECTORY_BYTES]
+        self.producer_slots = self.words[at.PRODUCER_SLOT_COUNT]
+        self.producers_start = at.producers_start(self.queue_slots, self.offset_slots, self.directory_bytes)
 
     @classmethod
     def create(
@@ -62,6 +64,7 @@ class ControlPage:
         queue_slots: int = 65536,
         offset_slots: int = 65536,
         directory_bytes: int = 2 << 20,
+        producer_slots: int = 0,
         store_identity: int,
     ) -> ControlPage:
         """Make the shared memory object `name` and its zeroed page in state RECOVERING; readers are bounded
@@ -70,7 +73,7 @@ class ControlPage:
         Unavailable when the name exists (retire and unlink the old page first) or /dev/shm has no room: all
         memory is allocated here, so that no later store can die of SIGBUS.
         """
-        size = at.page_bytes(queue_slots, offset_slots, directory_bytes)
+        size = at.page_bytes(queue_slots, offset_slots, directory_bytes, producer_slots)
         try:
             shared = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600, size=size)
         except posix_ipc.ExistentialError:
@@ -97,6 +100,7 @@ class ControlPage:
         words[at.QUEUE_SLOT_COUNT] = queue_slots
         words[at.OFFSET_SLOT_COUNT] = offset_slots
         words[at.DIRECTORY_BYTES] = directory_bytes
+        words[at.PRODUCER_SLOT_COUNT] = producer_slots
         words[at.CREATED_MS] = now_ms()
         words[at.STATE] = PageState.RECOVERING
         words[at.VISIBLE_WORD] = at.WRITE_POSITION

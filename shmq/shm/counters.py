@@ -85,6 +85,8 @@ COUNTER_NAMES: Mapping[str, str] = {
     "transactions_rolled_back": "half messages rolled back",
     "transactions_checked": "check-backs sent to producers",
     "transactions_discarded": "half messages given up: checked too often, or too old",
+    "segments_deleted": "CommitLog segments deleted by retention",
+    "sends_disk_full": "appends refused because the disk was above its warning level",
 }
 """Every counter and what it counts, in the order of its place in a slot's block."""
 

@@ -14,10 +14,11 @@ write often lie on cache lines of their own (8 words). Indices count words, not 
          88        timers                      the coordinator's words, see `broker/timer_cursors.py`
         128        worker slots                32 x 8 words
         384        counters                    32 x 128 words
-       4480        append journal              8 pairs of 2 words, 1,024 entries of 4 words
-       8704        queue table                 8 words a queue slot          | the three tables' sizes
+       4480        append journal              128 pairs of 2 words, 1,024 entries of 4 words
+       9216        queue table                 8 words a queue slot          | the four tables' sizes
          ..        consumer offset slots       2 words a slot                | are chosen when the page
          ..        directory                   bytes, appended only          | is made
+         ..        producer table              1,032 words a producer        |
 
 Any change here needs a new LAYOUT_VERSION_NOW: readers of another version must keep away (they pull by
 socket).
@@ -29,7 +30,7 @@ from typing import NamedTuple
 
 WORD_BYTES = 8
 LINE_WORDS = 8
-LAYOUT_VERSION_NOW = 2
+LAYOUT_VERSION_NOW = 3
 MAGIC_NUMBER = int.from_bytes(b"shmqpage", "little")
 
 # identity and capacities
@@ -56,6 +57,9 @@ MIN_OFFSET = 17
 SEGMENT_ERROR = 18
 RUN_STAMP = 19
 SEGMENT_INODE = 20
+PRODUCER_SLOT_COUNT = 21
+DISK_FULL = 22
+FILES_UNLINKED = 23
 
 # positions
 WRITE_POSITION = 24
@@ -106,15 +110,15 @@ COUNTER_WORDS = 128
 COUNTERS = 384
 
 # append journal
-JOURNAL_PAIRS_MAX = 8
+JOURNAL_PAIRS_MAX = 128
 JOURNAL_PAIR_WORDS = 2
 JOURNAL_PAIRS = 4480
 JOURNAL_ENTRIES_MAX = 1024
 JOURNAL_ENTRY_WORDS = 4
-JOURNAL_ENTRIES = 4496
+JOURNAL_ENTRIES = 4736
 
 # queue table
-QUEUE_TABLE = 8704
+QUEUE_TABLE = 9216
 QUEUE_WORDS = 8
 QUEUE_GENERATION = 0
 QUEUE_MIN = 1
@@ -126,6 +130,11 @@ QUEUE_RINGS = 4
 OFFSET_WORDS = 2
 OFFSET_COMMITTED = 0
 OFFSET_PULLED = 1
+
+# producer table
+PRODUCER_WINDOW = 1024
+PRODUCER_HEAD_WORDS = 8
+PRODUCER_WORDS = PRODUCER_HEAD_WORDS + PRODUCER_WINDOW
 
 
 class Field(NamedTuple):
@@ -161,6 +170,9 @@ FIELDS = (
     ),
     Field("RUN_STAMP", RUN_STAMP, 1, "recovery: of the marks this run wrote; others there: not our files"),
     Field("SEGMENT_INODE", SEGMENT_INODE, 1, "segment allocator: of the newest segment, for the same test"),
+    Field("PRODUCER_SLOT_COUNT", PRODUCER_SLOT_COUNT, 1, "capacity of the producer table"),
+    Field("DISK_FULL", DISK_FULL, 1, "retention: percent used while that is above the warning level, else 0"),
+    Field("FILES_UNLINKED", FILES_UNLINKED, 1, "retention: +1 when files are unlinked: let go of their maps"),
     Field("WRITE_POSITION", WRITE_POSITION, 1, "under AppendLock: first byte not yet published"),
     Field("LAST_STORE_TIME", LAST_STORE_TIME, 1, "under AppendLock: store times never go back"),
     Field("JOURNAL_STATE", JOURNAL_STATE, 1, "under AppendLock: JournalState"),
@@ -198,9 +210,10 @@ FIELDS = (
 """Every field of the fixed part in the order of its place; the page dump prints this table."""
 
 
-def page_bytes(queue_slots: int, offset_slots: int, directory_bytes: int) -> int:
+def page_bytes(queue_slots: int, offset_slots: int, directory_bytes: int, producer_slots: int = 0) -> int:
     """Return the size of a page with these capacities."""
-    return directory_start(queue_slots, offset_slots) + directory_bytes
+    first = producers_start(queue_slots, offset_slots, directory_bytes)
+    return (first + producer_slots * PRODUCER_WORDS) * WORD_BYTES
 
 
 def offset_slots_start(queue_slots: int) -> int:
@@ -211,6 +224,12 @@ def offset_slots_start(queue_slots: int) -> int:
 def directory_start(queue_slots: int, offset_slots: int) -> int:
     """Return the first BYTE of the directory."""
     return (offset_slots_start(queue_slots) + offset_slots * OFFSET_WORDS) * WORD_BYTES
+
+
+def producers_start(queue_slots: int, offset_slots: int, directory_bytes: int) -> int:
+    """Return the first word of the producer table, on a cache line of its own."""
+    line = LINE_WORDS * WORD_BYTES
+    return -(-(directory_start(queue_slots, offset_slots) + directory_bytes) // line) * LINE_WORDS
 
 
 def _check_table() -> None:

@@ -32,7 +32,9 @@ from shmq.shm.counters import SlotCounters
 from shmq.shm.doorbell import Doorbell
 from shmq.shm.page_layout import (
     APPEND_RINGS,
+    DISK_FULL,
     JOURNAL_ENTRIES_MAX,
+    JOURNAL_PAIRS_MAX,
     LAST_STORE_TIME,
     SEGMENT_ERROR,
     SEGMENT_RINGS,
@@ -48,6 +50,7 @@ from shmq.store.append_request import AppendOutcome, AppendRequest
 from shmq.store.claim_plan import ClaimPlan, Stop, plan_claim
 from shmq.store.commit_log import CommitLog, write_blank, write_bytes
 from shmq.store.consume_queues import ConsumeQueues
+from shmq.store.sent_before import SentBefore
 
 CLAIM_BYTES_MAX = 4 << 20
 """Record bytes of one claim, unless a single request has more: bounds how long the lock is held."""
@@ -88,6 +91,7 @@ class Appender:
         self._table = QueueTable(page)
         self._segment_bytes = log.segment_bytes
         self._maps = AppendMaps(page, self._table, log, queues)
+        self._sent_before = SentBefore(page, log)
         self._bells = bells
         self._clock_ms = clock_ms
         self._counters = SlotCounters(page, slot)
@@ -98,7 +102,8 @@ class Appender:
 
         None for the requests that found no segment ready: this slot is then parked on SEGMENT_RINGS, call
         again with them when the bell rings. Requests of one queue are never appended in another order than
-        given. Requests tied by `with_next` have one fate: where one is refused, all are.
+        given. Requests tied by `with_next` have one fate: where one is refused, all are. What an idempotent
+        producer has sent before is not appended again: its outcome is the first one's.
         """
         outcomes: list[AppendOutcome | None] = [self._refusal(request) for request in requests]
         tied = any(request.with_next for request in requests)
@@ -142,6 +147,14 @@ class Appender:
                     f"the store takes no messages: {self._page.state.name}; see the broker's log"
                 )
             )
+        if self._words[DISK_FULL]:
+            self._counters.add("sends_disk_full")
+            return AppendOutcome(
+                ServiceNotAvailable(
+                    f"the broker's disk is {self._words[DISK_FULL]} % full, above diskSpaceWarningLevelRatio: "
+                    "no message is taken until there is room; free some, then send again"
+                )
+            )
         if len(request.data) + BLANK_BYTES_MIN > self._segment_bytes:
             return AppendOutcome(
                 MessageIllegal(
@@ -157,11 +170,16 @@ class Appender:
     def _next_turn(requests: Sequence[AppendRequest], waiting: list[int]) -> list[int]:
         """The longest prefix of `waiting` that fits one claim's journal and size."""
         slots: set[int] = set()
-        size_sum = 0
+        words: set[int] = set()
+        size_sum = sequences = 0
         for n, i in enumerate(waiting):
-            slots.add(requests[i].queue.slot)
-            size_sum += len(requests[i].data)
-            if n and (len(slots) > JOURNAL_ENTRIES_MAX or size_sum > CLAIM_BYTES_MAX):
+            request = requests[i]
+            slots.add(request.queue.slot)
+            size_sum += len(request.data)
+            words.update(pair[0] for pair in (request.word, request.second_word) if pair is not None)
+            sequences += request.sequence is not None
+            full = len(slots) > JOURNAL_ENTRIES_MAX or len(words) + sequences > JOURNAL_PAIRS_MAX
+            if n and (full or size_sum > CLAIM_BYTES_MAX):
                 while n and requests[waiting[n - 1]].with_next:
                     n -= 1
                 if n:
@@ -206,11 +224,13 @@ class Appender:
     def _claim(self, requests: list[AppendRequest]) -> tuple[list[AppendOutcome | None], Stop]:
         """Append as many of `requests` as can be, from the front; say what stopped it."""
         words = self._words
+        has_sequences = any(request.sequence is not None for request in requests)
         self._lock.acquire()
         try:
             store_time = max(words[LAST_STORE_TIME], self._clock_ms())
+            known = self._sent_before.judge(requests) if has_sequences else {}
             plan = plan_claim(
-                requests,
+                [request for i, request in enumerate(requests) if i not in known] if known else requests,
                 words[WRITE_POSITION],
                 words[ZEROED_POSITION],
                 self._segment_bytes,
@@ -231,12 +251,20 @@ class Appender:
                 AppendOutcome(QueueGone([r.queue.slot])) if r.queue.slot in gone else None for r in requests
             ], Stop.DONE
         self._count(plan)
-        return [
+        done: list[AppendOutcome | None] = [
             AppendOutcome(
                 None, p.queue_offset, p.physical_offset, p.physical_offset + len(p.request.data), store_time
             )
             for p in plan.placed
-        ], plan.stop
+        ]
+        if known:
+            self._counters.add("sends_known", len(known))
+            appended = iter(done)
+            done = [
+                self._sent_before.outcome(request, known[i]) if i in known else next(appended, None)
+                for i, request in enumerate(requests)
+            ]
+        return done, plan.stop
 
     def _carry_out(self, plan: ClaimPlan, store_time: int) -> list[int]:
         """Journal, bytes, publish. Returns the slots of queues that were deleted meanwhile.
@@ -245,7 +273,7 @@ class Appender:
         """
         entries = [(slot, queue.generation, old, new) for slot, (queue, old, new) in plan.maxima.items()]
         try:
-            self._journal.prepare(plan.start, plan.end, store_time, entries, _words_of(plan))
+            self._journal.prepare(plan.start, plan.end, store_time, entries, self._words_of(plan))
         except QueueGone as error:
             return error.slots
         units: list[bytes] = []
@@ -262,7 +290,15 @@ class Appender:
         faults.reach("claim.units_written")
         self._journal.committed()
         self._journal.publish()
+        self._sent_before.note(plan.placed, store_time)
         return []
+
+    def _words_of(self, plan: ClaimPlan) -> list[tuple[int, int]]:
+        """The words that the placed requests move along with their queues; the last value of each counts."""
+        pairs = dict(p.request.word for p in plan.placed if p.request.word)
+        pairs.update(p.request.second_word for p in plan.placed if p.request.second_word)
+        pairs.update(pair for p in plan.placed if (pair := self._sent_before.pair(p)))
+        return list(pairs.items())
 
     def _ring(self, plan: ClaimPlan) -> None:
         """Wake who is parked on the queues of a published claim or on the log's end."""
@@ -290,10 +326,3 @@ def _share_refusals(requests: Sequence[AppendRequest], outcomes: list[AppendOutc
         refusals = [found for i in group if (found := outcomes[i]) is not None and found.error is not None]
         for i in group if refusals else ():
             outcomes[i] = outcomes[i] or refusals[0]
-
-
-def _words_of(plan: ClaimPlan) -> list[tuple[int, int]]:
-    """The words that the placed requests move along with their queues; the last value of each counts."""
-    pairs = dict(p.request.word for p in plan.placed if p.request.word)
-    pairs.update(p.request.second_word for p in plan.placed if p.request.second_word)
-    return list(pairs.items())

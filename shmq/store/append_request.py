@@ -17,6 +17,7 @@ from shmq.model.record_batch import stamp_batch
 from shmq.model.sys_flag import BORN_HOST_V6
 from shmq.model.unit import pack_unit
 from shmq.model.unit_array import pack_units
+from shmq.shm.producer_table import SequenceRef
 from shmq.shm.queue_table import QueueRef
 
 VECTOR_MIN = 16
@@ -33,7 +34,9 @@ class AppendRequest:
     have one entry each per record. `delay_ms` makes the tags code of a single record the time of its
     delivery. `word` is a word of the page with the value it gets together with the queue's maximum: in the
     same claim or not at all; `second_word` is another. No other path stores them while the broker runs.
-    `with_next` ties it to the request behind it in the same call: both are in one claim, or neither is appended.
+    `with_next` ties it to the request behind it in the same call: both are in one claim, or neither is
+    appended. `sequence` is that of an idempotent producer: when it is stored already, nothing is appended and
+    the outcome says where it is.
     """
 
     queue: QueueRef
@@ -44,6 +47,7 @@ class AppendRequest:
     word: tuple[int, int] | None = None
     second_word: tuple[int, int] | None = None
     with_next: bool = False
+    sequence: SequenceRef | None = None
 
     @property
     def count(self) -> int:
@@ -79,7 +83,8 @@ class AppendOutcome:
     0).
 
     `queue_offset` and `physical_offset` are the first record's, `end` the log position behind the last
-    record, `store_time` in ms.
+    record, `store_time` in ms. `queue_id` is set when an earlier send of the same sequence stored it: that
+    one's, which need not be the request's.
     """
 
     error: ShmqError | None = None
@@ -87,3 +92,4 @@ class AppendOutcome:
     physical_offset: int = 0
     end: int = 0
     store_time: int = 0
+    queue_id: int | None = None

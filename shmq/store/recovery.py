@@ -33,12 +33,15 @@ from shmq.shm.append_journal import AppendJournal
 from shmq.shm.append_lock import semaphore_name, unlink_semaphore
 from shmq.shm.control_page import ControlPage, PageState
 from shmq.shm.page_layout import FLUSHED_POSITION, VISIBLE_WORD, WRITE_POSITION
+from shmq.shm.producer_table import ProducerTable
+from shmq.store.changed_files import forget_sums, report_changed
 from shmq.store.checkpoint import Checkpoint
 from shmq.store.checksums import cut_back, remove_all_checksums
 from shmq.store.config_tables import load_consumer_offsets, load_topics
 from shmq.store.flush_repair import drop_queue_caches, rewrite_unflushed
 from shmq.store.names import StoreLayout
 from shmq.store.page_fill import fill_offsets, fill_positions, fill_queues, offsets_of, visible_word
+from shmq.store.producer_file import restore_producers
 from shmq.store.run_marks import LastRun, Marks, is_of_these_files, mark_running, read_marks
 
 Progress = Callable[[int, int, int], None]
@@ -118,6 +121,9 @@ def open_or_recover(
                 "storePathRootDir"
             )
         log.event(_logger, logging.WARNING, "written_by_another_engine", store=root)
+        forget_sums(layout)
+    else:
+        report_changed(layout)
     layout.make_folders()
     faults.reach("recovery.began")
     name = page_name(root)
@@ -162,7 +168,11 @@ def _fast(
     if kept is None or marks.last_run is not LastRun.CRASHED:
         return None
     usable = is_of_these_files(kept, layout, marks) and kept.state is PageState.OK
-    fits = kept.queue_slots == settings.queue_slots and kept.offset_slots == settings.offset_slots
+    fits = (
+        kept.queue_slots == settings.queue_slots
+        and kept.offset_slots == settings.offset_slots
+        and kept.producer_slots == settings.producer_slots
+    )
     if not (usable and fits and AppendJournal(kept).empty()):
         return None
     from shmq.store.fast_restart import page_agrees
@@ -231,6 +241,8 @@ def _anew(
         indexed=indexed_position(layout, settings, marks, found.min_offset, found.write_position),
         last_store_time=found.last_store_time,
     )
+    low, end = found.min_offset, found.write_position
+    restore_producers(layout, ProducerTable(page), low, found.walked_from, end)
     page.close()
     faults.reach("recovery.page_filled")
     cut_back(layout, min(trusted, found.write_position), found.write_position)
@@ -258,6 +270,7 @@ def _new_page(layout: StoreLayout, settings: BrokerSettings, name: str) -> Contr
         name,
         queue_slots=settings.queue_slots,
         offset_slots=settings.offset_slots,
+        producer_slots=settings.producer_slots,
         store_identity=(found.st_dev << 32 ^ found.st_ino) & (2**62 - 1),
     )
 

@@ -72,7 +72,9 @@ def test_applying_again_does_what_publishing_does_any_number_of_times(
     assert page.words[at.POLICY_EPOCH] == 8
 
 
-def test_a_full_journal_holds_its_1024_entries_and_8_pairs(page: ControlPage, journal: AppendJournal) -> None:
+def test_a_full_journal_holds_its_1024_entries_and_128_pairs(
+    page: ControlPage, journal: AppendJournal
+) -> None:
     entries = [(0, 2, 5, 6)] * at.JOURNAL_ENTRIES_MAX
     pairs = [(at.POLICY_EPOCH, n) for n in range(at.JOURNAL_PAIRS_MAX)]
     queue_table_before = bytes(page.raw[at.QUEUE_TABLE * 8 :])
@@ -91,7 +93,7 @@ def test_a_full_journal_holds_its_1024_entries_and_8_pairs(page: ControlPage, jo
         (100, 250, [(0, 2, 4, 6)], []),
         (100, 250, [(0, 2, 5, 5)], []),
         (100, 250, [(0, 2, 5, 6)] * 1025, []),
-        (100, 250, ENTRIES, [(at.POLICY_EPOCH, 1)] * 9),
+        (100, 250, ENTRIES, [(at.POLICY_EPOCH, 1)] * (at.JOURNAL_PAIRS_MAX + 1)),
     ],
 )
 def test_a_claim_that_cannot_be_right_is_our_own_mistake(
