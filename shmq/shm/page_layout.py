@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 WORD_BYTES = 8
 LINE_WORDS = 8
-LAYOUT_VERSION_NOW = 3
+LAYOUT_VERSION_NOW = 4
 MAGIC_NUMBER = int.from_bytes(b"shmqpage", "little")
 
 # identity and capacities
@@ -58,6 +58,8 @@ SEGMENT_ERROR = 18
 RUN_STAMP = 19
 SEGMENT_INODE = 20
 PRODUCER_SLOT_COUNT = 21
+DISK_FULL = 22
+FILES_UNLINKED = 23
 DISK_FULL = 22
 FILES_UNLINKED = 23
 
@@ -171,6 +173,8 @@ FIELDS = (
     Field("RUN_STAMP", RUN_STAMP, 1, "recovery: of the marks this run wrote; others there: not our files"),
     Field("SEGMENT_INODE", SEGMENT_INODE, 1, "segment allocator: of the newest segment, for the same test"),
     Field("PRODUCER_SLOT_COUNT", PRODUCER_SLOT_COUNT, 1, "capacity of the producer table"),
+    Field("DISK_FULL", DISK_FULL, 1, "retention: percent used while that is above the warning level, else 0"),
+    Field("FILES_UNLINKED", FILES_UNLINKED, 1, "retention: +1 when files are unlinked: let go of their maps"),
     Field("DISK_FULL", DISK_FULL, 1, "retention: percent used while that is above the warning level, else 0"),
     Field("FILES_UNLINKED", FILES_UNLINKED, 1, "retention: +1 when files are unlinked: let go of their maps"),
     Field("WRITE_POSITION", WRITE_POSITION, 1, "under AppendLock: first byte not yet published"),
