@@ -60,8 +60,6 @@ SEGMENT_INODE = 20
 PRODUCER_SLOT_COUNT = 21
 DISK_FULL = 22
 FILES_UNLINKED = 23
-DISK_FULL = 22
-FILES_UNLINKED = 23
 
 # positions
 WRITE_POSITION = 24
@@ -173,8 +171,6 @@ FIELDS = (
     Field("RUN_STAMP", RUN_STAMP, 1, "recovery: of the marks this run wrote; others there: not our files"),
     Field("SEGMENT_INODE", SEGMENT_INODE, 1, "segment allocator: of the newest segment, for the same test"),
     Field("PRODUCER_SLOT_COUNT", PRODUCER_SLOT_COUNT, 1, "capacity of the producer table"),
-    Field("DISK_FULL", DISK_FULL, 1, "retention: percent used while that is above the warning level, else 0"),
-    Field("FILES_UNLINKED", FILES_UNLINKED, 1, "retention: +1 when files are unlinked: let go of their maps"),
     Field("DISK_FULL", DISK_FULL, 1, "retention: percent used while that is above the warning level, else 0"),
     Field("FILES_UNLINKED", FILES_UNLINKED, 1, "retention: +1 when files are unlinked: let go of their maps"),
     Field("WRITE_POSITION", WRITE_POSITION, 1, "under AppendLock: first byte not yet published"),
