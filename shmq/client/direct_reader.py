@@ -95,6 +95,7 @@ class DirectReader:
         grant = self._grant
         if grant is not None:
             if grant.usable:
+                grant.drop_deleted()
                 return grant
             self._lose(grant)
         if time.monotonic() < self._next_try_s:

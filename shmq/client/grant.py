@@ -24,10 +24,12 @@ from shmq.base.runtime_dir import grant_socket
 from shmq.client.addresses import Address, connect
 from shmq.client.errors import RemotingError
 from shmq.model.message_queue import MessageQueue
+from shmq.model.unit import UNIT_BYTES
 from shmq.protocol.codes import RequestCode, ResponseCode, error_of
 from shmq.protocol.command import Command, decode_frame, encode_command
 from shmq.protocol.frame import FrameDecoder
 from shmq.protocol.grant import (
+    LOG,
     FileRequest,
     GrantReaderAnswer,
     GrantReaderHeader,
@@ -36,8 +38,15 @@ from shmq.protocol.grant import (
 )
 from shmq.shm.control_page import ControlPage, PageState
 from shmq.shm.directory import DirectoryView
-from shmq.shm.page_layout import LAYOUT_VERSION_NOW, MIN_OFFSET, PAGE_ID, POLICY_EPOCH, STATE
-from shmq.shm.queue_table import QueueRef
+from shmq.shm.page_layout import (
+    FILES_UNLINKED,
+    LAYOUT_VERSION_NOW,
+    MIN_OFFSET,
+    PAGE_ID,
+    POLICY_EPOCH,
+    STATE,
+)
+from shmq.shm.queue_table import QueueRef, QueueTable
 
 MAPS_MAX = 256
 DESCRIPTORS_MAX = 253
@@ -76,7 +85,8 @@ class ReaderGrant:
             self._sock.close()
             raise
         self.directory = DirectoryView(self.page)
-        self._min_offset = self.page.words[MIN_OFFSET]
+        self._table = QueueTable(self.page)
+        self._files_unlinked = self.page.words[FILES_UNLINKED]
         self._looked_s = 0.0
         self._stood = True
         self._poller = select.poll()
@@ -133,17 +143,26 @@ class ReaderGrant:
             return held
 
     def drop_deleted(self) -> None:
-        """Let go of segments that retention has deleted: their disk space is free only when no map is
-        left."""
-        min_offset = self.page.words[MIN_OFFSET]
-        if min_offset == self._min_offset:
+        """Let go of files that retention has deleted: their disk space is free only when no map is left.
+
+        One load when there are none; before every pull.
+        """
+        unlinked = self.page.words[FILES_UNLINKED]
+        if unlinked == self._files_unlinked:
             return
         with self._lock:
-            self._min_offset = min_offset
-            for request in list(self._maps):
-                end = request.file_start + self.answer.log_file_size
-                if request.kind == "log" and end <= min_offset:
-                    del self._maps[request]
+            self._files_unlinked = unlinked
+            self.directory.catch_up()
+            for request in [request for request in self._maps if self._is_deleted(request)]:
+                del self._maps[request]
+
+    def _is_deleted(self, request: FileRequest) -> bool:
+        """Whether everything in a file lies below what is kept."""
+        if request.kind == LOG:
+            return request.file_start + self.answer.log_file_size <= self.page.words[MIN_OFFSET]
+        ref = self.directory.queue(request.topic, request.queue_id)
+        end = (request.file_start + self.answer.queue_file_size) // UNIT_BYTES
+        return ref is None or end <= self._table.min(ref.slot)
 
     def _fetch(self, request: FileRequest) -> FileMap | None:
         command = Command.request(RequestCode.GRANT_FILES, None, encode_file_requests([request]))

@@ -33,6 +33,7 @@ from shmq.shm.doorbell import Doorbell
 from shmq.shm.page_layout import (
     APPEND_RINGS,
     DISK_FULL,
+    DISK_FULL,
     JOURNAL_ENTRIES_MAX,
     JOURNAL_PAIRS_MAX,
     LAST_STORE_TIME,
@@ -139,12 +140,24 @@ class Appender:
         """Let go of maps of queues that were deleted."""
         self._maps.forget_ended()
 
+    def forget_units(self) -> None:
+        """Let go of all maps of queue files: some were deleted. The next claim finds its own again."""
+        self._maps.unit_files.clear()
+
     def _refusal(self, request: AppendRequest) -> AppendOutcome | None:
         """Why this request can never be appended, or not now; None when it may be tried."""
         if self._words[STATE] != _OK:
             return AppendOutcome(
                 ServiceNotAvailable(
                     f"the store takes no messages: {self._page.state.name}; see the broker's log"
+                )
+            )
+        if self._words[DISK_FULL]:
+            self._counters.add("sends_disk_full")
+            return AppendOutcome(
+                ServiceNotAvailable(
+                    f"the broker's disk is {self._words[DISK_FULL]} % full, above diskSpaceWarningLevelRatio: "
+                    "no message is taken until there is room; free some, then send again"
                 )
             )
         if self._words[DISK_FULL]:

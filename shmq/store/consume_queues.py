@@ -55,6 +55,10 @@ class ConsumeQueues:
         """Forget the maps of queues that have `ended`, so that their unlinked files free their blocks."""
         self._files.drop_where(lambda key: ended(key[0]))
 
+    def drop_below(self, minimum: Callable[[QueueRef], int]) -> None:
+        """Forget the maps of files that lie wholly below their queue's `minimum`: retention unlinked them."""
+        self._files.drop_where(lambda key: key[1] + self._file_bytes <= minimum(key[0]) * UNIT_BYTES)
+
     def close(self) -> None:
         """Forget all maps; views handed out stay valid."""
         self._files.clear()

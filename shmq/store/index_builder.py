@@ -209,6 +209,10 @@ class IndexBuilder:
         log.event(_logger, logging.INFO, "index_file_made", name=path.name)
         return made
 
+    def follow_retention(self) -> None:
+        """Let go of segments that were deleted."""
+        self._log.drop_below(self._page.words[MIN_OFFSET])
+
     def close(self) -> None:
         """Sync every file written to in this run: at a clean stop all keys are promised."""
         if self._file is not None:

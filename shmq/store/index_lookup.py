@@ -42,9 +42,7 @@ class IndexLookup:
 
     def _newest_first(self) -> list[IndexFile]:
         """The files there are now; one that cannot be mapped (being made, or of another size) is left out."""
-        names = index_names(self._folder)
-        for gone in self._files.keys() - set(names):
-            del self._files[gone]
+        names = self.forget_gone()
         for name in names:
             if name not in self._files:
                 try:
@@ -54,6 +52,13 @@ class IndexLookup:
                 except (FileNotFoundError, StoreDamaged):
                     continue
         return [self._files[name] for name in reversed(names) if name in self._files]
+
+    def forget_gone(self) -> list[str]:
+        """Let go of files that were deleted; return the names of those that are there."""
+        names = index_names(self._folder)
+        for gone in self._files.keys() - set(names):
+            del self._files[gone]
+        return names
 
     def close(self) -> None:
         """Forget all maps."""

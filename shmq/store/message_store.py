@@ -24,6 +24,7 @@ from shmq.shm.control_page import ControlPage
 from shmq.shm.doorbell import Doorbell
 from shmq.shm.page_layout import (
     CONFIRM_OFFSET,
+    FILES_UNLINKED,
     FLUSHED_POSITION,
     INDEXED_POSITION,
     MIN_OFFSET,
@@ -81,7 +82,7 @@ class MessageStore:
         self._appender = (
             Appender(page, slot, lock, self.log, self.queues, bells) if lock is not None else None
         )
-        self._min_offset = page.words[MIN_OFFSET]
+        self._files_unlinked = page.words[FILES_UNLINKED]
 
     @classmethod
     def open(
@@ -115,7 +116,7 @@ class MessageStore:
         exact: ExactFilter | None = None,
     ) -> ReadResult:
         """Read visible records of `queue` from `queue_offset`. See `QueueReader.read`."""
-        self._follow_retention()
+        self.follow_retention()
         return self.reader.read(queue, queue_offset, max_count, max_bytes, tag_hashes, exact)
 
     def min(self, queue: QueueRef) -> int:
@@ -132,8 +133,9 @@ class MessageStore:
 
     def record_at(self, physical_offset: int) -> memoryview | None:
         """The visible record that begins exactly there, or None."""
-        self._follow_retention()
-        return self.log.record_at(physical_offset, self._min_offset, self.page.visible_position())
+        self.follow_retention()
+        low = self.page.words[MIN_OFFSET]
+        return self.log.record_at(physical_offset, low, self.page.visible_position())
 
     def store_time_at(self, queue: QueueRef, queue_offset: int) -> int | None:
         """When that message was stored (ms); None when it is not there (any more)."""
@@ -167,12 +169,19 @@ class MessageStore:
             disk.f_blocks * disk.f_frsize,
         )
 
-    def _follow_retention(self) -> None:
-        """Let go of maps of segments that were deleted since the last look."""
-        min_offset = self.page.words[MIN_OFFSET]
-        if min_offset != self._min_offset:
-            self._min_offset = min_offset
-            self.log.drop_below(min_offset)
+    def follow_retention(self) -> None:
+        """Let go of maps of files that were deleted since the last look, so that their disk space is free.
+
+        Before every read, and when retention rings: a process that only waits must not hold them.
+        """
+        unlinked = self.page.words[FILES_UNLINKED]
+        if unlinked != self._files_unlinked:
+            self._files_unlinked = unlinked
+            self.log.drop_below(self.page.words[MIN_OFFSET])
+            self.queues.drop_below(lambda queue: self.table.min(queue.slot))
+            self._index.forget_gone()
+            if self._appender is not None:
+                self._appender.forget_units()
 
     def forget_ended(self) -> None:
         """Let go of maps of deleted queues, so that their unlinked files free their disk blocks.

@@ -117,7 +117,12 @@ class Worker:
             self.holds.step,
             self.coordinator.link.step,
             self.tally.step,
+            self._follow_retention,
         )
+
+    def _follow_retention(self, _now_ms: int) -> None:
+        """Let go of deleted files, for which retention has rung; one load when there are none."""
+        self.store.follow_retention()
 
     def _context(self, settings: BrokerSettings) -> WorkerContext:
         """What handlers get."""
