@@ -33,7 +33,6 @@ from shmq.shm.doorbell import Doorbell
 from shmq.shm.page_layout import (
     APPEND_RINGS,
     DISK_FULL,
-    DISK_FULL,
     JOURNAL_ENTRIES_MAX,
     JOURNAL_PAIRS_MAX,
     LAST_STORE_TIME,
@@ -152,20 +151,12 @@ class Appender:
                     f"the store takes no messages: {self._page.state.name}; see the broker's log"
                 )
             )
-        if self._words[DISK_FULL]:
+        if percent := self._words[DISK_FULL]:
             self._counters.add("sends_disk_full")
             return AppendOutcome(
                 ServiceNotAvailable(
-                    f"the broker's disk is {self._words[DISK_FULL]} % full, above diskSpaceWarningLevelRatio: "
-                    "no message is taken until there is room; free some, then send again"
-                )
-            )
-        if self._words[DISK_FULL]:
-            self._counters.add("sends_disk_full")
-            return AppendOutcome(
-                ServiceNotAvailable(
-                    f"the broker's disk is {self._words[DISK_FULL]} % full, above diskSpaceWarningLevelRatio: "
-                    "no message is taken until there is room; free some, then send again"
+                    f"the broker's disk is {percent} % full, above diskSpaceWarningLevelRatio: no message is "
+                    "taken until there is room; free some, then send again"
                 )
             )
         if len(request.data) + BLANK_BYTES_MIN > self._segment_bytes:

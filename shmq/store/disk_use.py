@@ -59,8 +59,8 @@ class HeldFiles:
         """As of the last look."""
 
     @property
-    def bytes(self) -> int:
-        """What all of them cost, as of the last look."""
+    def cost(self) -> int:
+        """The bytes of all of them, as of the last look."""
         return sum(held.bytes for held in self.found)
 
     def look(self) -> Iterator[None]:
