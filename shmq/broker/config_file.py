@@ -15,6 +15,7 @@ from typing import Any
 
 from shmq.base import log
 from shmq.base.errors import ServiceNotAvailable, StoreDamaged
+from shmq.base.file_sums import announce
 from shmq.base.files import write_durably
 from shmq.broker.pretty_json import pretty_json
 from shmq.protocol import fastjson
@@ -25,9 +26,10 @@ _logger = log.get(__name__)
 class ConfigFile:
     """A JSON object in a file with a backup."""
 
-    def __init__(self, path: Path) -> None:
-        """Name the file; its folder is made by the first `save`."""
+    def __init__(self, path: Path, sums: Path | None = None) -> None:
+        """Name the file; its folder is made by the first `save`. `sums`: the store's folder of checksums."""
         self.path = path
+        self._sums = sums
         self._saved: bytes | None = None
 
     def load(self) -> dict[str, Any]:
@@ -67,6 +69,8 @@ class ConfigFile:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self._sums is not None:
+                announce(self._sums, self.path, raw)
             write_durably(self.path, raw)
         except OSError as error:
             self._saved = None

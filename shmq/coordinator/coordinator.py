@@ -98,13 +98,13 @@ class Coordinator:
         self._make_services()
 
     def _make_registries(self) -> None:
-        config = self.store.layout.config
+        config, sums = self.store.layout.config, self.store.layout.checksums
         settings = self.boot.settings
         directory = DirectoryView(self.page)
         self.queues = Queues(self.page, directory, self.lock, self.store.layout, self.store.forget_ended)
-        self.topics = TopicRegistry(ConfigFile(config / "topics.json"), self.queues, settings)
-        self.groups = GroupRegistry(ConfigFile(config / "subscriptionGroup.json"), settings)
-        self.offsets = ConsumerOffsets(ConfigFile(config / "consumerOffset.json"), self.page, directory)
+        self.topics = TopicRegistry(ConfigFile(config / "topics.json", sums), self.queues, settings)
+        self.groups = GroupRegistry(ConfigFile(config / "subscriptionGroup.json", sums), settings)
+        self.offsets = ConsumerOffsets(ConfigFile(config / "consumerOffset.json", sums), self.page, directory)
         self.clients = ClientTable()
         self.locks = QueueLocks()
         self.resets = OffsetResets()
@@ -194,7 +194,7 @@ class Coordinator:
         self.duty.add("expiry", expiry)
         self.duty.add("index", self.index)
         self.delays = DelayCursors(
-            ConfigFile(self.store.layout.config / "delayOffset.json"),
+            ConfigFile(self.store.layout.config / "delayOffset.json", self.store.layout.checksums),
             self.page,
             self.offsets,
         )

@@ -12,6 +12,7 @@
               position <= write_position; queue minima <= maxima, maxima one behind the last record's number
     sums      every piece of log has the sum its side file says (`checksums.py`), the side files are whole and
               without a gap
+    tables    config files, checkpoint and identity are what was written last (`changed_files.py`)
     files     checkpoint not ahead of the log, index headers that make sense, no foreign files among segments
 
 With a page the check is bounded by the write position it had at the beginning, so a broker may go on
@@ -41,6 +42,7 @@ from shmq.shm.page_layout import (
     ZEROED_POSITION,
 )
 from shmq.shm.queue_table import QueueTable
+from shmq.store.changed_files import changed_files
 from shmq.store.checkpoint import FILE_BYTES, Checkpoint
 from shmq.store.checksum_check import SegmentChecksums
 from shmq.store.config_tables import load_topics
@@ -103,6 +105,8 @@ class _StoreCheck:
         """All rules, cheap ones first."""
         write_position = self._end_as_noted()
         yield from _files(self._layout)
+        for path, state in changed_files(self._layout).items():
+            yield Finding("table", str(path), state.value)
         starts = self._layout.segments()
         if self._page is not None:
             yield from _positions(self._page)

@@ -22,10 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shmq.base import faults
+from shmq.base.file_sums import announce
 from shmq.base.files import fsync_folder
 
 _FIELDS = struct.Struct(">qqqqq")
-assert _FIELDS.size == 40
+FIELDS_BYTES = 40
+assert _FIELDS.size == FIELDS_BYTES
 
 faults.declare({"checkpoint.written": "the checkpoint's bytes are in the file, perhaps not on the disk"})
 
@@ -71,8 +73,10 @@ class Checkpoint:
     def save(self, path: Path) -> None:
         """Write and sync. In place.
 
-        40 bytes lie in one sector, so a power cut leaves the old or the new values.
+        40 bytes lie in one sector, so a power cut leaves the old or the new values. Their sum is kept in
+        `checksums/`.
         """
+        announce(path.parent / "checksums", path, self.encode())
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             new = os.fstat(fd).st_size < FILE_BYTES

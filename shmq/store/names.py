@@ -115,6 +115,11 @@ class StoreLayout:
         """The folder of what the bytes of log and tables must sum to."""
         return self.root / "checksums"
 
+    @property
+    def quarantine(self) -> Path:
+        """The folder of damaged bytes that were replaced."""
+        return self.root / "quarantine"
+
     def checksum_path(self, start: int) -> Path:
         """The side file of the segment that begins at physical offset `start`."""
         return self.checksums / file_name(start)

@@ -27,6 +27,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from shmq.base import faults
+from shmq.base.file_sums import FileState, announce, judge
 from shmq.base.files import fsync_folder, write_durably
 from shmq.shm.control_page import ControlPage
 from shmq.shm.directory import DirectoryView
@@ -118,7 +119,9 @@ class Identity:
     def save(self, layout: StoreLayout) -> None:
         """Write it durably."""
         layout.identity.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(layout.identity, json.dumps(asdict(self)).encode(), backup=False)
+        data = json.dumps(asdict(self)).encode()
+        announce(layout.checksums, layout.identity, data)
+        write_durably(layout.identity, data, backup=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,9 @@ def read_marks(layout: StoreLayout) -> Marks:
     if not layout.segments() and abort is None and identity is None:
         return Marks(LastRun.NONE, None, 0)
     page_id = int(abort[1]) if abort is not None and len(abort) == 2 and abort[1].isdecimal() else 0
+    is_damaged = layout.identity.exists() and judge(layout.checksums, layout.identity) is FileState.CHANGED
+    if is_damaged and (page_id or abort is None):
+        return Marks(LastRun.CRASHED, Identity(), 0)  # ours, but nothing it says can be believed
     if identity is None or (abort is not None and not page_id):
         return Marks(LastRun.FOREIGN, identity, 0)
     if abort is not None:

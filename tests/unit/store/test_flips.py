@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from shmq.broker.config_file import ConfigFile
+from shmq.store.changed_files import changed_files
 from shmq.store.check import Finding, check_store
 from shmq.store.checksum_check import Piece, SegmentChecksums, changed_byte
 from shmq.store.damage_search import find_damage
@@ -17,6 +19,7 @@ from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
 from tests.helpers.store import OpenStore, request
 
+TABLES = ("topics.json", "subscriptionGroup.json", "consumerOffset.json", "delayOffset.json")
 FLIPS = 60
 FLIPS_LONG = 3000
 
@@ -36,6 +39,8 @@ def stopped(tmp_path: Path) -> Iterator[StoreLayout]:
             if n % 7 == 0:
                 store.flush()
         store.index_all()
+        for name in TABLES:
+            ConfigFile(store.layout.config / name, store.layout.checksums).save({"table": {name: n}})
         store.close_cleanly()
         assert list(check_store(store.root)) == []
         yield store.layout
@@ -114,7 +119,8 @@ def test_a_flip_in_the_filler_harms_nobody(stopped: StoreLayout, count: int) -> 
 @flips()
 def test_every_flip_and_cut_in_a_side_file_is_found(stopped: StoreLayout, count: int) -> None:
     chance = random.Random(count)
-    files = sorted(path for path in stopped.checksums.iterdir() if path.stat().st_size)
+    files = [stopped.checksum_path(start) for start in stopped.segments()]
+    files = [path for path in files if path.exists()]
     for n in range(count):
         path = chance.choice(files)
         raw = path.read_bytes()
@@ -139,6 +145,31 @@ def test_every_flip_in_a_queue_is_found(stopped: StoreLayout, count: int) -> Non
         at = chance.randrange(min(units - units % 20, path.stat().st_size))
         with Flip(path, at, chance.randrange(1, 256)):
             assert list(check_store(stopped.root)), (path, at)
+
+
+@flips()
+@pytest.mark.parametrize("name", [*TABLES, "checkpoint", "identity.json"])
+def test_every_flip_and_cut_in_a_small_file_and_its_sum_is_found(
+    stopped: StoreLayout, name: str, count: int
+) -> None:
+    chance = random.Random(count)
+    folders = {"checkpoint": stopped.root, "identity.json": stopped.identity.parent}
+    path = folders.get(name, stopped.config) / name
+    meaning = {path: 40 if name == "checkpoint" else path.stat().st_size}
+    meaning[stopped.checksums / f"{name}.sum"] = 64
+    for n in range(count):
+        file = chance.choice(list(meaning))
+        at = chance.randrange(meaning[file])
+        raw = file.read_bytes()
+        if n % 5:
+            with Flip(file, at, chance.randrange(1, 256)):
+                changed = changed_files(stopped)
+        else:
+            os.truncate(file, at)
+            changed = changed_files(stopped)
+            file.write_bytes(raw)
+        assert list(changed) == [path], (file, at)
+    assert changed_files(stopped) == {}
 
 
 def test_the_changed_byte_is_told_by_the_sum_alone(stopped: StoreLayout) -> None:

@@ -1,0 +1,112 @@
+"""Sums of small files that are written whole: a change that nobody wrote is noticed.
+
+    <store>/checksums/<file name>.sum     one line of 64 bytes, written in place:
+
+    crc32 length  crc32 length  crc32     of the content now, of the one before it, of the first 36 characters
+    8 hex 9 dec   8 hex 9 dec   8 hex     (lengths and sums with a blank behind each)
+
+The sum is durable before the content is: a crash between the two leaves the old content, whose sum is there
+as well. So a content that has neither sum was changed by somebody else: by hand, by another engine, or by
+the disk. It is reported and never refused. A file without a sum (older, or another engine's) is not judged.
+
+One writer per file, like the file itself; any process may look. Blocks on the disk.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from pathlib import Path
+
+from shmq.base.checksum import crc32
+from shmq.base.files import fsync_folder
+
+LINE_BYTES = 64
+
+Sum = tuple[int, int]
+"""CRC-32 and length of a content."""
+
+ABSENT: Sum = (0, -1)
+"""The sum of a file that is not there."""
+
+
+class FileState(enum.Enum):
+    """What a file's sum says of its content."""
+
+    UNKNOWN = "there is no sum of it"
+    RIGHT = "as it was written"
+    CHANGED = "changed by hand or damaged"
+    SUM_DAMAGED = "its sum is damaged"
+
+
+def sum_path(folder: Path, file: Path) -> Path:
+    """Where the sum of `file` is kept; `folder` is the store's folder of checksums."""
+    return folder / (file.name + ".sum")
+
+
+def sum_of(data: bytes) -> Sum:
+    """The sum of a content."""
+    return crc32(data), len(data)
+
+
+def announce(folder: Path, file: Path, data: bytes) -> None:
+    """Note durably that `file` is about to be given the content `data`. OSError when the disk refuses."""
+    path = sum_path(folder, file)
+    before = _load(path)
+    now, old = sum_of(data), before[0] if before else ABSENT
+    if before is not None and now == before[0]:
+        return
+    text = f"{now[0]:08x} {now[1]:9d} {old[0]:08x} {old[1]:9d} "
+    line = f"{text}{crc32(text.encode()):08x}".encode().ljust(LINE_BYTES - 1) + b"\n"
+    new = not path.exists()
+    if new:
+        folder.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.pwrite(fd, line, 0)
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
+    if new:
+        fsync_folder(folder)
+
+
+def judge(folder: Path, file: Path, length: int | None = None) -> FileState:
+    """Compare a file with its sum; `length`: only so many bytes of it count.
+
+    The writer may be at work: what differs is looked at again.
+    """
+    path = sum_path(folder, file)
+    state = FileState.UNKNOWN
+    for _ in range(3):
+        if not path.exists():
+            return FileState.UNKNOWN
+        sums = _load(path)
+        if sums is None:
+            state = FileState.SUM_DAMAGED
+            continue
+        try:
+            found = sum_of(file.read_bytes()[:length])
+        except FileNotFoundError:
+            found = ABSENT
+        if found in sums:
+            return FileState.RIGHT
+        state = FileState.CHANGED
+    return state
+
+
+def _load(path: Path) -> tuple[Sum, Sum] | None:
+    """The sums of now and before; None when there is no such line, or not a whole one."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    text, own = raw[:_TEXT_BYTES], raw[_TEXT_BYTES : _TEXT_BYTES + 8]
+    if raw != (text + f"{crc32(text):08x}".encode()).ljust(LINE_BYTES - 1) + b"\n" or not own:
+        return None
+    words = text.split()
+    return (int(words[0], 16), int(words[1])), (int(words[2], 16), int(words[3]))
+
+
+_TEXT_BYTES = 38
+assert len(f"{0:08x} {0:9d} {0:08x} {0:9d} ") == _TEXT_BYTES
