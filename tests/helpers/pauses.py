@@ -25,7 +25,7 @@ def histogram(title: str, seconds: Sequence[float]) -> str:
     low = 0.0
     for high in (*BUCKETS_MS, float("inf")):
         count = sum(low <= value < high for value in values)
-        if count or low <= worst:
+        if count or min(values) <= low <= worst:
             lines.append(f"  < {high:>6.0f} ms {count:>4} {'#' * round(BAR * count / len(values))}")
         if worst < high:
             break
