@@ -96,11 +96,23 @@ class BrokerCalls:
         return response.read_header(OffsetResponseHeader).offset
 
     def commit_offset(
-        self, group: str, queue: MessageQueue, offset: int, count: ReadCount, *, oneway: bool = True
+        self,
+        group: str,
+        queue: MessageQueue,
+        offset: int,
+        count: ReadCount,
+        *,
+        oneway: bool = True,
+        only_forward: bool = False,
     ) -> None:
-        """Store where a group goes on; a direct reader's counts go along to a broker that knows them."""
+        """Store where a group goes on; a direct reader's counts go along to a broker that knows them.
+
+        With `only_forward` shmq's broker ignores an offset behind the one it has; others store it.
+        """
         link = self._link(queue)
         header = UpdateConsumerOffsetHeader(group, queue.topic, queue.queue_id, offset)
+        if only_forward:
+            header.only_forward = True
         if count.messages:
             header.read_count, header.read_bytes = count
         command = Command.request(RequestCode.UPDATE_CONSUMER_OFFSET, header, oneway=oneway)

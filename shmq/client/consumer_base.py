@@ -156,8 +156,8 @@ class ConsumerBase:
             return LocalOffsetStore(self._instance.client_id, group)
         return RemoteOffsetStore(
             lambda queue: calls.consumer_offset(group, queue),
-            lambda queue, offset, count, oneway: calls.commit_offset(
-                group, queue, offset, count, oneway=oneway
+            lambda queue, offset, count, oneway, only_forward: calls.commit_offset(
+                group, queue, offset, count, oneway=oneway, only_forward=only_forward
             ),
         )
 

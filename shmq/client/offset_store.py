@@ -77,14 +77,18 @@ class RemoteOffsetStore:
     def __init__(
         self,
         fetch: Callable[[MessageQueue], int],
-        commit: Callable[[MessageQueue, int, ReadCount, bool], None],
+        commit: Callable[[MessageQueue, int, ReadCount, bool, bool], None],
     ) -> None:
-        """`fetch` asks a broker (NO_OFFSET when it has none); `commit` tells it, oneway or not."""
+        """`fetch` asks a broker (NO_OFFSET when it has none); `commit` tells it, oneway or not, and whether
+        an offset behind the stored one is to be ignored."""
         self._fetch = fetch
         self._commit = commit
         self._lock = threading.Lock()
         self._offsets: dict[MessageQueue, int] = {}
         self._counts: dict[MessageQueue, ReadCount] = {}
+        self._goes_back: set[MessageQueue] = set()
+        """Queues whose next commit may be behind the stored offset, as somebody wanted that. Any other one
+        that is behind comes late: from a member that does not know yet that another owns the queue."""
 
     def load(self) -> None:
         """Nothing is kept locally."""
@@ -92,7 +96,10 @@ class RemoteOffsetStore:
     def update(self, queue: MessageQueue, offset: int, *, increase_only: bool = True) -> None:
         """Remember an offset; with `increase_only` a smaller one is ignored."""
         with self._lock:
-            if not increase_only or offset > self._offsets.get(queue, NO_OFFSET):
+            held = self._offsets.get(queue)
+            if not increase_only and (held is None or offset < held):
+                self._goes_back.add(queue)
+            if not increase_only or held is None or offset > held:
                 self._offsets[queue] = offset
 
     def read(self, queue: MessageQueue, mode: ReadMode) -> int:
@@ -103,7 +110,8 @@ class RemoteOffsetStore:
             return NO_OFFSET
         offset = self._fetch(queue)
         if offset >= 0:
-            self.update(queue, offset, increase_only=False)
+            with self._lock:
+                self._offsets[queue] = offset
         return offset
 
     def persist(self, queues: Collection[MessageQueue], *, wait: bool = False) -> None:
@@ -115,14 +123,18 @@ class RemoteOffsetStore:
             with self._lock:
                 offset = self._offsets.get(queue)
                 count = self._counts.pop(queue, ReadCount())
+                goes_back = queue in self._goes_back
+                self._goes_back.discard(queue)
             if offset is None and not count.messages:
                 continue
             try:
                 # A negative offset stores nothing; the count is wanted all the same.
-                self._commit(queue, NO_OFFSET if offset is None else offset, count, not wait)
+                self._commit(queue, NO_OFFSET if offset is None else offset, count, not wait, not goes_back)
             except ShmqError as error:
                 _LOG.warning("committing offset %s of %s failed: %s", offset, queue, error)
                 self.count_read(queue, *count)
+                if goes_back:
+                    self._goes_back.add(queue)
                 if isinstance(error, RemotingError):
                     silent.add(queue.broker_name)
 
@@ -131,6 +143,7 @@ class RemoteOffsetStore:
         with self._lock:
             self._offsets.pop(queue, None)
             self._counts.pop(queue, None)
+            self._goes_back.discard(queue)
 
     def count_read(self, queue: MessageQueue, messages: int, size: int) -> None:
         """Note a direct read, to be reported with the next commit."""

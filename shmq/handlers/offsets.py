@@ -83,7 +83,10 @@ def update_consumer_offset(
         raise Ask(NeedGroup(header.consumer_group))
     _queue(ctx, header.topic, header.queue_id)
     if header.commit_offset >= 0:
-        commit_offset(ctx, header.consumer_group, header.topic, header.queue_id, header.commit_offset)
+        commit_offset(
+            *(ctx, header.consumer_group, header.topic, header.queue_id, header.commit_offset),
+            only_forward=header.only_forward is True,
+        )
     if header.read_count:
         ctx.count("direct_messages", header.read_count)
         ctx.stats.got(header.topic, header.consumer_group, header.read_count, header.read_bytes or 0)

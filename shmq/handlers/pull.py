@@ -42,7 +42,10 @@ def pull_message(
     """Answer with messages, with the reason why there are none, or later."""
     terms = check_pull(ctx, header)
     if header.commits_offset and header.commit_offset >= 0:
-        commit_offset(ctx, header.consumer_group, header.topic, header.queue_id, header.commit_offset)
+        commit_offset(
+            *(ctx, header.consumer_group, header.topic, header.queue_id, header.commit_offset),
+            only_forward=command.serialization == Serialization.CBOR,
+        )
     ctx.count("pulls", 1)
     reset = terms.group.reset_of(header.topic, header.queue_id)
     if reset is not None:

@@ -343,3 +343,26 @@ def test_a_reset_moves_a_lite_pull_consumer_and_drops_what_it_has_fetched(shared
         admin.reset_offset(shared_broker.tcp_addr, "ResetLiteGroup", queue.topic, 0, offset=90, queue_id=0)
         wait_until(lambda: consumer._positions[queue] == 90, 20, "it was told")
         assert wait_until(lambda: consumer.poll(1000))[0].body == b"90"
+
+
+def test_a_late_commit_takes_nothing_back_and_a_wanted_one_does(shared_broker: Broker) -> None:
+    """Found by the storm: two members owned a queue for a moment, and the one behind committed last."""
+    with Producer("LateCommits", namesrv_addr=shared_broker.namesrv_addr) as producer:
+        producer.create_topic("LateCommits", 1)
+        queue = [producer.send(Message("LateCommits", b"%d" % n)) for n in range(9)][-1].message_queue
+    with (
+        PullConsumer("LateCommits", namesrv_addr=shared_broker.namesrv_addr, instance_name="ahead") as ahead,
+        PullConsumer(
+            "LateCommits", namesrv_addr=shared_broker.namesrv_addr, instance_name="behind"
+        ) as behind,
+    ):
+
+        def commit(consumer: PullConsumer, offset: int, increase_only: bool = True) -> int:
+            consumer._offsets.update(queue, offset, increase_only=increase_only)
+            consumer._offsets.persist([queue], wait=True)
+            return consumer.fetch_consume_offset(queue, from_store=True)
+
+        assert commit(behind, 3, increase_only=False) == 3
+        assert commit(ahead, 8, increase_only=False) == 8
+        assert commit(behind, 5) == 8
+        assert commit(ahead, 6, increase_only=False) == 6

@@ -17,11 +17,10 @@ class QueryConsumerOffsetHeader:
 
 @dataclass(slots=True)
 class UpdateConsumerOffsetHeader:
-    """15: store where a group goes on; a negative offset means nothing. The last two are a direct reader's
-    counts.
+    """15: store where a group goes on; a negative offset means nothing. The last three are shmq's own.
 
-    ``read_count``, ``read_bytes``: messages and bytes taken from the maps since the last commit of this
-    queue.
+    ``read_count``, ``read_bytes``: messages and bytes a direct reader took from the maps since the last
+    commit of this queue. ``only_forward``: an offset behind the stored one comes late and is ignored.
     """
 
     consumer_group: str
@@ -30,6 +29,7 @@ class UpdateConsumerOffsetHeader:
     commit_offset: I64
     read_count: I64 | None = None
     read_bytes: I64 | None = None
+    only_forward: bool | None = None
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from shmq.client.offset_store import NO_OFFSET, LocalOffsetStore, ReadCount, Rea
 from shmq.model.message_queue import MessageQueue
 
 QUEUE = MessageQueue("T", "broker-a", 1)
-Commit = tuple[MessageQueue, int, ReadCount, bool]
+Commit = tuple[MessageQueue, int, ReadCount, bool, bool]
 
 
 def remote(commits: list[Commit], stored: int = NO_OFFSET) -> RemoteOffsetStore:
@@ -45,7 +45,10 @@ def test_counts_of_direct_reads_travel_with_the_commit_once() -> None:
     store.persist([QUEUE])
     store.update(QUEUE, 7)
     store.persist([QUEUE], wait=True)
-    assert commits == [(QUEUE, NO_OFFSET, ReadCount(5, 500), True), (QUEUE, 7, ReadCount(), False)]
+    assert commits == [
+        (QUEUE, NO_OFFSET, ReadCount(5, 500), True, True),
+        (QUEUE, 7, ReadCount(), False, True),
+    ]
 
 
 def test_a_failed_commit_keeps_offset_and_count_for_the_next() -> None:
@@ -62,7 +65,7 @@ def test_a_failed_commit_keeps_offset_and_count_for_the_next() -> None:
     store.count_read(QUEUE, 1, 100)
     store.persist([QUEUE])
     store.persist([QUEUE])
-    assert commits == [(QUEUE, 9, ReadCount(1, 100), True)]
+    assert commits == [(QUEUE, 9, ReadCount(1, 100), True, True)]
 
 
 def test_a_removed_queue_is_forgotten() -> None:
@@ -113,3 +116,35 @@ def test_strict_writers_keys_are_understood(local: Path) -> None:
     store = LocalOffsetStore("client", "group")
     store.load()
     assert store.read(QUEUE, ReadMode.MEMORY) == 7
+
+
+def test_a_commit_goes_back_once_when_somebody_wanted_that() -> None:
+    commits: list[Commit] = []
+    store = remote(commits, stored=40)
+    assert store.read(QUEUE, ReadMode.STORE) == 40
+    for offset, increase_only in ((50, True), (60, False), (20, False), (30, True)):
+        store.update(QUEUE, offset, increase_only=increase_only)
+        store.persist([QUEUE])
+    assert [(offset, only_forward) for _, offset, _, _, only_forward in commits] == [
+        (50, True),
+        (60, True),
+        (20, False),
+        (30, True),
+    ]
+
+
+def test_a_commit_that_failed_may_still_go_back() -> None:
+    commits: list[Commit] = []
+    fails = [True]
+
+    def commit(*values: object) -> None:
+        if fails.pop() if fails else False:
+            raise RemotingError("no answer")
+        commits.append(values)  # type: ignore[arg-type]
+
+    store = RemoteOffsetStore(lambda queue: NO_OFFSET, commit)
+    store.update(QUEUE, 5, increase_only=False)
+    store.persist([QUEUE])
+    store.persist([QUEUE])
+    store.persist([QUEUE])
+    assert [values[1:] for values in commits] == [(5, ReadCount(), True, False), (5, ReadCount(), True, True)]
