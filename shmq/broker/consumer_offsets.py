@@ -11,16 +11,14 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from shmq.base.clock import SYSTEM_CLOCK, Clock
+from shmq.base.errors import NoPermission
 from shmq.broker.config_file import ConfigFile
 from shmq.model.data_version import DataVersion
-from shmq.model.names import SCHEDULE_GROUP, TRANSACTION_GROUP
+from shmq.model.names import BROKER_GROUPS, SCHEDULE_GROUP, TRANSACTION_GROUP
 from shmq.shm import page_layout as at
 from shmq.shm.control_page import ControlPage
 from shmq.shm.directory import DirectoryView, DirectoryWriter
 from shmq.shm.offset_slots import NO_OFFSET, OffsetSlots
-
-_OWN_GROUPS = frozenset({SCHEDULE_GROUP, TRANSACTION_GROUP})
-"""Groups whose progress is the broker's own, and no consumer's."""
 
 
 class QueueProgress(NamedTuple):
@@ -82,7 +80,9 @@ class ConsumerOffsets:
         }
 
     def commit(self, group: str, topic: str, offsets: dict[int, int]) -> None:
-        """An operator sets offsets, forwards or backwards."""
+        """An operator sets offsets, forwards or backwards; NoPermission for the broker's own."""
+        if group in BROKER_GROUPS:
+            raise NoPermission(f"the offsets of {group} are the broker's own")
         self.ensure(group, topic, max(offsets, default=-1) + 1)
         slots = self._directory.offset_slots(group, topic)
         for queue_id, offset in offsets.items():
@@ -93,7 +93,7 @@ class ConsumerOffsets:
     def pairs(self) -> Iterator[tuple[str, str]]:
         """Every (group, topic) with a stored offset, ordered."""
         self._directory.catch_up()
-        groups = sorted(pair for pair in self._directory.offset_groups() if pair[0] not in _OWN_GROUPS)
+        groups = sorted(pair for pair in self._directory.offset_groups() if pair[0] not in BROKER_GROUPS)
         return (pair for pair in groups if self.committed(*pair))
 
     def topics_of(self, group: str) -> list[str]:

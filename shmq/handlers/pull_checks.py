@@ -66,6 +66,8 @@ def check_pull(ctx: WorkerContext, header: PullMessageHeader) -> PullTerms:
     if topic is None:
         names.check_topic(header.topic)
         raise Ask(NeedTopic(header.topic))
+    if header.topic in names.WAITING_TOPICS and header.consumer_group != names.TOOLS_CONSUMER_GROUP:
+        raise NoPermission(f"topic {header.topic} is the broker's own: its messages are not visible yet")
     if not topic.readable:
         raise NoPermission(
             f"topic {header.topic} has no read permission (perm {topic.perm}): an administrator can grant it "

@@ -51,12 +51,17 @@ NOT_SENDABLE_TOPICS = frozenset(
 )
 """Topics a client may not send to."""
 
+WAITING_TOPICS = frozenset({SCHEDULE_TOPIC, TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC, TIMER_TOPIC})
+"""Where messages wait until they may be seen: nobody consumes them, operators' tools may look."""
+
 DEFAULT_PRODUCER_GROUP = "DEFAULT_PRODUCER"
 DEFAULT_CONSUMER_GROUP = "DEFAULT_CONSUMER"
 SCHEDULE_GROUP = "SCHEDULE_CONSUMER"
 """Who reads the queues of delay levels: the broker itself."""
 TRANSACTION_GROUP = "CID_RMQ_SYS_TRANS"
 """Who reads half and op messages: the broker itself."""
+BROKER_GROUPS = frozenset({SCHEDULE_GROUP, TRANSACTION_GROUP})
+"""Groups whose progress only the broker itself moves."""
 CLIENT_INNER_PRODUCER_GROUP = "CLIENT_INNER_PRODUCER"
 TOOLS_CONSUMER_GROUP = "TOOLS_CONSUMER"
 RESERVED_GROUPS = frozenset({DEFAULT_PRODUCER_GROUP, DEFAULT_CONSUMER_GROUP})
