@@ -66,6 +66,11 @@ class Queues:
         self._directory.catch_up()
         return self._directory.queue(topic, queue_id)
 
+    def topics(self) -> list[str]:
+        """The topics with a living queue, in a table or not."""
+        self._directory.catch_up()
+        return self._directory.topics()
+
     def count(self, topic: str) -> int:
         """How many living queues the topic has."""
         return len(self.refs(topic))

@@ -210,6 +210,13 @@ class TopicRegistry:
             log.event(_logger, logging.WARNING, "deletion_not_finished", topic=topic, reason=error)
         return True
 
+    def end_unknown(self, topic: str) -> None:
+        """End the queues of a topic that is in no table: recovery found its files, or they were restored."""
+        assert topic not in self._topics
+        with self._changing():
+            self._deleted.setdefault(topic, [])
+        self._finish_delete(topic)
+
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Make the changes inside, then one new version of them durable; then new topics get their queues.

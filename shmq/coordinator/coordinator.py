@@ -3,7 +3,7 @@
     workers   ConnectionTable -> InternalServer -> Forwarding -> handlers (CoordinatorContext)
     changes   handlers -> registries (files, page) -> Announcer -> workers, name servers, clients
     readers   GrantServer
-    services  DutyCycle: registration, offset export, client expiry, statistics, key index
+    services  DutyCycle: registration, offset export, client expiry, statistics, key index, retention
 
 Made by `coordinator/main.py`; everything runs in its event loop's thread. It appends only the claims that
 end queues, with slot 1. `lifecycle.py` has the order of starting and stopping.
@@ -39,6 +39,7 @@ from shmq.coordinator.forwarding import Forwarding
 from shmq.coordinator.grants import GrantServer
 from shmq.coordinator.internal_server import InternalServer
 from shmq.coordinator.registration import Registration
+from shmq.coordinator.retention import Retention
 from shmq.coordinator.services import ClientExpiry, OffsetExport, StatsSampling
 from shmq.coordinator.settling import Settling
 from shmq.coordinator.transaction_check import TransactionCheck
@@ -63,6 +64,7 @@ from shmq.shm.doorbell import Doorbell
 from shmq.shm.supervisor_watch import SupervisorWatch
 from shmq.shm.worker_slots import FIRST_WORKER_SLOT, WORKERS_MAX, SlotTable, process_start_time
 from shmq.store.index_builder import IndexBuilder
+from shmq.store.log_cleaner import LogCleaner
 from shmq.store.message_store import MessageStore
 
 LINK_LIMITS = ConnectionLimits(
@@ -93,6 +95,7 @@ class Coordinator:
         self.store = MessageStore.open(
             boot.store_root, boot.settings, self.page, boot.slot, self.lock, self.bells
         )
+        self.index = IndexBuilder(self.store.layout, boot.settings, self.page)
         self._make_registries()
         self._make_links()
         self._make_services()
@@ -131,6 +134,7 @@ class Coordinator:
             lambda: self.duty.hurry("registration"),
         )
         self.epoch = PolicyEpoch(self.page, self.bells)
+        self.retention = self._make_retention()
         announcer = Announcer(
             self.links,
             self.settling,
@@ -160,6 +164,7 @@ class Coordinator:
             calls=self.calls,
             store=self.store,
             transactions=self.transactions,
+            retention=self.retention,
             broker_addr=broker_addr,
             settled=self.settling.wait,
         )
@@ -168,6 +173,21 @@ class Coordinator:
         self.server = InternalServer(self.ctx, self.links, self.settling, self.forwarding, self.calls)
         self.connections = ConnectionTable(
             self.server.on_command, _greet_nobody, self.server.on_close, LINK_LIMITS, _count_nothing
+        )
+
+    def _make_retention(self) -> Retention:
+        store = self.store
+        return Retention(
+            store.layout,
+            self.page,
+            self.bells,
+            LogCleaner(store.layout, self.page, DirectoryView(self.page), store.queues),
+            self.settings,
+            self.clock,
+            forget_maps=(store.follow_retention, self.index.follow_retention),
+            end_grants=lambda pids, reason: self.grants.end_grants(pids, reason) if self.grants else 0,
+            count=self.counters.add,
+            hurry=lambda: self.duty.hurry("retention"),
         )
 
     def _make_services(self) -> None:
@@ -183,7 +203,6 @@ class Coordinator:
                 self.settings,
                 self.counters.add,
             )
-        self.index = IndexBuilder(self.store.layout, self.boot.settings, self.page)
         self.duty.add("registration", self.registration)
         export_ms = self.settings.now.flush_consumer_offset_interval
         self.duty.add(
@@ -208,6 +227,8 @@ class Coordinator:
             self.counters.add,
         )
         self.duty.add("delays", delivery)
+        self.retention.needed.append(delivery.lowest_needed)
+        self.duty.add("retention", self.retention)
         check = TransactionCheck(
             self.transactions,
             self.clients,

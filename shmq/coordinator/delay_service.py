@@ -13,6 +13,7 @@ Runs in the coordinator's duty cycle; never waits but for the export of the curs
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import NamedTuple
@@ -85,6 +86,18 @@ class DelayService:
             self._export_at = now_ms + self._export_ms
             self._cursors.export()
         return due_ms
+
+    def lowest_needed(self) -> int | None:
+        """The physical offset of the oldest message that still waits; None when none does."""
+        lowest: int | None = None
+        for ref in self._queues.refs(SCHEDULE_TOPIC):
+            low, high = self._store.min(ref), self._store.max(ref)
+            offset = max(low, self._cursors.at(ref.queue_id))
+            with contextlib.suppress(FileNotFoundError):
+                if offset < high:
+                    physical = self._store.queues.unit(ref, offset).physical_offset
+                    lowest = physical if lowest is None else min(lowest, physical)
+        return lowest
 
     def _level(self, waiting: QueueRef, now_ms: int) -> int:
         """Deliver one level's due messages, at most a turn's worth; return when to look again."""

@@ -17,7 +17,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from shmq.base import log
 from shmq.base.errors import InvalidParameter, NoPermission, RequestNotSupported, ShmqError, SystemBusy
@@ -94,6 +94,13 @@ class GrantServer:
                 continue
             with contextlib.suppress(OSError):  # it left before it was greeted
                 self._readers.add(_Reader(self, sock, self._loop))
+
+    def end_grants(self, pids: Collection[int], reason: str) -> int:
+        """End the grants of these processes, which then let go of every map; return how many there were."""
+        ended = [reader for reader in self._readers if reader.peer.pid in pids]
+        for reader in ended:
+            reader.close(reason)
+        return len(ended)
 
     def forget(self, reader: _Reader) -> None:
         """A reader's connection ended, and its grant with it."""

@@ -1,4 +1,4 @@
-"""Topics for operators: 17, 18 update; 215 delete; 21, 351 settings; 202 offsets; 300, 305, 306, 316.
+"""Topics for operators: 17, 18 update; 215 delete; 21, 351 settings; 202 offsets; 300, 305.
 
 Coordinator's handlers. A change is answered when topics.json is durable, the page has the queues, and
 workers (for a new or changed topic name servers too) know it.
@@ -137,12 +137,6 @@ async def system_topics(ctx: CoordinatorContext, _call: Call, command: Command, 
     return command.response(ResponseCode.SUCCESS, body=body)
 
 
-async def clean_up(ctx: CoordinatorContext, _call: Call, command: Command, _header: None) -> Command:
-    """306, 316: finish deletions that were interrupted. Expired files go with retention, not on request."""
-    ctx.topics.start()
-    return command.response(ResponseCode.SUCCESS)
-
-
 ROUTES: dict[int, Route] = {
     RequestCode.UPDATE_AND_CREATE_TOPIC: Route(CreateTopicHeader, update_topic, Place.COORDINATOR),
     RequestCode.UPDATE_AND_CREATE_TOPIC_LIST: Route(None, update_topics, Place.COORDINATOR),
@@ -152,7 +146,5 @@ ROUTES: dict[int, Route] = {
     RequestCode.GET_TOPIC_STATS_INFO: Route(TopicHeader, topic_stats, Place.COORDINATOR),
     RequestCode.QUERY_TOPIC_CONSUME_BY_WHO: Route(TopicHeader, who_consumes, Place.COORDINATOR),
     RequestCode.GET_SYSTEM_TOPIC_LIST_FROM_BROKER: Route(None, system_topics, Place.COORDINATOR),
-    RequestCode.CLEAN_EXPIRED_CONSUMEQUEUE: Route(None, clean_up, Place.COORDINATOR),
-    RequestCode.CLEAN_UNUSED_TOPIC: Route(None, clean_up, Place.COORDINATOR),
 }
 """Served by the coordinator."""

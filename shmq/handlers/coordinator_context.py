@@ -116,6 +116,16 @@ class OpenTransactions(Protocol):
         """Open one again that was given up; None when no segment is ready."""
 
 
+class StoreCleaning(Protocol):
+    """What operators may ask of retention (`coordinator/retention.py`); it is done after the answer."""
+
+    def delete_expired(self) -> None:
+        """Delete expired segments now, whatever the hour."""
+
+    def delete_queue_files(self) -> None:
+        """Remove ConsumeQueue files in front of the log now."""
+
+
 @dataclass(slots=True)
 class CoordinatorContext:
     """One per coordinator; handlers get it with every call."""
@@ -137,6 +147,7 @@ class CoordinatorContext:
     calls: ClientCalls
     store: MessageStore
     transactions: OpenTransactions
+    retention: StoreCleaning
     broker_addr: str
     """`ip:port` as name servers know it."""
     settled: Callable[[], Awaitable[None]]

@@ -13,6 +13,7 @@ from shmq.handlers import (
     admin_group,
     admin_offset,
     admin_runtime,
+    admin_store,
     admin_topic,
     end_transaction,
     heartbeat,
@@ -45,6 +46,7 @@ _FAMILIES: tuple[Mapping[int, Route], ...] = (
     admin_offset.ROUTES,
     admin_client.ROUTES,
     admin_runtime.ROUTES,
+    admin_store.ROUTES,
 )
 
 

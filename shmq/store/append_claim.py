@@ -139,9 +139,10 @@ class Appender:
         """Let go of maps of queues that were deleted."""
         self._maps.forget_ended()
 
-    def forget_units(self) -> None:
-        """Let go of all maps of queue files: some were deleted. The next claim finds its own again."""
+    def forget_files(self) -> None:
+        """Let go of all maps, as some files were deleted. The next claim has its own made again."""
         self._maps.unit_files.clear()
+        self._maps.segments.clear()
 
     def _refusal(self, request: AppendRequest) -> AppendOutcome | None:
         """Why this request can never be appended, or not now; None when it may be tried."""

@@ -181,7 +181,7 @@ class MessageStore:
             self.queues.drop_below(lambda queue: self.table.min(queue.slot))
             self._index.forget_gone()
             if self._appender is not None:
-                self._appender.forget_units()
+                self._appender.forget_files()
 
     def forget_ended(self) -> None:
         """Let go of maps of deleted queues, so that their unlinked files free their disk blocks.
