@@ -29,6 +29,7 @@ from shmq.broker.policy_epoch import PolicyEpoch
 from shmq.broker.queue_locks import LOCK_LIFE_MS, QueueLocks
 from shmq.broker.queues import Queues
 from shmq.broker.stats import BrokerStats
+from shmq.broker.timer_cursors import TimerCursors
 from shmq.broker.topics import TopicRegistry
 from shmq.broker.transaction_cursors import TransactionCursors
 from shmq.coordinator.announcer import Announcer
@@ -42,6 +43,7 @@ from shmq.coordinator.registration import Registration
 from shmq.coordinator.retention import Retention
 from shmq.coordinator.services import ClientExpiry, OffsetExport, StatsSampling
 from shmq.coordinator.settling import Settling
+from shmq.coordinator.timer_service import TimerService
 from shmq.coordinator.transaction_check import TransactionCheck
 from shmq.coordinator.transactions import Transactions
 from shmq.coordinator.turn_changes import TurnChanges
@@ -227,6 +229,15 @@ class Coordinator:
             self.counters.add,
         )
         self.duty.add("delays", delivery)
+        self.timers = TimerService(
+            self.store,
+            self.queues,
+            TimerCursors(self.store.layout.config / "timercheck", self.page, self.lock),
+            self.boot.settings,
+            self.clock,
+            self.counters.add,
+        )
+        self.duty.add("timers", self.timers)
         self.retention.needed.append(delivery.lowest_needed)
         self.duty.add("retention", self.retention)
         check = TransactionCheck(
@@ -250,6 +261,11 @@ class Coordinator:
                         yield slot.number
                 except ProcessLookupError:
                     continue
+
+    def on_bell(self) -> None:
+        """Something was appended to a queue this process waits for."""
+        self.bells[self.boot.slot].clear()
+        self.duty.hurry("timers")
 
     async def settle(self) -> None:
         """Hear all workers, then answer membership and locks, and give every worker the whole picture."""

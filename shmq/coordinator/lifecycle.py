@@ -57,6 +57,7 @@ async def _start_serving(it: Coordinator, hurry: asyncio.Event) -> None:
         it.grants.start()
     it.slots[it.boot.slot].state = SlotState.SERVING
     it.duty.start()
+    it.loop.add_reader(it.bells[it.boot.slot].fileno(), it.on_bell)
     it.forwarding.later(it.settle())
 
 
@@ -71,6 +72,7 @@ async def _register_first(it: Coordinator, hurry: asyncio.Event) -> None:
 
 async def _leave_name_servers(it: Coordinator, hurry: asyncio.Event) -> None:
     it.slots[it.boot.slot].state = SlotState.DRAINING
+    it.loop.remove_reader(it.bells[it.boot.slot].fileno())
     it.duty.stop()
     await it.registration.unregister()
 
@@ -95,8 +97,7 @@ async def _export_offsets(it: Coordinator, hurry: asyncio.Event) -> None:
 
 def _cover_cursors(it: Coordinator) -> bool:
     """Bring the files of the broker's own cursors on; True when they say what the page says."""
-    delays, transactions = it.delays.export(), it.transaction_cursors.cover()
-    return delays and transactions
+    return all([it.delays.export(), it.timers.export(), it.transaction_cursors.cover()])
 
 
 async def _finish_index(it: Coordinator, hurry: asyncio.Event) -> None:
@@ -110,6 +111,7 @@ async def _finish_index(it: Coordinator, hurry: asyncio.Event) -> None:
 
 async def _close(it: Coordinator, hurry: asyncio.Event) -> None:
     it.connections.close_all("coordinator stops")
+    it.timers.close()
     it.store.close()
 
 

@@ -13,6 +13,7 @@ from shmq.model import properties as names
 from shmq.model.delay import level_of
 from shmq.model.message_id import unique_key
 from shmq.model.subscription import tags_code_of
+from shmq.model.timer import TIMER_PROPERTIES, TimerWish, wish_of
 from shmq.model.wait_for import AS_CONFIGURED, Wait, wait_of
 
 MSG_REGION_DEFAULT = "DefaultRegion"
@@ -23,12 +24,7 @@ _REWRITTEN = frozenset({names.MSG_REGION, names.TRACE_ON, names.CLUSTER, names.P
 _OF_COPIES = (names.TRANSACTION_CHECK_TIMES, names.TRANSACTION_PREPARED_QUEUE_OFFSET)
 """What only the broker writes, into copies of half messages: a sender's own would pass for another's copy."""
 
-_TIMERS = (
-    names.TIMER_DELAY_SEC,
-    names.TIMER_DELAY_MS,
-    names.TIMER_DELIVER_MS,
-    names.TIMER_DEL_UNIQKEY,
-)
+_TIMERS = (*TIMER_PROPERTIES, names.TIMER_DEL_UNIQKEY)
 """A delay level wins over these, as in RocketMQ: they are dropped then."""
 
 
@@ -53,6 +49,8 @@ class PreparedProperties(NamedTuple):
     """Over 0: the message waits in the queue of that level first."""
     is_half: bool = False
     """The message waits for the outcome of a transaction."""
+    timer: TimerWish | None = None
+    """The message waits for a moment."""
 
 
 def broker_properties(cluster: str) -> bytes:
@@ -60,16 +58,6 @@ def broker_properties(cluster: str) -> bytes:
     return names.encode_properties(
         {names.MSG_REGION: MSG_REGION_DEFAULT, names.TRACE_ON: "true", names.CLUSTER: cluster}
     )
-
-
-def refuse_unsupported(found: dict[str, str]) -> None:
-    """Refuse what this broker cannot do yet, rather than deliver it as an ordinary message."""
-    for name in _TIMERS:
-        if name in found:
-            raise MessageIllegal(
-                f"property {name}: messages for any moment are not supported by this broker yet; use a delay "
-                "level"
-            )
 
 
 def _is_half(found: dict[str, str]) -> bool:
@@ -124,7 +112,6 @@ def _prepare_any(text: str, added: bytes) -> PreparedProperties:
     is_rewritten = not dropped.isdisjoint(found)
     for name in dropped:
         found.pop(name, None)
-    refuse_unsupported(found)
     key = found.get(names.UNIQ_KEY)
     if is_rewritten:
         text = "".join([f"{name}\x01{value}\x02" for name, value in found.items()])
@@ -135,21 +122,19 @@ def _prepare_any(text: str, added: bytes) -> PreparedProperties:
         text += f"{names.UNIQ_KEY}\x01{key}\x02"
     stored = text.encode("utf-8", "replace") + added
     check_stored(stored)
-    return PreparedProperties(
-        stored, tags_code_of(found.get(names.TAGS)), key, wait_of(found), delay_level, is_half
-    )
+    tags_code = tags_code_of(found.get(names.TAGS))
+    return PreparedProperties(stored, tags_code, key, wait_of(found), delay_level, is_half, wish_of(found))
 
 
 def prepare_element(raw: bytes | bytearray | memoryview) -> PreparedProperties:
     """Read the properties of one element of a batch; nothing is added but a missing final separator."""
     text = str(raw, "utf-8", "replace")
     found = names.decode_properties(text)
-    refuse_unsupported(found)
     if _is_half(found):
         raise MessageIllegal(
             "a batch of a transaction is one half message (SHMQ_HALF_BATCH): its messages have no TRAN_MSG"
         )
-    if level_of(found.get(names.DELAY)):
+    if level_of(found.get(names.DELAY)) or wish_of(found) is not None:
         raise MessageIllegal("a delayed message may not be part of a batch: send it alone")
     stored = bytes(raw)
     if stored and stored[-1] != 2:

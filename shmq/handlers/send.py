@@ -15,6 +15,7 @@ from shmq.handlers.prepared import prepared
 from shmq.handlers.routes import Place, Route
 from shmq.handlers.send_checks import check_body_size, check_send, choose_queue, received_body
 from shmq.handlers.send_reply import SendReply
+from shmq.handlers.timed import timed
 from shmq.model.names import RETRY_PREFIX, dlq_topic, is_retry_topic
 from shmq.model.record import encode_record
 from shmq.model.sys_flag import LOG_READY_FORBIDDEN
@@ -47,11 +48,15 @@ def send_message(
     body = received_body(command)
     check_body_size(len(body), ctx.settings.max_message_size)
     properties = prepare(header.properties or "", _added(ctx.settings.broker_cluster_name))
-    stored, delay = properties.stored, 0
+    stored, delay, handle = properties.stored, 0, ""
     if properties.is_half and not (header.reconsume_times and properties.delay_level):
         queue, stored = prepared(ctx, queue, header, properties, body)
     elif properties.delay_level and dead is None:
         queue, stored, delay = delayed(ctx, queue, stored, properties.delay_level)
+    elif properties.timer is not None and dead is None:
+        waiting = timed(ctx, queue, properties, properties.timer)
+        if waiting is not None:
+            queue, stored, handle = waiting
     record = encode_record(
         topic=topic_bytes(queue.topic),
         body=body,
@@ -77,6 +82,7 @@ def send_message(
             wait=properties.wait,
             count=1,
             size=size,
+            recall_handle=handle,
         ),
     )
 

@@ -55,6 +55,8 @@ def send_batch(
     body = received_body(command)
     check_body_size(len(body), ctx.settings.max_message_size)
     outer = prepare(header.properties or "", b"")
+    if outer.timer is not None:
+        raise MessageIllegal("a delayed message may not be part of a batch: send it alone")
     data = bytearray()
     sizes: list[int] = []
     tags_codes: list[int] = []

@@ -36,6 +36,7 @@ class SendReply:
         "_count",
         "_ctx",
         "_queue_id",
+        "_recall_handle",
         "_size",
         "_starts",
         "_topic",
@@ -56,6 +57,7 @@ class SendReply:
         count: int,
         size: int,
         starts: Sequence[int] | None = None,
+        recall_handle: str = "",
     ) -> None:
         """Remember whom to answer, and what to count when it is stored."""
         self._ctx = ctx
@@ -67,6 +69,7 @@ class SendReply:
         self._count = count
         self._size = size
         self._starts = starts
+        self._recall_handle = recall_handle or None
         self.wait = wait
 
     def settle(self, outcome: AppendOutcome, code: int) -> None:
@@ -81,13 +84,19 @@ class SendReply:
             code = ResponseCode.SLAVE_NOT_AVAILABLE
         first = outcome.physical_offset
         flushed = ctx.store.is_flushed(outcome.end)
-        if code == 0 and command.serialization == Serialization.CBOR and command.opaque >= 0:
+        is_short = code == 0 and self._recall_handle is None and command.opaque >= 0
+        if is_short and command.serialization == Serialization.CBOR:
             answer = pack_send_answer(command.opaque, self._queue_id, outcome.queue_offset, first, flushed)
             self._connection.send_raw((answer,))
             return
         if command.serialization == Serialization.CBOR:
             header = SendMessageResponseHeader(
-                "", self._queue_id, outcome.queue_offset, physical_offset=first, flushed=flushed
+                "",
+                self._queue_id,
+                outcome.queue_offset,
+                recall_handle=self._recall_handle,
+                physical_offset=first,
+                flushed=flushed,
             )
         else:
             header = SendMessageResponseHeader(
@@ -95,6 +104,7 @@ class SendReply:
                 self._queue_id,
                 outcome.queue_offset,
                 self._unique_key or None,
+                recall_handle=self._recall_handle,
                 msg_region=MSG_REGION_DEFAULT,
                 trace_on="true",
                 flushed=flushed if command.language == LanguageCode.PYTHON else None,

@@ -210,6 +210,16 @@ class BrokerSettings:
         allowed="numbers with s, m, h or d, separated by blanks",
     )
 
+    timer_wheel_enable: bool = switch(True, "keep messages for any moment (delay=, deliver_at=)")
+    timer_max_delay_sec: int = number(
+        315_576_000, "a message may be for so long from now", 1, 3_155_760_000, "s"
+    )
+    timer_roll_window_slot: int = number(
+        172_800, "timers later than that are placed in the wheel step by step", 2, 604_800, "s"
+    )
+    mapped_file_size_timer_log: int = number(100 << 20, "one timer log segment", 1024, 1 << 31, "bytes")
+    recall_message_enable: bool = switch(True, "a message that waits for its moment may be taken back")
+
     # topics, groups, clients
     auto_create_topic_enable: bool = switch(
         True, "a send to an unknown topic creates it; off in production", important=True

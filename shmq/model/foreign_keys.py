@@ -35,6 +35,7 @@ _PROCESSES = "work is spread over processes here: brokerWorkers"
 _LAYOUT = "files always lie in their standard places below storePathRootDir"
 _PAGE_CACHE = "the shared maps are the page cache; there is no private buffer to warm or to lock"
 _NETTY = "tunes the Java network layer"
+_TIMERS = "timers are kept to the millisecond, by one process, and made again from the log when needed"
 _LATER = "not built yet"
 _NONE = "has no counterpart here"
 
@@ -85,15 +86,16 @@ _REASONS: dict[str, str] = {
         clientPooledByteBufAllocatorEnable clientCloseSocketIfTimeout connectTimeoutMillis
         channelNotActiveInterval useTLS tlsServerMode
     """,
+    _TIMERS: """
+        timerPrecisionMs timerFlushIntervalMs timerGetMessageThreadNum timerPutMessageThreadNum
+        timerCongestNumEachSlot timerEnableCheckMetrics timerInterceptDelayLevel timerStopEnqueue
+        timerStopDequeue timerSkipUnknownError timerWarmEnable timerMetricSmallThreshold
+        timerProgressLogIntervalMs timerCheckMetricsWhen timerEnableRetryUntilSuccess
+    """,
     _LATER: """
         enableCalcFilterBitMap bitMapLengthConsumeQueueExt
         enableConsumeQueueExt mappedFileSizeConsumeQueueExt expectConsumerNumUseFilter
-        maxErrorRateOfBloomFilter filterDataCleanTimeSpan timerWheelEnable
-        timerPrecisionMs timerMaxDelaySec timerRollWindowSlot timerFlushIntervalMs
-        timerGetMessageThreadNum timerPutMessageThreadNum timerCongestNumEachSlot
-        timerEnableCheckMetrics timerInterceptDelayLevel timerStopEnqueue timerStopDequeue
-        timerSkipUnknownError timerWarmEnable timerMetricSmallThreshold timerProgressLogIntervalMs
-        timerCheckMetricsWhen mappedFileSizeTimerLog haSendHeartbeatInterval haHousekeepingInterval
+        maxErrorRateOfBloomFilter filterDataCleanTimeSpan haSendHeartbeatInterval haHousekeepingInterval
         haTransferBatchSize haMasterAddress haSlaveFallbehindMax haMaxGapNotInSync
         haFlowControlEnable maxHaTransferByteInSecond haMaxTimeSlaveNotCatchup totalReplicas
         minInSyncReplicas allAckInSyncStateSet enableAutoInSyncReplicas slaveReadEnable

@@ -1,19 +1,23 @@
 """Message: what a producer sends. Its attributes are RocketMQ's, kept in the properties they travel in."""
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 
 from shmq.model import properties as names
 from shmq.model.message_ext import MessageExt as MessageExt
 from shmq.model.properties import check_separators, check_user_property, join_keys, split_keys
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
 
 
 class Message:
     """One message to be sent: topic, body and properties.
 
     ``tags``, ``keys``, ``delay_level`` and ``wait_store_msg_ok`` are views of the properties TAGS, KEYS,
-    DELAY and WAIT. Setting a reserved name through ``put_user_property`` raises ``MessageIllegal`` and
-    changes nothing. Not safe for use by two threads at once; a message may be sent again after its send has
-    ended.
+    DELAY and WAIT, ``delay`` and ``deliver_at`` of TIMER_DELAY_MS and TIMER_DELIVER_MS. Setting a reserved
+    name through ``put_user_property`` raises ``MessageIllegal`` and changes nothing.
+    Not safe for use by two threads at once; a message may be sent again after its send has ended.
     """
 
     __slots__ = ("body", "flag", "properties", "topic", "transaction_id")
@@ -27,6 +31,8 @@ class Message:
         *,
         flag: int = 0,
         delay_level: int = 0,
+        delay: timedelta | None = None,
+        deliver_at: datetime | None = None,
         wait_store_msg_ok: bool = True,
         properties: Mapping[str, str] | None = None,
     ) -> None:
@@ -42,6 +48,10 @@ class Message:
             self.keys = join_keys(keys)
         if delay_level:
             self.delay_level = delay_level
+        if delay is not None:
+            self.delay = delay
+        if deliver_at is not None:
+            self.deliver_at = deliver_at
         if not wait_store_msg_ok:
             self.wait_store_msg_ok = False
         if properties:
@@ -97,6 +107,31 @@ class Message:
     @delay_level.setter
     def delay_level(self, value: int) -> None:
         self._set(names.DELAY, str(value) if value else None)
+
+    @property
+    def delay(self) -> timedelta | None:
+        """How long after its arrival it is delivered (property TIMER_DELAY_MS); takes the place of
+        ``deliver_at``. A ``delay_level`` wins."""
+        text = self.properties.get(names.TIMER_DELAY_MS)
+        return timedelta(milliseconds=int(text)) if text else None
+
+    @delay.setter
+    def delay(self, value: timedelta | None) -> None:
+        self._set(names.TIMER_DELIVER_MS, None)
+        self._set(names.TIMER_DELAY_MS, None if value is None else str(-(-value // _MS)))
+
+    @property
+    def deliver_at(self) -> datetime | None:
+        """When it is delivered (property TIMER_DELIVER_MS), in UTC; in the past: at once. Set without a time
+        zone it is local time. Takes the place of ``delay``; a ``delay_level`` wins."""
+        text = self.properties.get(names.TIMER_DELIVER_MS)
+        return _EPOCH + timedelta(milliseconds=int(text)) if text else None
+
+    @deliver_at.setter
+    def deliver_at(self, value: datetime | None) -> None:
+        self._set(names.TIMER_DELAY_MS, None)
+        text = None if value is None else str(-(-(value.astimezone(UTC) - _EPOCH) // _MS))
+        self._set(names.TIMER_DELIVER_MS, text)
 
     @property
     def wait_store_msg_ok(self) -> bool:

@@ -189,7 +189,7 @@ FIELDS = (
     Field("SEGMENT_RINGS", SEGMENT_RINGS, RING_WORDS, "who waits for a segment or ZEROED_POSITION"),
     Field("POLICY_RINGS", POLICY_RINGS, RING_WORDS, "who waits for POLICY_EPOCH"),
     Field("APPEND_RINGS", APPEND_RINGS, RING_WORDS, "who waits for any append: flusher, allocator, index"),
-    Field("TIMER_TAKEN", TIMER_TAKEN, 1, "coordinator: timers from this queue offset on are not in the wheel"),
+    Field("TIMER_TAKEN", TIMER_TAKEN, 1, "coordinator: timers from this queue offset on are not taken in"),
     Field("TIMER_KEPT", TIMER_KEPT, 1, "coordinator: timers below it are delivered, or there once more"),
     Field("TIMER_FIRED_MS", TIMER_FIRED_MS, 1, "coordinator: the last one delivered, its moment"),
     Field("TIMER_FIRED_AT", TIMER_FIRED_AT, 1, "coordinator: and its physical offset"),

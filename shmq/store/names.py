@@ -101,6 +101,16 @@ class StoreLayout:
         return self.root / "flush.lock"
 
     @property
+    def timer_wheel(self) -> Path:
+        """The file of `timer_wheel.py`."""
+        return self.root / "timerwheel"
+
+    @property
+    def timer_log(self) -> Path:
+        """The folder of `timer_log.py`'s segments."""
+        return self.root / "timerlog"
+
+    @property
     def identity(self) -> Path:
         """The file that says which engine wrote the store last (`run_marks.py`)."""
         return self.root / "shmq" / "identity.json"

@@ -11,6 +11,7 @@ from shmq.handlers import message_properties
 from shmq.handlers.message_properties import broker_properties, prepare, prepare_element
 from shmq.model.properties import decode_properties
 from shmq.model.subscription import java_hash
+from shmq.model.timer import TimerWish
 from shmq.model.wait_for import AS_CONFIGURED, NOTHING, Wait
 
 ADDED = broker_properties("C1")
@@ -63,13 +64,29 @@ def test_what_a_received_message_carried_is_replaced_not_repeated() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS", "TIMER_DEL_UNIQKEY"]
+    ("text", "wish"),
+    [
+        ("TIMER_DELAY_SEC\x013\x02TIMER_DELAY_MS\x015\x02", TimerWish(3000, 0)),
+        ("TIMER_DELAY_MS\x015\x02TIMER_DELIVER_MS\x017\x02", TimerWish(5, 0)),
+        ("TIMER_DELIVER_MS\x017\x02TIMER_DEL_UNIQKEY\x01T+U\x02", TimerWish(0, 7, "T+U")),
+        ("TIMER_DELIVER_MS\x01-7\x02", TimerWish(0, 1)),
+        ("TIMER_DELIVER_MS\x017\x02TIMER_OUT_MS\x017\x02", None),
+        ("TIMER_DEL_UNIQKEY\x01T+U\x02", None),
+    ],
 )
-def test_timers_are_refused_rather_than_ignored(name: str) -> None:
-    with pytest.raises(MessageIllegal, match=name):
-        prepare(f"{name}\x013\x02", ADDED)
-    with pytest.raises(MessageIllegal, match=name):
-        prepare_element(f"{name}\x013\x02".encode())
+def test_the_first_timer_property_counts_and_what_waited_does_not_wait_again(
+    text: str, wish: TimerWish | None
+) -> None:
+    assert prepare(text, ADDED).timer == wish
+    if wish is not None:
+        with pytest.raises(MessageIllegal, match="batch"):
+            prepare_element(text.encode())
+
+
+@pytest.mark.parametrize("value", ["soon", "1.5", "1e3", "9" * 19, "\u0663"])
+def test_a_moment_that_is_no_number_is_refused(value: str) -> None:
+    with pytest.raises(MessageIllegal, match="TIMER_DELAY_MS"):
+        prepare(f"TIMER_DELAY_MS\x01{value}\x02", ADDED)
 
 
 def test_a_delay_level_is_taken_alone_and_wins_over_timers() -> None:

@@ -1,0 +1,390 @@
+"""Delivers messages for any moment when it has come (Apache RocketMQ 5.3, TimerMessageStore.java).
+
+    take in   rmq_sys_wheel_timer, record by record, into the wheel (`broker/waiting_timers.py`); what is
+              overdue by then, behind what was delivered last, goes to its topic at once
+    fire      the earliest timers, in the order in which they are due: to their own topics, in the claim that
+              moves the cursor (`broker/timer_cursors.py`): each is in the log once, whoever dies
+    rest      cursors to their file; the kept cursor past what is over; old timer log segments away
+
+An append to the timers' queue rings this process's bell. Nothing is delivered before everything that was in
+the queue at the start is in the wheel, so a cancellation cannot come after its message. What is not
+deliverable (topic deleted, record gone) is passed over, counted and logged. Times are the wall clock's: set
+forward, timers are due at once; set back, they wait for their moment, and those delivered stay delivered.
+
+Runs in the coordinator's duty cycle; waits for the disk only to export the cursors.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from shmq.base import faults, log
+from shmq.base.clock import Clock
+from shmq.base.errors import MessageIllegal, QueueGone
+from shmq.broker.delayed_message import delivery_of
+from shmq.broker.queues import Queues
+from shmq.broker.timer_cursors import TimerCursors
+from shmq.broker.waiting_timers import Timer, WaitingTimers
+from shmq.model.names import TIMER_TOPIC
+from shmq.model.properties import TIMER_DEL_UNIQKEY, UNIQ_KEY, decode_properties
+from shmq.model.record import properties_of
+from shmq.model.settings import BrokerSettings
+from shmq.model.timer import WaitingTimer, cancel_key, waiting_timer
+from shmq.shm.queue_table import QueueRef, ring_block
+from shmq.shm.rings import park, unpark
+from shmq.shm.worker_slots import COORDINATOR_SLOT
+from shmq.store.append_request import AppendRequest
+from shmq.store.consume_queue import FILLER_SIZE
+from shmq.store.message_store import MessageStore
+
+LOOK_MS = 500
+"""Pause while no timer is near."""
+TAKE_MS = 4
+"""Pause while timers keep coming: they are taken in together, and nobody has to ring."""
+RETRY_MS = 50
+"""Pause while there is no segment to append to, or no disk space for the wheel."""
+BUSY_MS = 1
+"""Pause when there is more to do than one step does."""
+REST_MS = 1000
+"""Cursors are exported, and kept ones passed, so often."""
+TAKE_MAX = 512
+"""Timers taken in per step."""
+CLAIM_MAX = 64
+"""Timers delivered in one claim."""
+CLAIM_BYTES = 256 << 10
+"""And about so many bytes, so that they fit a segment."""
+FIRE_MAX = 256
+"""Timers delivered per step: then the coordinator's other work gets its turn."""
+PASS_MAX = 2048
+"""Timers passed by the kept cursor at a time."""
+
+faults.declare(
+    {
+        "timer.taken": "timers are in the wheel, the cursor does not say so",
+        "timer.due": "due timers were read, nothing of them appended",
+        "timer.fired": "due timers are appended, nobody was told",
+    }
+)
+
+_logger = log.get(__name__)
+_Entry = tuple[Timer, WaitingTimer, int]
+_Words = tuple[tuple[int, int], ...]
+
+
+class TimerService:
+    """All messages for a moment of this broker."""
+
+    def __init__(
+        self,
+        store: MessageStore,
+        queues: Queues,
+        cursors: TimerCursors,
+        settings: BrokerSettings,
+        clock: Clock,
+        count: Callable[[str, int], None],
+    ) -> None:
+        """Nothing is read before the first step."""
+        self._store = store
+        self._queues = queues
+        self._cursors = cursors
+        self._clock = clock
+        self._count = count
+        self._waiting = WaitingTimers(
+            store.layout.timer_wheel,
+            store.layout.timer_log,
+            settings.mapped_file_size_timer_log,
+            settings.timer_roll_window_slot,
+            cursors,
+            self._describe,
+        )
+        self._claim_bytes = min(CLAIM_BYTES, store.layout.segment_bytes // 4)
+        self._is_open = False
+        self._next = 0
+        self._placed = 0
+        self._fill_end = 0
+        self._fire_from = 0
+        self._kept_at = 0
+        self._rest_at = 0
+
+    # -- the duty cycle --
+
+    def step(self, now_ms: int) -> int:
+        """Take in what came, deliver what is due."""
+        queue = self._queues.ref(TIMER_TOPIC, 0)
+        if queue is None:
+            return now_ms + LOOK_MS
+        if not self._is_open:
+            self._open(queue)
+        wall_ms = self._clock.now_ms()
+        self._waiting.follow_clock(wall_ms)
+        before = self._next
+        try:
+            free = self._take_in(queue, wall_ms)
+            left_ms = self._fire(wall_ms) if free and self._next >= self._fire_from else RETRY_MS
+        except OSError as error:
+            log.event(_logger, logging.WARNING, "timers_wait", reason=error)
+            return now_ms + RETRY_MS
+        if now_ms >= self._rest_at:
+            self._rest_at = now_ms + REST_MS
+            self._rest(queue)
+        return now_ms + min(left_ms, self._listen(queue, self._next != before))
+
+    def _listen(self, queue: QueueRef, busy: bool) -> int:
+        """How long until the next look at the queue. Without news this process is rung by the next append."""
+        block = ring_block(queue.slot)
+        if busy:
+            unpark(self._store.page, block, COORDINATOR_SLOT)
+        else:
+            park(self._store.page, block, COORDINATOR_SLOT)
+        if self._store.max(queue) - self._next > TAKE_MAX:
+            return BUSY_MS
+        return TAKE_MS if busy or self._store.table.max(queue.slot) > self._next else LOOK_MS
+
+    def _open(self, queue: QueueRef) -> None:
+        """Find out where to go on: the wheel is used as it is, or made again from the kept cursor on."""
+        cursors = self._cursors
+        is_new_page = cursors.open()
+        low, high = self._store.min(queue), self._store.max(queue)
+        cursors.taken = min(max(cursors.taken, low), high)
+        cursors.kept = min(max(cursors.kept, low), cursors.taken)
+        self._fill_end = cursors.taken
+        self._fire_from = high
+        self._next = cursors.taken
+        if cursors.kept < cursors.taken and (is_new_page or not self._waiting.open_kept()):
+            self._next = cursors.kept
+            log.event(
+                _logger,
+                logging.INFO,
+                "timer_wheel_is_made_again",
+                first=cursors.kept,
+                timers=high - cursors.kept,
+            )
+        self._kept_at = self._place_of(queue, cursors.kept)
+        self._is_open = True
+
+    def _rest(self, queue: QueueRef) -> None:
+        if self._next >= self._fire_from:
+            self._pass_kept(queue)
+            self._waiting.drop_read()
+        self._cursors.export()
+
+    # -- reading --
+
+    def _describe(self, physical_offset: int) -> tuple[WaitingTimer, str] | None:
+        """What the record of a timer says; and the key of what it cancels."""
+        record = self._store.record_at(physical_offset)
+        if record is None:
+            return None
+        try:
+            properties = bytes(properties_of(record))
+        except MessageIllegal:
+            return None
+        described = waiting_timer(properties)
+        if described is None:
+            return None
+        key = decode_properties(properties).get(TIMER_DEL_UNIQKEY, "") if described.cancels else ""
+        return described, key
+
+    def _read(self, queue: QueueRef, queue_offset: int) -> _Entry | None:
+        """One entry of the timers' queue; None when it is gone, or makes no sense."""
+        try:
+            unit = self._store.queues.unit(queue, queue_offset)
+        except FileNotFoundError:
+            return None
+        described = None if unit.size == FILLER_SIZE else self._describe(unit.physical_offset)
+        if described is None:
+            return None
+        timer = described[0]
+        return Timer((timer.due_ms, unit.physical_offset), timer.cancels), timer, unit.size
+
+    def _place_of(self, queue: QueueRef, queue_offset: int) -> int:
+        """The physical offset of an entry: what lies before it is not waited for any more."""
+        try:
+            unit = self._store.queues.unit(queue, queue_offset)
+        except FileNotFoundError:
+            return 0
+        return 0 if unit.size == FILLER_SIZE else unit.physical_offset
+
+    # -- taking in --
+
+    def _take_in(self, queue: QueueRef, wall_ms: int) -> bool:
+        """Take in a turn's timers; False when the log or the disk has no room."""
+        cursors = self._cursors
+        end = min(self._store.max(queue), self._next + TAKE_MAX)
+        rows: list[_Entry] = []
+        late: list[tuple[Timer, _Words]] = []
+        offset = self._next
+        while offset < end and len(late) < CLAIM_MAX:
+            entry = self._read(queue, offset)
+            if entry is not None and offset < self._fill_end:
+                if not cursors.is_over(entry[0].due):
+                    rows.append(entry)
+            elif entry is not None and entry[0].due > cursors.fired:
+                rows.append(entry)
+            elif entry is not None and entry[0].ms <= wall_ms:
+                if not entry[0].cancels:
+                    late.append((entry[0], (cursors.takes(offset + 1),)))
+            elif entry is not None:  # not due yet, and before what was delivered: the clock was set back
+                if not cursors.can_set_back():
+                    break
+                cursors.set_back(wall_ms, entry[0].physical_offset)
+                rows.append(entry)
+            offset += 1
+        if offset > self._placed:
+            self._waiting.add(rows, wall_ms)
+            self._placed = offset
+        if rows:
+            faults.reach("timer.taken")
+        if late and self._deliver(late) < len(late):
+            return False
+        self._next = offset
+        if offset > cursors.taken:
+            cursors.taken = offset
+        return True
+
+    # -- delivering --
+
+    def _fire(self, wall_ms: int) -> int:
+        """Deliver what is due, a step's worth; return in how many ms to look again."""
+        waiting, cursors = self._waiting, self._cursors
+        for _ in range(0, FIRE_MAX, CLAIM_MAX):
+            batch: list[tuple[Timer, _Words]] = []
+            head = waiting.peek(wall_ms)
+            while head is not None and head.ms <= wall_ms and len(batch) < CLAIM_MAX:
+                waiting.pop()
+                is_twice = bool(batch) and batch[-1][0].due == head.due
+                if not (head.physical_offset < self._kept_at or is_twice or cursors.is_over(head.due)):
+                    batch.append((head, cursors.fires(head.due)))
+                head = waiting.peek(wall_ms)
+            done = self._deliver(batch)
+            if done < len(batch):
+                waiting.push_back([timer for timer, _ in batch[done:]])
+                return RETRY_MS
+            if head is None or head.ms > wall_ms:
+                if waiting.is_reading:
+                    return BUSY_MS
+                return LOOK_MS if head is None else head.ms - wall_ms
+        return BUSY_MS
+
+    def _deliver(self, batch: Sequence[tuple[Timer, _Words]]) -> int:
+        """Append timers to their topics; return how many from the front are done with."""
+        prepared = [(timer, self._request(timer, words)) for timer, words in batch]
+        done = 0
+        while done < len(prepared):
+            end, size = done, 0
+            while end < len(prepared) and (end == done or size < self._claim_bytes):
+                request = prepared[end][1]
+                size += len(request.data) if request is not None else 0
+                end += 1
+            together = self._append(prepared[done:end])
+            if together < end - done:
+                return done + together
+            done = end
+        return done
+
+    def _append(self, prepared: Sequence[tuple[Timer, AppendRequest | None]]) -> int:
+        """Append some in one claim; return how many from the front are done with."""
+        requests = [request for _, request in prepared if request is not None]
+        if not requests:
+            return len(prepared)
+        faults.reach("timer.due")
+        for request in requests[:-1]:
+            request.with_next = True
+        outcomes = self._store.append(requests)
+        faults.reach("timer.fired")
+        if outcomes[0] is None:
+            return 0
+        if outcomes[0].error is None:
+            self._count("timers_delivered", len(requests))
+            return len(prepared)
+        return self._append_each(prepared)
+
+    def _append_each(self, prepared: Sequence[tuple[Timer, AppendRequest | None]]) -> int:
+        """The same one by one: one of them is refused."""
+        for done, (timer, request) in enumerate(prepared):
+            if request is None:
+                continue
+            request.with_next = False
+            (outcome,) = self._store.append([request])
+            if outcome is None:
+                return done
+            if isinstance(outcome.error, (QueueGone, MessageIllegal)):
+                self._dropped(timer, str(outcome.error))
+            elif outcome.error is not None:
+                log.event(_logger, logging.WARNING, "timers_wait", reason=outcome.error)
+                return done
+            else:
+                self._count("timers_delivered", 1)
+        return len(prepared)
+
+    def _request(self, timer: Timer, words: _Words) -> AppendRequest | None:
+        """What appends one timer to its topic; None when it is cancelled, or cannot be delivered."""
+        record = self._store.record_at(timer.physical_offset)
+        if record is None:
+            self._dropped(timer, "its record is gone")
+            return None
+        try:
+            if self._waiting.has_cancels and self._is_cancelled(timer, record):
+                self._count("timers_cancelled", 1)
+                return None
+            delivery = delivery_of(record)
+        except MessageIllegal as error:
+            self._dropped(timer, str(error))
+            return None
+        queue = self._queues.ref(delivery.topic, delivery.queue_id)
+        if queue is None:
+            self._dropped(
+                timer, f"queue {delivery.queue_id} of topic {delivery.topic} does not exist (any more)"
+            )
+            return None
+        return AppendRequest(
+            queue,
+            delivery.record,
+            (len(delivery.record),),
+            (delivery.tags_code,),
+            word=words[0],
+            second_word=words[1] if len(words) > 1 else None,
+        )
+
+    def _is_cancelled(self, timer: Timer, record: memoryview) -> bool:
+        properties = bytes(properties_of(record))
+        described = waiting_timer(properties)
+        key = decode_properties(properties).get(UNIQ_KEY, "")
+        topic = "" if described is None else described.real_topic
+        return self._waiting.is_cancelled(timer, (cancel_key(topic, key), key))
+
+    def _dropped(self, timer: Timer, why: str) -> None:
+        self._count("timers_dropped", 1)
+        log.event(
+            _logger,
+            logging.WARNING,
+            "timer_dropped",
+            due_ms=timer.ms,
+            physical_offset=timer.physical_offset,
+            reason=why,
+        )
+
+    # -- what is over --
+
+    def _pass_kept(self, queue: QueueRef) -> None:
+        """Move the kept cursor past timers that are over."""
+        cursors, frontier = self._cursors, self._waiting.frontier
+        offset = cursors.kept
+        end = min(cursors.taken, offset + PASS_MAX)
+        while offset < end:
+            entry = self._read(queue, offset)
+            if entry is not None and entry[0].due >= frontier and not cursors.is_over(entry[0].due):
+                break
+            offset += 1
+        if offset != cursors.kept:
+            cursors.kept = offset
+            self._kept_at = max(self._kept_at, self._place_of(queue, offset))
+
+    def export(self) -> bool:
+        """Write the cursors; True when the file says what the page says."""
+        return not self._is_open or self._cursors.export()
+
+    def close(self) -> None:
+        """Close the wheel's files."""
+        self._waiting.close()
