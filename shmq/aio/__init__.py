@@ -6,8 +6,9 @@ event loop is never blocked. Objects belong to the loop they were started in.
 
 from __future__ import annotations
 
+from shmq.aio.lite_pull_consumer import LitePullConsumer
 from shmq.aio.producer import Producer
 from shmq.aio.pull_consumer import PullConsumer
 from shmq.aio.push_consumer import PushConsumer
 
-__all__ = ["Producer", "PullConsumer", "PushConsumer"]
+__all__ = ["LitePullConsumer", "Producer", "PullConsumer", "PushConsumer"]

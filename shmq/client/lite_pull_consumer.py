@@ -6,6 +6,8 @@
     with consumer:
         for message in consumer.poll():
             ...
+        for message in consumer:                 # or so: each is consumed when the next one is asked for
+            ...
 
 RocketMQ's DefaultLitePullConsumer in Python's spelling. What `poll` returned counts as consumed; with auto
 commit its position is stored by a later poll, once the interval is over, so a crash brings the messages since
@@ -17,7 +19,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from shmq.base.errors import ClientFault, InvalidParameter
@@ -25,6 +27,7 @@ from shmq.client.channel import view_of
 from shmq.client.consumer_base import ConsumerBase
 from shmq.client.consumer_config import LitePullConsumerConfig
 from shmq.client.links import BrokerLink
+from shmq.client.message_loop import LOOK_S, Batch, MessageLoop
 from shmq.client.offset_store import NO_OFFSET, ReadMode
 from shmq.client.process_queue import ProcessQueue
 from shmq.client.producer_config import configured
@@ -54,7 +57,7 @@ class LitePullConsumer(ConsumerBase):
         super().__init__(consumer_group, self.config)
         self._assigned: set[MessageQueue] | None = None
         self._fetched_changed = threading.Condition(threading.Lock())
-        self._fetched: deque[tuple[MessageQueue, Owned, list[PulledMessage]]] = deque()
+        self._fetched: deque[Batch] = deque()
         self._fetched_count = 0
         self._positions: dict[MessageQueue, int] = {}
         self._next_commit_s = 0.0
@@ -115,6 +118,8 @@ class LitePullConsumer(ConsumerBase):
 
     def _end(self) -> None:
         self._pulling.stop()
+        with self._fetched_changed:
+            self._fetched_changed.notify_all()
         if self.config.auto_commit:
             self._store_positions()
 
@@ -126,29 +131,70 @@ class LitePullConsumer(ConsumerBase):
         limit_ms = timeout_ms if timeout_ms is not None else self.config.poll_timeout_ms
         if limit_ms < 0:
             raise InvalidParameter(f"timeout_ms {limit_ms} is negative")
+        batch = self._take(limit_ms / 1000)
+        if batch is None:
+            return []
+        self._done(batch, *batch.messages)
+        return batch.messages
+
+    def __iter__(self) -> Iterator[PulledMessage]:
+        """Yield messages until `shutdown`; each counts as consumed when the next one is asked for.
+
+        A loop that is left early has not consumed the message it had: the next loop begins with it.
+        """
+        self._check_running()
+        loop = self.message_loop()
+        try:
+            while self._state is ServiceState.RUNNING:
+                message = loop.next(LOOK_S)
+                if message is not None:
+                    yield message
+        finally:
+            loop.close()
+
+    def message_loop(self) -> MessageLoop:
+        """Return what `for message in consumer` runs on, for loops of another kind."""
+        return MessageLoop(self._take, self._done, self._give_back)
+
+    def _take(self, limit_s: float) -> Batch | None:
+        """Return the next fetched batch, None when none comes in time or the consumer stops."""
         if self.config.auto_commit and time.monotonic() >= self._next_commit_s:
             self._next_commit_s = time.monotonic() + self.config.auto_commit_interval_ms / 1000
             self._store_positions()
-        deadline = time.monotonic() + limit_ms / 1000
+        deadline = time.monotonic() + limit_s
         with self._fetched_changed:
             while True:
                 while self._fetched:
-                    queue, held, messages = self._fetched.popleft()
-                    self._fetched_count -= len(messages)
-                    if held.dropped:
+                    batch = self._fetched.popleft()
+                    self._fetched_count -= len(batch.messages)
+                    if batch.held.dropped:
                         continue
-                    self._positions[queue] = held.remove(messages)
-                    if is_retry_topic(queue.topic):
-                        for message in messages:
+                    if is_retry_topic(batch.queue.topic):
+                        for message in batch.messages:
                             message.restore_topic()
-                    return messages
+                    return batch
                 left_s = deadline - time.monotonic()
-                if left_s <= 0 or not self._fetched_changed.wait(left_s):
-                    return []
+                stopped = self._state is not ServiceState.RUNNING
+                if stopped or left_s <= 0 or not self._fetched_changed.wait(left_s):
+                    return None
+
+    def _done(self, batch: Batch, *messages: PulledMessage) -> None:
+        """Messages are consumed: their queue's position moves on."""
+        position = batch.held.remove(messages)
+        with self._fetched_changed:
+            if not batch.held.dropped:
+                self._positions[batch.queue] = position
+
+    def _give_back(self, batch: Batch) -> None:
+        """The rest of a batch was not consumed: it is the next to be taken."""
+        with self._fetched_changed:
+            self._fetched.appendleft(batch)
+            self._fetched_count += len(batch.messages)
+            self._fetched_changed.notify()
 
     def _found(self, messages: list[PulledMessage], held: Owned, queue: MessageQueue) -> None:
         with self._fetched_changed:
-            self._fetched.append((queue, held, messages))
+            self._fetched.append(Batch(queue, held, messages))
             self._fetched_count += len(messages)
             self._fetched_changed.notify()
 
