@@ -9,6 +9,7 @@ what is to stay belongs into the configuration file. Lives in the coordinator; w
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from shmq.base.errors import InvalidParameter, NoPermission
 from shmq.model.broker_settings import BrokerSettings
@@ -23,6 +24,7 @@ CHANGEABLE = frozenset(
         "flushConsumerOffsetInterval",
         "channelExpiredTimeout",
         "registerNameServerPeriod",
+        "directPullEnable",
     }
 )
 """Keys an operator may change; each is read where it is used, so a change holds at once."""
@@ -35,6 +37,8 @@ class LiveSettings:
         """Start from what the broker was started with."""
         self.now = settings
         self.version = DataVersion()
+        self.on_change: list[Callable[[], None]] = []
+        """Called after each change, for what has to be done at once."""
         self._rules = rules(BrokerSettings)
         self._by_key = {fold(rule.key): name for name, rule in self._rules.items()}
 
@@ -55,6 +59,8 @@ class LiveSettings:
         if values:
             self.now = dataclasses.replace(self.now, **values)  # type: ignore[arg-type]
             self.version = self.version.next(now_ms)
+            for hear in self.on_change:
+                hear()
         return changed
 
     def _rule(self, key: str) -> tuple[str, Rule]:

@@ -75,6 +75,7 @@ class GrantServer:
         self._settings = settings
         self._count = count
         self._readers: set[_Reader] = set()
+        settings.on_change.append(self._judge_again)
 
     def start(self) -> None:
         """Begin to accept."""
@@ -101,6 +102,13 @@ class GrantServer:
         for reader in ended:
             reader.close(reason)
         return len(ended)
+
+    def _judge_again(self) -> None:
+        """Settings have changed: end the grants of those who may not read any more."""
+        enabled = self._settings.now.direct_pull_enable
+        for reader in list(self._readers):
+            if reader.granted and not (enabled and self._may_read_all(reader)):
+                reader.close("grant withdrawn")
 
     def forget(self, reader: _Reader) -> None:
         """A reader's connection ended, and its grant with it."""

@@ -25,11 +25,13 @@ from shmq import (
     Producer,
     PullConsumer,
     PushConsumer,
+    ShmqError,
 )
 from shmq.admin import main
 from shmq.client import broker_calls
 from shmq.embedded import Broker
 from shmq.model.consumer_group import SubscriptionGroupConfig
+from shmq.model.topic_config import PERM_READ, PERM_WRITE, TopicConfig
 from shmq.protocol.headers.offset import QueryConsumerOffsetHeader
 from tests.helpers.waiting import wait_until
 
@@ -366,3 +368,48 @@ def test_a_late_commit_takes_nothing_back_and_a_wanted_one_does(shared_broker: B
         assert commit(ahead, 8, increase_only=False) == 8
         assert commit(behind, 5) == 8
         assert commit(ahead, 6, increase_only=False) == 6
+
+
+def test_a_direct_reader_obeys_the_topics_permission(
+    shared_broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Checklist 243 and 244: write only is refused with 16, read only is read; each holds at once."""
+    queue = queue_of(shared_broker, "DirectPerm")
+    seen = Seen()
+    with (
+        AdminClient(shared_broker.namesrv_addr) as admin,
+        member(shared_broker, "DirectPermGroup", queue.topic, seen, consume_from_where=FIRST) as consumer,
+    ):
+        send(shared_broker, queue, b"1")
+        wait_until(lambda: seen.bodies == [b"1"], 20, "it consumes")
+        assert reads_directly(consumer)
+        admin.create_topic(shared_broker.tcp_addr, TopicConfig(queue.topic, 1, 1, perm=PERM_WRITE))
+        send(shared_broker, queue, b"2")
+        wait_refused(caplog, "has no read permission")
+        assert seen.bodies == [b"1"]
+        admin.create_topic(shared_broker.tcp_addr, TopicConfig(queue.topic, 1, 1, perm=PERM_READ))
+        wait_until(lambda: seen.bodies == [b"1", b"2"], 20, "it goes on")
+        with pytest.raises(ShmqError):
+            send(shared_broker, queue, b"3")
+
+
+def test_a_direct_reader_whose_grant_is_withdrawn_goes_on_by_socket(broker: Broker) -> None:
+    queue = queue_of(broker, "DirectGrant")
+    seen = Seen()
+    with (
+        AdminClient(broker.namesrv_addr) as admin,
+        member(broker, "DirectGrantGroup", queue.topic, seen, consume_from_where=FIRST) as consumer,
+    ):
+        send(broker, queue, b"1")
+        wait_until(lambda: seen.bodies == [b"1"], 20, "it consumes")
+        wait_until(lambda: reads_directly(consumer), 20, "directly")
+        admin.update_broker_config(broker.tcp_addr, {"directPullEnable": "false"})
+        send(broker, queue, b"2")
+        wait_until(lambda: seen.bodies == [b"1", b"2"], 20, "it goes on")
+        wait_until(lambda: not reads_directly(consumer), 20, "not directly any more")
+
+
+def reads_directly(consumer: PushConsumer) -> bool:
+    """Whether the consumer holds a grant that stands."""
+    readers = consumer._pulling.readers._readers.values()
+    return any(reader.policy_epoch() is not None for reader in readers)
