@@ -1,9 +1,11 @@
 """Making sure that nobody of an earlier run can still append, before anything is repaired or recovered.
 
 A supervisor that was killed may leave children for a moment: they leave when its pipe closes, but a stopped
-or hung one does not. Every process that may append holds LOCK_SH on <store>/appenders.lock, so LOCK_EX proves
-that none is left. Until then: SIGKILL those recorded on the old control page whose start time matches, and
-try again. Main thread of the supervisor, under the store lock, before it starts a child.
+or hung one does not. So those recorded on the old control page are killed, if their start time matches, and
+are waited for until they are really gone. Every process that may append holds LOCK_SH on
+<store>/appenders.lock: LOCK_EX proves that none is left of whom the page does not know either.
+
+Main thread of the supervisor, under the store lock, before it starts a child.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from shmq.base import log
 from shmq.base.clock import monotonic_ms
 from shmq.base.errors import Unavailable
 from shmq.base.files import SharedFileLock
-from shmq.shm.worker_slots import process_start_time
+from shmq.shm.worker_slots import process_start_time, process_state
 from shmq.supervisor.child import APPENDERS_LOCK
 
 LIMIT_MS = 10_000
@@ -30,31 +32,35 @@ _logger = log.get("shmq.supervisor")
 
 
 def lock_out_appenders(store_root: Path, recorded: Iterable[tuple[int, int]]) -> SharedFileLock:
-    """Take LOCK_EX; `recorded` are an earlier run's (pid, start time). Unavailable after 10 s."""
+    """Kill `recorded`, an earlier run's (pid, start time), and take LOCK_EX. Unavailable after 10 s."""
     lock = SharedFileLock(store_root / APPENDERS_LOCK)
-    suspects = list(recorded)
+    suspects = [one for one in recorded if one[0] != os.getpid()]
+    for pid, started in suspects:
+        if _lives(pid, started):
+            log.event(_logger, logging.WARNING, "leftover_killed", pid=pid)
+            _kill(pid)
     deadline_ms = monotonic_ms() + LIMIT_MS
-    while not lock.exclusive(nonblocking=True):
-        for pid, started in suspects:
-            if _started(pid) == started:
-                log.event(_logger, logging.WARNING, "leftover_killed", pid=pid)
-                _kill(pid)
+    while (living := [pid for pid, started in suspects if _lives(pid, started)]) or not lock.exclusive(
+        nonblocking=True
+    ):
         if monotonic_ms() > deadline_ms:
             lock.release()
             raise Unavailable(
-                f"processes of an earlier run still hold {store_root / APPENDERS_LOCK} "
-                f"({_holders(store_root / APPENDERS_LOCK)}): end them, or wait for the disk they wait for"
+                f"processes of an earlier run are still there: killed {living or 'none'}, with "
+                f"{store_root / APPENDERS_LOCK} {_holders(store_root / APPENDERS_LOCK)}: end them, or wait "
+                "for the disk they wait for"
             )
         # Nothing can be waited for: a flock has no descriptor that becomes readable.
         time.sleep(LOOK_AGAIN_S)
     return lock
 
 
-def _started(pid: int) -> int | None:
+def _lives(pid: int, started: int) -> bool:
+    """Whether that very process can still run; one that only waits to be reaped cannot."""
     try:
-        return process_start_time(pid)
+        return process_start_time(pid) == started and process_state(pid) not in "ZX"
     except ProcessLookupError:
-        return None
+        return False
 
 
 def _kill(pid: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +13,10 @@ import pytest
 
 from shmq.base.errors import Unavailable
 from shmq.base.files import SharedFileLock
-from shmq.shm.worker_slots import process_start_time
+from shmq.shm.worker_slots import process_start_time, process_state
 from shmq.supervisor import leftovers
 from shmq.supervisor.child import APPENDERS_LOCK
+from tests.helpers.waiting import wait_until
 
 HOLD = (
     "import sys, fcntl; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_SH); "
@@ -45,6 +47,17 @@ def test_a_recorded_holder_is_killed_and_the_lock_taken(
     lock.release()
     assert other.shared(nonblocking=True)
     other.release()
+
+
+def test_a_recorded_process_that_never_got_the_lock_is_killed_too(tmp_path: Path) -> None:
+    """It was stopped between its start and the lock: woken later it would ask for it."""
+    stopped = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    stopped.send_signal(signal.SIGSTOP)
+    wait_until(lambda: process_state(stopped.pid) == "T")
+    lock = leftovers.lock_out_appenders(tmp_path, [(stopped.pid, process_start_time(stopped.pid))])
+    assert process_state(stopped.pid) in "ZX", "killed, and gone before anything else happens"
+    assert stopped.wait(5) == -9
+    lock.release()
 
 
 def test_a_pid_given_out_again_is_not_killed_and_the_holder_is_named(
