@@ -121,10 +121,10 @@ class TransactionProducer(Producer):
         """Start; ClientFault without a listener."""
         self._listener()
         super().start()
-        for topic in self._known_topics or (self.config.create_topic_key,):
+        for topic in (*self._known_topics, self.config.create_topic_key):
             try:
-                self._path.publish_info(topic)
-            except ShmqError as error:  # no name server yet, or no such topic: the first send finds out
+                self._instance.routes.refresh(topic)
+            except ShmqError as error:  # no name server answers yet: the first send finds out
                 log.event(_LOG, logging.INFO, "transaction_topic_unknown", topic=topic, reason=error)
         self._instance.announce()
 

@@ -175,5 +175,19 @@ ROWS = [
 DEFECTS = {"flush.acknowledge_early"}
 """Points that are no windows but defects to be switched on, to show that a test notices."""
 
-ELSEWHERE: dict[str, str] = {}
+RETENTION = "tests/process/test_retention.py"
+
+ELSEWHERE: dict[str, str] = {
+    "retention.min_stored": RETENTION,
+    "retention.queue_min_stored": RETENTION,
+    "retention.minima_stored": RETENTION,
+    "retention.unlinked": RETENTION,
+    "retention.folder_synced": RETENTION,
+    "retention.queue_file_unlinked": RETENTION,
+    "retention.index_file_unlinked": RETENTION,
+    "transaction.ending": "tests/process/test_transaction_deaths.py",
+    "transaction.ended": "tests/process/test_transaction_deaths.py",
+    "transaction.putting_back": "tests/process/test_transaction_deaths.py",
+    "transaction.put_back": "tests/process/test_transaction_deaths.py",
+}
 """Points whose windows need a scene of their own: the file whose tests kill a process there."""
