@@ -31,9 +31,10 @@ def commit_offset(
 ) -> None:
     """Store how far a group has consumed. Raises Ask when the page has no slot for it yet.
 
-    NoPermission for the broker's own groups. Ignored while a reset of this queue waits to be taken: the consumer does not know of it yet. With
-    `only_forward` an offset behind the stored one is ignored: while members come and go two of them may own
-    a queue for a moment, and the one that is behind must not take back what the other has consumed.
+    NoPermission for the broker's own groups. Ignored while a reset of this queue waits to be taken: the
+    consumer does not know of it yet. With `only_forward` an offset behind the stored one is ignored: while
+    members come and go two of them may own a queue for a moment, and the one that is behind must not take
+    back what the other has consumed.
     """
     if group in BROKER_GROUPS:
         raise NoPermission(f"the offsets of {group} are the broker's own")
