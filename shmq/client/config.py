@@ -34,6 +34,10 @@ class ClientConfig:
     """Prefer the Unix socket that a route names, when its server is trusted; False: always TCP."""
     broker_user: str | None = field(default_factory=lambda: os.environ.get("SHMQ_BROKER_USER"))
     """User besides root and ourselves whose Unix sockets are trusted."""
+    enable_msg_trace: bool = False
+    """Tell of each send and each call of a listener in a trace topic, in RocketMQ's format (`trace.py`)."""
+    customized_trace_topic: str | None = None
+    """Another trace topic than RMQ_SYS_TRACE_TOPIC."""
     spin_micros: int = -1
     """How long a sync call to a local broker looks for the answer before it sleeps; 0 sleeps at once, -1 is
     adaptive (see `spin`)."""

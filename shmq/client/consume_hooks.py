@@ -27,6 +27,7 @@ class ConsumeContext:
     success: bool = False
     status: str = ""
     error: str = ""
+    raised: bool = False
     cost_ms: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
 

@@ -7,11 +7,12 @@ import logging
 import threading
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from shmq.base import log
 from shmq.base.clock import now_ms
 from shmq.base.errors import BrokerError, ShmqError
+from shmq.client.consume_hooks import ConsumeHooks, ConsumeMessageHook
 from shmq.client.consumer_config import ConsumerConfig, check_consumer_group
 from shmq.client.errors import ClientStateError
 from shmq.client.instance import ClientInstance
@@ -30,6 +31,9 @@ from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command
 from shmq.protocol.headers.client import GetConsumerRunningInfoHeader
 
+if TYPE_CHECKING:
+    from shmq.client.trace import Tracer
+
 _LOG = log.get(__name__)
 
 
@@ -46,6 +50,8 @@ class ConsumerBase:
         self._state = ServiceState.CREATE_JUST
         self._state_lock = threading.Lock()
         self._started_ms = 0
+        self.hooks = ConsumeHooks()
+        self._tracer: Tracer | None = None
         self._subscriptions = Subscriptions()
         self._instance: ClientInstance
         self._offsets: OffsetStore
@@ -92,6 +98,7 @@ class ConsumerBase:
                 asked: set[str] = set()
                 for subscription in self._subscriptions.all:
                     self._check_with_brokers(subscription, asked)
+                self._tracer = self._start_trace()
                 self._join()
             except BaseException:
                 self._instance.release()
@@ -100,6 +107,17 @@ class ConsumerBase:
             self._started_ms = now_ms()
         self._instance.heartbeat_all()
         self._instance.rebalance_now()
+
+    def _start_trace(self) -> Tracer | None:
+        """Have calls of listeners traced, when that is wanted."""
+        if not self._config.enable_msg_trace:
+            return None
+        from shmq.client.trace import ConsumeTrace, Tracer
+
+        tracer = Tracer(self._config, self.consumer_group, "CONSUME")
+        tracer.start()
+        self.hooks.seeing.append(ConsumeTrace(tracer))
+        return tracer
 
     def _join(self) -> None:
         """Enter the group in this instance, then start what pulls; the group's first heartbeat comes after
@@ -171,6 +189,8 @@ class ConsumerBase:
         self._offsets.persist(list(self._rebalancer.owned), wait=True)
         self._instance.remove_consumer(self.consumer_group)
         self._instance.release()
+        if self._tracer is not None:
+            self._tracer.close()
         for held in self._rebalancer.owned.values():
             held.dropped = True
 
@@ -197,6 +217,10 @@ class ConsumerBase:
                 "forked child "
                 "makes a consumer of its own"
             )
+
+    def register_consume_message_hook(self, hook: ConsumeMessageHook) -> None:
+        """Have a hook see every call of the listener (of a lite pull consumer: all that was polled)."""
+        self.hooks.seeing.append(hook)
 
     # What the instance asks
 

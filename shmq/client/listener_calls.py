@@ -54,7 +54,7 @@ class ListenerCalls:
         if context is not None:
             hooks.before(context)
         started = time.monotonic()
-        status, error = self._call(listener, statuses, queue)
+        status, error, raised = self._call(listener, statuses, queue)
         took_ms = (time.monotonic() - started) * 1000
         success = status in successes
         self._stats.consumed(topic, len(messages), took_ms, success=success)
@@ -62,27 +62,29 @@ class ListenerCalls:
             context.success = success
             context.status = status.name if status is not None else ""
             context.error = error
+            context.raised = raised
             context.cost_ms = round(took_ms)
             hooks.after(context)
         return status, error
 
     def _call(
         self, listener: Callable[[], object], statuses: type[S], queue: MessageQueue
-    ) -> tuple[S | None, str]:
+    ) -> tuple[S | None, str, bool]:
+        """Return the answer, what was wrong with it, and whether the listener raised."""
         try:
             answer = listener()
         except Exception as error:  # the listener is the user's: its error means "later", no more
             _LOG.exception(
                 "the listener of group %s raised; its messages of %s come again", self._group, queue
             )
-            return None, error_of_exception(error)
+            return None, error_of_exception(error), True
         if isinstance(answer, statuses):
-            return answer, ""
+            return answer, "", False
         fault = "the listener returned nothing"
         if answer is not None:
             fault = f"the listener returned {str(answer)[:200]!r}, which is no {statuses.__name__}"
         log.event(_LOG, logging.WARNING, "listener_answer_unknown", group=self._group, fault=fault)
-        return None, fault
+        return None, fault, False
 
 
 def prepare(messages: Sequence[PulledMessage], queue: MessageQueue) -> str:

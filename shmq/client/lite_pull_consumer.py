@@ -24,6 +24,7 @@ from typing import Any
 
 from shmq.base.errors import ClientFault, InvalidParameter
 from shmq.client.channel import view_of
+from shmq.client.consume_hooks import ConsumeContext
 from shmq.client.consumer_base import ConsumerBase
 from shmq.client.consumer_config import LitePullConsumerConfig
 from shmq.client.links import BrokerLink
@@ -180,6 +181,11 @@ class LitePullConsumer(ConsumerBase):
 
     def _done(self, batch: Batch, *messages: PulledMessage) -> None:
         """Messages are consumed: their queue's position moves on."""
+        if self.hooks:
+            context = ConsumeContext(self.consumer_group, batch.queue, messages)
+            self.hooks.before(context)
+            context.success, context.status = True, "CONSUME_SUCCESS"
+            self.hooks.after(context)
         position = batch.held.remove(messages)
         with self._fetched_changed:
             if not batch.held.dropped:

@@ -45,6 +45,7 @@ from shmq.protocol.command import Command
 
 if TYPE_CHECKING:
     from shmq.client.admin_client import AdminClient
+    from shmq.client.trace import Tracer
 
 _LOG = log.get(__name__)
 
@@ -63,6 +64,7 @@ class Producer:
         self._state = ServiceState.CREATE_JUST
         self._state_lock = threading.Lock()
         self._topics: set[str] = set()
+        self._tracer: Tracer | None = None
         self._instance: ClientInstance
         self._path: SendPath
         self._asynchronous: AsyncSender
@@ -97,6 +99,12 @@ class Producer:
                 self._instance.release()
                 raise
             self._begin()
+            if self.config.enable_msg_trace:
+                from shmq.client.trace import SendTrace, Tracer
+
+                self._tracer = Tracer(self.config, self.producer_group, "PRODUCE")
+                self._tracer.start()
+                self.hooks.seeing.append(SendTrace(self._tracer))
             self._state = ServiceState.RUNNING
 
     def _begin(self) -> None:
@@ -113,6 +121,8 @@ class Producer:
         self._asynchronous.close(DRAIN_LIMIT_S)
         self._instance.remove_producer(self.producer_group)
         self._instance.release()
+        if self._tracer is not None:
+            self._tracer.close()
 
     def __enter__(self) -> Self:
         """Start."""

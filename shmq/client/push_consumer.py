@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from shmq.base.errors import ClientFault, SystemBusy
-from shmq.client.consume_hooks import ConsumeHooks, ConsumeMessageHook
 from shmq.client.consume_service import ConcurrentListener, ConsumeService
 from shmq.client.consume_stats import ConsumeStats
 from shmq.client.consumer_base import ConsumerBase
@@ -68,7 +67,6 @@ class PushConsumer(ConsumerBase):
         self._back: GiveBack
         self._requests: PushRequests
         self._cleaning: Duty
-        self.hooks = ConsumeHooks()
         self._stats = ConsumeStats()
         self._taken: list[tuple[MessageQueue, Owned, int]] = []
 
@@ -101,10 +99,6 @@ class PushConsumer(ConsumerBase):
         if self._state is not ServiceState.CREATE_JUST:
             raise ClientFault("register the listener before the consumer is started")
         self._listener, self._orderly_listener = None, listener
-
-    def register_consume_message_hook(self, hook: ConsumeMessageHook) -> None:
-        """Have a hook see every call of the listener."""
-        self.hooks.seeing.append(hook)
 
     @property
     def listener(self) -> ConcurrentListener:

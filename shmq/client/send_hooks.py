@@ -4,8 +4,8 @@ after."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from shmq.base import log
 from shmq.client.send_result import CommunicationMode, SendResult
@@ -17,7 +17,10 @@ _LOG = log.get(__name__)
 
 @dataclass(slots=True)
 class SendContext:
-    """What hooks see of one attempt; `result` or `error` is set when it ended."""
+    """What hooks see of one attempt; `result` or `error` is set when it ended.
+
+    `notes` is free for the hooks: what one keeps from before to after.
+    """
 
     group: str
     queue: MessageQueue
@@ -26,6 +29,7 @@ class SendContext:
     broker_addr: str
     result: SendResult | None = None
     error: Exception | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 class SendMessageHook(Protocol):
