@@ -90,6 +90,14 @@ class DirectReader:
                 self._lose(grant)
             return None
 
+    def let_go(self) -> None:
+        """Let go of files that the broker has deleted, and of all when the grant has ended. Now and then."""
+        grant = self._grant
+        if grant is not None and grant.alive:
+            grant.drop_deleted()
+        elif grant is not None:
+            self._lose(grant)
+
     def _usable_grant(self) -> ReaderGrant | None:
         """Return the grant, asking for one when there is none and it is time."""
         grant = self._grant

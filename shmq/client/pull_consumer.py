@@ -48,7 +48,7 @@ class PullConsumer(ConsumerBase):
         self.config.check()
 
     def _begin(self) -> None:
-        self._readers = DirectReaders(self.consumer_group, self.config, self._instance.routes)
+        self._readers = DirectReaders(self.consumer_group, self.config, self._instance.periodic)
 
     def _end(self) -> None:
         self._readers.close()

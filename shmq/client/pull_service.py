@@ -85,7 +85,7 @@ class PullService:
         self._may_fetch = may_fetch
         self._pulled = pulled
         self._states: dict[MessageQueue, PullState] = {}
-        self.readers = DirectReaders(group, config, instance.routes)
+        self.readers = DirectReaders(group, config, instance.periodic)
         self.loop = TaskLoop(f"shmq-pull-{group}")
         self.paused = False
         self.paused_queues: frozenset[MessageQueue] = frozenset()

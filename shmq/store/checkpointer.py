@@ -19,6 +19,7 @@ of many quiet queues costs one comparison per block. If it dies, the last checkp
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -88,7 +89,7 @@ class Checkpointer:
         }
         self._written_ms = monotonic_ms()
         self._thread = StepThread("checkpointer", lambda: self.step(monotonic_ms()))
-        self._failed = False
+        self._failed = self._refused = False
         maxima = self._moved()[1]
         if self._checkpoint.confirm_offset >= page.words[WRITE_POSITION]:
             self._synced.update(maxima)
@@ -107,50 +108,72 @@ class Checkpointer:
         self._thread.wake()
 
     def step(self, now_ms: int) -> int | None:
-        """Write a checkpoint if it is due; return the pause in ms until one may be, None: when woken."""
-        ahead = self._page.words[FLUSHED_POSITION] - self._checkpoint.confirm_offset
-        if not ahead or self._failed:
+        """Write a checkpoint if it is due; return the pause in ms until one may be, None: when woken.
+
+        It is woken before the flush, so what is only written counts as something to come back for.
+        """
+        if self._failed or not self._behind(WRITE_POSITION):
             return None
+        ahead = self._behind(FLUSHED_POSITION)
         due_in = self._written_ms + self._interval_ms - now_ms
-        if ahead < LOG_BYTES_MAX and due_in > 0:
-            return due_in
+        if not ahead or (ahead < LOG_BYTES_MAX and due_in > 0):
+            return max(due_in, 0) or self._interval_ms
         self.write()
-        return None
+        return self._interval_ms if self._behind(WRITE_POSITION) and not self._failed else None
+
+    def _behind(self, word: int) -> int:
+        """How many bytes the last checkpoint is behind a position."""
+        return int(self._page.words[word]) - self._checkpoint.confirm_offset
 
     def write(self) -> None:
         """Sync the queues that moved, then note it.
 
         After a failed sync nothing is noted any more in this run: the kernel may have dropped units, and a
-        second sync would succeed over the loss. The next start rebuilds them from the log.
+        second sync would succeed over the loss. The next start rebuilds them from the log. A note that cannot
+        be written (no space) is written later: it only is an old one until then.
         """
         if self._failed:
             return
-        try:
-            self._write()
-        except OSError as error:
-            self._failed = True
-            log.event(_logger, logging.CRITICAL, "checkpoint_failed", error=error)
-
-    def _write(self) -> None:
         words = self._page.words
         store_time, target = words[LAST_STORE_TIME], self._settled(words[FLUSHED_POSITION])
         moved, maxima = self._moved()
         files = [file for row in moved for file in self._files_of(*row)]
         full = full_index_files(self._layout.index)
         unsealed = [path for path, _ in full if path not in self._sealed_index]
-        sync_paths([*files, *unsealed, *([self._layout.index] if unsealed else [])], self._layout.root)
-        self._checksums.complete(target)
-        self._checksums.sync()
-        faults.reach("checkpoint.queues_synced")
-        save_producers(self._layout, self._producers, target)
-        self._checkpoint.physic_timestamp = max(store_time, self._checkpoint.physic_timestamp)
-        self._checkpoint.logics_timestamp = max(store_time, self._checkpoint.logics_timestamp)
-        self._checkpoint.index_timestamp = full[-1][1] if full else 0
-        self._checkpoint.confirm_offset = target
-        self._checkpoint.save(self._layout.checkpoint)
+        try:
+            sync_paths([*files, *unsealed, *([self._layout.index] if unsealed else [])], self._layout.root)
+        except OSError as error:
+            self._failed = True
+            log.event(_logger, logging.CRITICAL, "checkpoint_failed", error=error)
+            return
         self._synced.update(maxima)
         self._sealed_index = {path for path, _ in full}
         self._written_ms = monotonic_ms()
+        before = self._checkpoint
+        noted = replace(
+            before,
+            physic_timestamp=max(store_time, before.physic_timestamp),
+            logics_timestamp=max(store_time, before.logics_timestamp),
+            index_timestamp=full[-1][1] if full else 0,
+            confirm_offset=target,
+        )
+        try:
+            self._note(noted)
+        except OSError as error:
+            if not self._refused:
+                log.event(_logger, logging.ERROR, "checkpoint_not_written", error=error)
+            self._refused = True
+            return
+        self._refused = False
+        self._checkpoint = noted
+
+    def _note(self, noted: Checkpoint) -> None:
+        """Write what the checkpoint speaks of, then the checkpoint itself."""
+        self._checksums.complete(noted.confirm_offset)
+        self._checksums.sync()
+        faults.reach("checkpoint.queues_synced")
+        save_producers(self._layout, self._producers, noted.confirm_offset)
+        noted.save(self._layout.checkpoint)
 
     def _settled(self, position: int) -> int:
         """The end of what lies below `position` and has moved its queues' maxima.

@@ -34,6 +34,9 @@ SMALL = {
     "maxIndexNum": "4000",
     "queueSlots": "4096",
     "offsetSlots": "4096",
+    "diskMaxUsedSpaceRatio": "95",
+    "diskSpaceWarningLevelRatio": "99",
+    "cleanFileForciblyEnable": "false",
 }
 """Settings that keep a test's broker small."""
 

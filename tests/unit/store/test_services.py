@@ -215,7 +215,10 @@ def test_a_checkpoint_claims_only_what_is_synced(store: OpenStore) -> None:
     for n in range(150):
         store.send(f"T{n % 2}")
     now = monotonic_ms()
-    assert store.checkpointer.step(now) is None, "nothing is flushed yet"
+    pause = store.checkpointer.step(now)
+    assert pause is not None and 0 < pause <= 10_000, "nothing is flushed yet, so it looks again"
+    assert store.checkpointer.step(now + 10_001) == 10_000
+    assert Checkpoint.load(store.layout.checkpoint).confirm_offset == 0
     store.flusher.flush()
     pause = store.checkpointer.step(now)
     assert pause is not None and 0 < pause <= 10_000
@@ -260,6 +263,23 @@ def test_a_failed_queue_sync_ends_checkpoints(store: OpenStore, monkeypatch: pyt
     monkeypatch.undo()
     store.checkpointer.write()
     assert Checkpoint.load(store.layout.checkpoint).confirm_offset == 0
+
+
+def test_a_checkpoint_that_finds_no_space_is_written_later(
+    store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.send("T")
+    store.flusher.flush()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpointer_module, "save_producers", refuse)
+    store.checkpointer.write()
+    assert Checkpoint.load(store.layout.checkpoint).confirm_offset == 0
+    monkeypatch.undo()
+    assert store.checkpointer.step(monotonic_ms() + 10_001) is None
+    assert Checkpoint.load(store.layout.checkpoint).confirm_offset == store.page.words[WRITE_POSITION]
 
 
 def test_after_a_fast_restart_units_of_the_last_run_are_synced_too(
