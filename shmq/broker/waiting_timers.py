@@ -136,10 +136,13 @@ class WaitingTimers:
         places = log.places(self._end, len(timers))
         slots: dict[int, tuple[int, int, int]] = {}
         units = []
+        behind: list[Timer] = []
         trusted = self._cursors.log_end >= 0
         for (timer, described, size), place in zip(timers, places, strict=True):
             second = self._second_for(wheel, timer.ms // PRECISION_MS, now_ms)
             rolls = second != timer.ms // PRECISION_MS
+            if second < self._reading:
+                behind.append(timer)
             trusted &= second * PRECISION_MS + PRECISION_MS > self._cursors.fired[0]
             at_ms = second * PRECISION_MS if rolls else timer.ms
             base_ms = now_ms if abs(at_ms - now_ms) < _DELAY_MAX else at_ms
@@ -153,9 +156,8 @@ class WaitingTimers:
         self._cursors.log_end = end if trusted else -1
         for second, (first, last, count) in slots.items():
             wheel.write(second, first, last, count)
-        for timer, _, _ in timers:
-            if timer.ms // PRECISION_MS < self._reading:
-                self._note(timer)
+        for timer in behind:
+            self._note(timer)
 
     @staticmethod
     def _slot(wheel: TimerWheel, second: int) -> tuple[int, int, int]:
@@ -164,7 +166,7 @@ class WaitingTimers:
 
     def _second_for(self, wheel: TimerWheel, second: int, now_ms: int) -> int:
         """The second whose slot takes a timer: its own, or an earlier one that is free."""
-        second = min(second, now_ms // PRECISION_MS + self._window)
+        second = min(second, max(now_ms // PRECISION_MS + self._window, self._reading))
         while True:
             found = wheel.occupant(second)
             if found.second == second or not found.units or found.second < self._reading:
@@ -183,6 +185,13 @@ class WaitingTimers:
     def cancel(self, due_ms: int, key: str, physical_offset: int) -> None:
         """Have those timers with that key and moment suppressed that lie before `physical_offset`."""
         self._cancels[due_ms, key] = max(physical_offset, self._cancels.get((due_ms, key), 0))
+
+    def forget_cancels(self, taken_at: int) -> None:
+        """Forget cancellations of what has been given out; those behind a physical offset stay."""
+        before_ms = self.frontier[0]
+        self._cancels = {
+            at: place for at, place in self._cancels.items() if at[0] >= before_ms or place > taken_at
+        }
 
     def is_cancelled(self, timer: Timer, keys: Sequence[str]) -> bool:
         """Whether one of a timer's keys was cancelled. Known once its second is read."""
@@ -225,7 +234,7 @@ class WaitingTimers:
                     return None
             head = self._head()
             limit = (now_ms + AHEAD_MS) // PRECISION_MS
-            if head is not None or self._reading > limit:
+            if self._reading > limit or (head is not None and head.ms // PRECISION_MS < self._reading):
                 return head
             slot = wheel.read(self._reading)
             if slot is None:
@@ -236,8 +245,6 @@ class WaitingTimers:
                     self._reading = limit + 1 if found is None else min(found, limit + 1)
                     empty = 0
                 continue
-            begin_ms = self._reading * PRECISION_MS
-            self._cancels = {at: place for at, place in self._cancels.items() if at[0] >= begin_ms}
             self._reading += 1
             self._run = _Run()
             self._chain = log.chain(slot.last)

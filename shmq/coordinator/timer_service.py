@@ -104,7 +104,9 @@ class TimerService:
         self._placed = 0
         self._fill_end = 0
         self._fire_from = 0
+        self._ahead = 0
         self._kept_at = 0
+        self._taken_at = 0
         self._rest_at = 0
 
     # -- the duty cycle --
@@ -167,6 +169,7 @@ class TimerService:
         if self._next >= self._fire_from:
             self._pass_kept(queue)
             self._waiting.drop_read()
+            self._waiting.forget_cancels(self._taken_at)
         self._cursors.export()
 
     # -- reading --
@@ -211,12 +214,15 @@ class TimerService:
     def _take_in(self, queue: QueueRef, wall_ms: int) -> bool:
         """Take in a turn's timers; False when the log or the disk has no room."""
         cursors = self._cursors
-        end = min(self._store.max(queue), self._next + TAKE_MAX)
+        high = self._store.max(queue)
+        end = min(high, self._next + TAKE_MAX)
         rows: list[_Entry] = []
         late: list[tuple[Timer, _Words]] = []
         offset = self._next
         while offset < end and len(late) < CLAIM_MAX:
             entry = self._read(queue, offset)
+            if entry is not None:
+                self._taken_at = entry[0].physical_offset
             if entry is not None and offset < self._fill_end:
                 if not cursors.is_over(entry[0].due):
                     rows.append(entry)
@@ -236,12 +242,24 @@ class TimerService:
             self._placed = offset
         if rows:
             faults.reach("timer.taken")
-        if late and self._deliver(late) < len(late):
+        if late and not (self._see_cancels(queue, high) and self._deliver(late) == len(late)):
             return False
         self._next = offset
         if offset > cursors.taken:
             cursors.taken = offset
         return True
+
+    def _see_cancels(self, queue: QueueRef, high: int) -> bool:
+        """Look ahead for cancellations before anything overdue is delivered; False while there is more."""
+        offset = max(self._next, self._ahead)
+        self._ahead = min(high, offset + PASS_MAX)
+        for ahead in range(offset, self._ahead):
+            entry = self._read(queue, ahead)
+            if entry is not None and entry[0].cancels:
+                described = self._describe(entry[0].physical_offset)
+                if described is not None:
+                    self._waiting.cancel(entry[0].ms, described[1], entry[0].physical_offset)
+        return self._ahead == high
 
     # -- delivering --
 
