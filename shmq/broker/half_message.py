@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from shmq.base.errors import MessageIllegal
 from shmq.model import properties as names
-from shmq.model.delay import level_of
 from shmq.model.names import TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC
 from shmq.model.properties import decode_properties, encode_properties
 from shmq.model.record import RecordFields, encode_record, parse_record, stamp_record
@@ -29,6 +28,7 @@ _MARKS = (
     names.TRANSACTION_CHECK_TIMES,
     names.TRANSACTION_PREPARED_QUEUE_OFFSET,
     names.SHMQ_HALF_BATCH,
+    names.SHMQ_SEQUENCE,
 )
 """What only a half message has."""
 
@@ -80,10 +80,13 @@ class HalfMessage(NamedTuple):
         return self.properties.get(names.UNIQ_KEY, "")
 
     @property
-    def delay_level(self) -> int:
-        """How long the committed message waits; 0: not."""
-        held = self.properties
-        return level_of(held.get(f"{names.SHMQ_COMMIT_PREFIX}{names.DELAY}", held.get(names.DELAY)))
+    def committed_properties(self) -> dict[str, str]:
+        """What the committed message has: no marks, and DELAY or TIMER_* when it waits from then on."""
+        return {
+            name.removeprefix(names.SHMQ_COMMIT_PREFIX): value
+            for name, value in self.properties.items()
+            if name not in _MARKS
+        }
 
     @property
     def body(self) -> memoryview:
@@ -113,30 +116,20 @@ class Committed(NamedTuple):
     tags_codes: list[int]
 
 
-def committed(half: HalfMessage, *, waits_in: tuple[str, int] | None = None) -> Committed:
-    """Make the message, or the messages of a batch, visible ones.
-
-    `waits_in` is the topic and queue where a delayed one waits first; it keeps its own in the properties.
-    """
-    topic, queue_id = waits_in or (half.topic, half.queue_id)
-    shared = {
-        name.removeprefix(names.SHMQ_COMMIT_PREFIX): value
-        for name, value in half.properties.items()
-        if name not in _MARKS
-    }
-    if waits_in is not None:
-        shared |= {names.REAL_TOPIC: half.topic, names.REAL_QUEUE_ID: str(half.queue_id)}
+def committed(half: HalfMessage, topic: str, queue_id: int, properties: Mapping[str, str]) -> Committed:
+    """Make the message, or the messages of a batch, visible ones: in their own queue, or where delayed ones
+    wait. `properties` are those of a single message."""
     if names.SHMQ_HALF_BATCH not in half.properties:
-        record = _record(half, topic, queue_id, half.body, shared, half.fields.flag)
-        return Committed(record, [len(record)], [tags_code_of(shared.get(names.TAGS))])
+        record = _record(half, topic, queue_id, half.body, properties, half.fields.flag)
+        return Committed(record, [len(record)], [tags_code_of(properties.get(names.TAGS))])
     made = Committed(bytearray(), [], [])
     transaction_id = {names.TRANSACTION_ID: half.unique_key, names.PRODUCER_GROUP: half.group}
     for element in iter_batch_elements(half.body):
-        properties = decode_properties(element.properties) | transaction_id
-        record = _record(half, topic, queue_id, element.body, properties, element.flag)
+        own = decode_properties(element.properties) | transaction_id
+        record = _record(half, topic, queue_id, element.body, own, element.flag)
         made.data.extend(record)
         made.sizes.append(len(record))
-        made.tags_codes.append(tags_code_of(properties.get(names.TAGS)))
+        made.tags_codes.append(tags_code_of(own.get(names.TAGS)))
     return made
 
 
@@ -171,6 +164,7 @@ def copied(half: HalfMessage, topic: str, checks: int, *, queue_id: int = 0) -> 
         properties[names.TRANSACTION_CHECK_TIMES] = str(checks)
     else:
         properties.pop(names.TRANSACTION_CHECK_TIMES, None)
+    properties.pop(names.SHMQ_SEQUENCE, None)  # the first copy was the send
     return _plain(half, topic, queue_id, properties)
 
 

@@ -35,17 +35,19 @@ from shmq.broker.half_message import OP_TAGS_CODE, HalfMessage, committed, copie
 from shmq.broker.open_halves import OpenHalves
 from shmq.broker.queues import Queues
 from shmq.broker.transaction_cursors import TransactionCursors
-from shmq.model.delay import clamp_level, delay_levels, delay_ms
+from shmq.model.delay import clamp_level, delay_levels, delay_ms, level_of
 from shmq.model.names import (
     SCHEDULE_TOPIC,
+    TIMER_TOPIC,
     TRANSACTION_CHECK_MAX_TOPIC,
     TRANSACTION_HALF_TOPIC,
     TRANSACTION_OP_HALF_TOPIC,
 )
-from shmq.model.properties import TAGS
+from shmq.model.properties import DELAY, REAL_QUEUE_ID, REAL_TOPIC, TAGS, decode_properties
 from shmq.model.record import parse_record
 from shmq.model.settings import BrokerSettings
 from shmq.model.subscription import tags_code_of
+from shmq.model.timer import waiting_properties, wish_of
 from shmq.model.transaction import LocalTransactionState, immunity_ms, op_offsets, own_immunity_ms
 from shmq.shm.page_layout import MIN_OFFSET, WRITE_POSITION
 from shmq.shm.queue_table import QueueRef
@@ -220,16 +222,23 @@ class Transactions:
                 f"queue {half.queue_id} of topic {half.topic} does not exist (any more): the half message "
                 "stays open"
             )
-        wait_ms, waits_in = 0, None
-        if half.delay_level:
-            level = clamp_level(half.delay_level, self._levels)
-            wait_ms, waits_in = delay_ms(level, self._levels), (SCHEDULE_TOPIC, level - 1)
-            waiting = self._queues.ref(*waits_in)
-            if waiting is None:
-                raise ServiceNotAvailable(f"topic {SCHEDULE_TOPIC} has no queue for delay level {level}")
-            queue = waiting
-        made = committed(half, waits_in=waits_in)
-        return [AppendRequest(queue, made.data, made.sizes, made.tags_codes, wait_ms, with_next=True), op]
+        properties = half.committed_properties
+        level, wish = level_of(properties.get(DELAY)), wish_of(properties)
+        wait_ms, now_ms = 0, self._clock.now_ms()
+        if level:
+            level = clamp_level(level, self._levels)
+            wait_ms = delay_ms(level, self._levels)
+            waiting = self._queues.ref(SCHEDULE_TOPIC, level - 1)
+            properties |= {REAL_TOPIC: half.topic, REAL_QUEUE_ID: str(half.queue_id)}
+        elif wish is not None and (due_ms := wish.due_ms(now_ms)) > now_ms:
+            waiting = self._queues.ref(TIMER_TOPIC, 0)
+            properties |= decode_properties(waiting_properties(half.topic, half.queue_id, due_ms))
+        else:
+            waiting = queue
+        if waiting is None:
+            raise ServiceNotAvailable("there is no queue where the committed message could wait: try again")
+        made = committed(half, waiting.topic, waiting.queue_id, properties)
+        return [AppendRequest(waiting, made.data, made.sizes, made.tags_codes, wait_ms, with_next=True), op]
 
     def _append(self) -> None:
         """Append the decisions of this turn; those that find no segment stay for the next try."""

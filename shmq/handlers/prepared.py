@@ -11,14 +11,23 @@ from shmq.base.errors import MessageIllegal, NoPermission, ServiceNotAvailable
 from shmq.handlers.context import WorkerContext
 from shmq.handlers.message_properties import PreparedProperties, check_stored, prepare_element
 from shmq.handlers.send_checks import check_body_size
+from shmq.handlers.timed import checked_moment
 from shmq.model import properties as names
+from shmq.model.delay import level_of
 from shmq.model.names import TRANSACTION_HALF_TOPIC
 from shmq.model.properties import PROPERTIES_BYTES_MAX, decode_properties, encode_properties
 from shmq.model.record import BLANK_BYTES_MIN, RECORD_OVERHEAD_V1
 from shmq.model.sys_flag import COMPRESSED
+from shmq.model.timer import wish_of
 from shmq.protocol.bodies.batch import iter_batch_elements
 from shmq.protocol.headers.send import SendMessageHeader
 from shmq.shm.queue_table import QueueRef
+
+_WAITS = {
+    f"{prefix}{name}"
+    for prefix in ("", names.SHMQ_COMMIT_PREFIX)
+    for name in (names.DELAY, names.TIMER_DELAY_SEC, names.TIMER_DELAY_MS, names.TIMER_DELIVER_MS)
+}
 
 CHECK_BYTES = 120
 """What later checks add to the properties of a half message: room for it is kept from the beginning."""
@@ -54,6 +63,7 @@ def prepared(
             f"the properties of a half message have {len(stored)} bytes as stored, at most "
             f"{PROPERTIES_BYTES_MAX - CHECK_BYTES} are allowed"
         )
+    _check_delay(ctx, found)
     if names.SHMQ_HALF_BATCH in found:
         added_bytes = len(properties.unique_key) + len(group) + CHECK_BYTES
         _check_batch(ctx, queue, header, found, body, added_bytes)
@@ -61,6 +71,16 @@ def prepared(
     if half_queue is None:
         raise ServiceNotAvailable(f"topic {TRANSACTION_HALF_TOPIC} has no queue: send later")
     return half_queue, stored
+
+
+def _check_delay(ctx: WorkerContext, found: dict[str, str]) -> None:
+    """Refuse now a moment that no commit could promise."""
+    restored = {name.removeprefix(names.SHMQ_COMMIT_PREFIX): value for name, value in found.items()}
+    wish = None if level_of(restored.get(names.DELAY)) else wish_of(restored)
+    if wish is not None:
+        if wish.cancels:
+            raise MessageIllegal("a half message cannot cancel a timer: send that alone")
+        checked_moment(ctx, wish, ctx.clock.now_ms())
 
 
 def _check_batch(
@@ -72,7 +92,7 @@ def _check_batch(
     added_bytes: int,
 ) -> None:
     """Refuse now what a commit could not store then: all of the batch, together, in one segment."""
-    if header.sys_flag & COMPRESSED or names.DELAY in found:
+    if header.sys_flag & COMPRESSED or not _WAITS.isdisjoint(found):
         raise MessageIllegal("a batch of a transaction is neither compressed nor delayed as a whole")
     count = size = 0
     for element in iter_batch_elements(body):

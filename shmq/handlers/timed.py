@@ -35,27 +35,33 @@ def timed(
 
     MessageIllegal beyond `timerMaxDelaySec`, and for a cancellation that comes too late.
     """
-    settings = ctx.settings
-    if not settings.timer_wheel_enable:
-        raise TimersDisabled(
-            "this broker keeps no messages for a moment (timerWheelEnable=false): use a delay level"
-        )
     now_ms = ctx.clock.now_ms()
-    due_ms = wish.due_ms(now_ms)
+    due_ms = checked_moment(ctx, wish, now_ms)
     if due_ms <= now_ms:
         if wish.cancels:
             raise MessageIllegal("the moment of the message to be cancelled has come: nothing was changed")
         return None
-    if due_ms - now_ms > settings.timer_max_delay_sec * 1000:
-        raise MessageIllegal(
-            f"the message is for {(due_ms - now_ms) // 1000} s from now, at most "
-            f"{settings.timer_max_delay_sec} s are allowed (timerMaxDelaySec)"
-        )
     waiting = ctx.directory.queue(TIMER_TOPIC, 0)
     if waiting is None:
         raise ServiceNotAvailable(f"topic {TIMER_TOPIC} has no queue: send later")
     stored = properties.stored + waiting_properties(queue.topic, queue.queue_id, due_ms)
     check_stored(stored)
     key = properties.unique_key
-    handle = RecallHandle(queue.topic, settings.broker_name, due_ms, key)
+    handle = RecallHandle(queue.topic, ctx.settings.broker_name, due_ms, key)
     return Timed(waiting, stored, "" if " " in key or wish.cancels else handle.encode())
+
+
+def checked_moment(ctx: WorkerContext, wish: TimerWish, now_ms: int) -> int:
+    """Return the moment in ms; MessageIllegal beyond `timerMaxDelaySec`, TimersDisabled without the wheel."""
+    settings = ctx.settings
+    if not settings.timer_wheel_enable:
+        raise TimersDisabled(
+            "this broker keeps no messages for a moment (timerWheelEnable=false): use a delay level"
+        )
+    due_ms = wish.due_ms(now_ms)
+    if due_ms - now_ms > settings.timer_max_delay_sec * 1000:
+        raise MessageIllegal(
+            f"the message is for {(due_ms - now_ms) // 1000} s from now, at most "
+            f"{settings.timer_max_delay_sec} s are allowed (timerMaxDelaySec)"
+        )
+    return due_ms

@@ -35,7 +35,12 @@ from shmq.model.names import (
     TRANSACTION_HALF_TOPIC,
     TRANSACTION_OP_HALF_TOPIC,
 )
-from shmq.model.properties import PRODUCER_GROUP, TRANSACTION_CHECK_TIMES, TRANSACTION_PREPARED
+from shmq.model.properties import (
+    PRODUCER_GROUP,
+    TIMER_DELAY_MS,
+    TRANSACTION_CHECK_TIMES,
+    TRANSACTION_PREPARED,
+)
 from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command
 from shmq.protocol.headers.offset import UpdateConsumerOffsetHeader
@@ -277,7 +282,8 @@ def test_a_half_message_nobody_decides_is_checked_so_often_and_kept_aside(
         assert ledger.checks[-1][0].properties[TRANSACTION_CHECK_TIMES] == "1"
         header.msg_id = sent.offset_msg_id  # no message of that topic
         answer = link.call(Command.request(RequestCode.RESUME_CHECK_HALF_MESSAGE, header), 5.0)
-        assert answer.code == ResponseCode.SYSTEM_ERROR and TRANSACTION_CHECK_MAX_TOPIC in (answer.remark or "")
+        assert answer.code == ResponseCode.SYSTEM_ERROR
+        assert TRANSACTION_CHECK_MAX_TOPIC in (answer.remark or "")
 
 
 @pytest.mark.long
@@ -438,18 +444,24 @@ def test_a_batch_is_all_or_nothing(quick: Broker) -> None:
 
 
 def test_a_delayed_one_waits_from_its_commit_on(make_broker: Callable[..., Broker]) -> None:
-    """Checklist 103: RocketMQ's client drops the delay."""
-    broker = make_broker(**QUICK, messageDelayLevel="1s 2s")
+    """Checklist 103: RocketMQ's client drops the delay. The same for a message for any moment."""
+    broker = make_broker(**QUICK, messageDelayLevel="1s 2s", timerMaxDelaySec="100")
     with producer(broker, "Delays") as sending:
-        message = Message("DelayedOnes", b"x", delay_level=1)
+        level, timer = Message("DelayedOnes", b"x", delay_level=1), Message("DelayedOnes", b"y")
+        timer.properties[TIMER_DELAY_MS] = "700"
         committed_ms = time.time() * 1000
-        sending.send_message_in_transaction(message, COMMIT)
-        assert message.delay_level == 1
-        wait_until(lambda: bodies(broker, "DelayedOnes") == [b"x"], 10, "it is delivered")
-        (found,) = read_all(broker, "DelayedOnes")
-        assert found.store_timestamp - committed_ms >= 999
-        assert found.transaction_id == message.transaction_id
-        assert not [name for name in found.properties if name.startswith("SHMQ_") or name == "DELAY"]
+        for message in (level, timer):
+            sending.send_message_in_transaction(message, COMMIT)
+        assert level.delay_level == 1
+        wait_until(lambda: len(bodies(broker, "DelayedOnes")) == 2, 10, "they are delivered")
+        for found in read_all(broker, "DelayedOnes"):
+            waits = {b"x": (1000, level), b"y": (700, timer)}[found.body]
+            assert found.store_timestamp - committed_ms >= waits[0] - 1
+            assert found.transaction_id == waits[1].transaction_id
+            assert not [name for name in found.properties if name.startswith("SHMQ_") or name == "DELAY"]
+        timer.properties[TIMER_DELAY_MS] = "200000"
+        with pytest.raises(BrokerError, match="timerMaxDelaySec"):
+            sending.send_message_in_transaction(timer, COMMIT)
 
 
 def test_bad_input_is_refused_before_anything_is_stored(quick: Broker) -> None:
@@ -471,7 +483,7 @@ def test_bad_input_is_refused_before_anything_is_stored(quick: Broker) -> None:
             with pytest.raises(ClientFault):
                 sending.send_message_in_transaction(wrong, COMMIT)
         long = Message("BadTopic", b"x")
-        long.put_user_property("much", "v" * 32_400)
+        long.put_user_property("much", "v" * 32_480)
         with pytest.raises(BrokerError, match="half message"):
             sending.send_message_in_transaction(long, COMMIT)
         nobodys = Message("BadTopic", b"x")
