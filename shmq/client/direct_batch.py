@@ -15,6 +15,7 @@ from shmq.base.errors import StoreDamaged
 from shmq.client.grant import READABLE, FileMap, ReaderGrant
 from shmq.client.pull import PullResult, PullStatus, wanted
 from shmq.client.pulled_message import PulledMessage
+from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.message_queue import MessageQueue
 from shmq.model.record import BODY_AT, MAGIC_V1, RECORD_OVERHEAD_V1
 from shmq.model.record_array import HEAD_DTYPE, gathered
@@ -57,10 +58,11 @@ def read_batch(
     positions = units["physical_offset"].astype(np.int64)
     sizes = units["size"].astype(np.int64)
     seen = int(np.searchsorted(positions + sizes, visible, side="right"))
-    chosen: IntArray = np.arange(seen)
+    codes = units["tags_code"][:seen]
+    wanted_units = codes != DAMAGED_TAGS_CODE
     if filtered:
-        codes = np.fromiter(subscription.code_set, dtype=np.int64)
-        chosen = np.flatnonzero(np.isin(units["tags_code"][:seen], codes))
+        wanted_units &= np.isin(codes, np.fromiter(subscription.code_set, dtype=np.int64))
+    chosen: IntArray = np.flatnonzero(wanted_units)
     # The limits of count and bytes cut the scan: what is behind the last message taken was not looked at.
     count = min(len(chosen), max_count, _fitting(sizes[chosen], max_bytes))
     scanned = seen if count == len(chosen) else int(chosen[count])

@@ -24,6 +24,7 @@ from shmq.base.errors import MessageIllegal, QueueGone
 from shmq.broker.delay_cursors import DelayCursors
 from shmq.broker.delayed_message import Delivery, delivery_of
 from shmq.broker.queues import Queues
+from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.names import SCHEDULE_TOPIC
 from shmq.shm.queue_table import QueueRef
 from shmq.store.append_request import AppendRequest
@@ -135,7 +136,7 @@ class DelayService:
             unit = self._store.queues.unit(waiting, offset)
         except FileNotFoundError:
             return 0
-        if unit.size == FILLER_SIZE:
+        if unit.size == FILLER_SIZE or unit.tags_code == DAMAGED_TAGS_CODE:
             return 0
         left_ms = unit.tags_code - self._clock.now_ms()
         delay_ms = self._levels[min(waiting.queue_id, len(self._levels) - 1)]
@@ -151,7 +152,8 @@ class DelayService:
         why = "its record is gone"
         try:
             unit = self._store.queues.unit(waiting, offset)
-            record = None if unit.size == FILLER_SIZE else self._store.record_at(unit.physical_offset)
+            is_gone = unit.size == FILLER_SIZE or unit.tags_code == DAMAGED_TAGS_CODE
+            record = None if is_gone else self._store.record_at(unit.physical_offset)
             if record is not None:
                 delivery = delivery_of(record)
                 ref = self._queues.ref(delivery.topic, delivery.queue_id)

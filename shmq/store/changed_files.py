@@ -10,9 +10,9 @@ from pathlib import Path
 
 from shmq.base import log
 from shmq.base.file_sums import FileState, judge, sum_path
+from shmq.store.aside import keep_aside
 from shmq.store.checkpoint import FIELDS_BYTES
 from shmq.store.names import StoreLayout
-from shmq.store.quarantine import keep_aside
 
 _logger = log.get(__name__)
 

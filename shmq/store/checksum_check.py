@@ -97,6 +97,17 @@ class SegmentChecksums:
             )
         ]
 
+    def last_right(self, data: mmap.mmap, base: int, stop: int) -> int | None:
+        """The end of the last piece at or below `stop` that sums up, or would but for one byte; else None."""
+        rows = np.flatnonzero(self.is_summed & (self.starts >= base) & (self.ends <= stop))
+        with memoryview(data) as view:
+            for row in rows[::-1].tolist():
+                first, end = int(self.starts[row]), int(self.ends[row])
+                piece, found = Piece(first, end, int(self.crcs[row])), view[first - base : end - base]
+                if crc32(found) == piece.crc or changed_byte(piece, found) is not None:
+                    return end
+        return None
+
 
 def changed_byte(piece: Piece, found: bytes | memoryview) -> Change | None:
     """The one byte whose change explains why `found` does not sum up; None when it was more than one.

@@ -33,6 +33,7 @@ class Damage:
     """Bytes `[position, position + size)` of the log that hold no good record, and why.
 
     `change`: the one byte that changed, when it is known. `is_record`: the bytes still have a record's shape.
+    `store_time`: that of a sound record next to it (ms), 1 when there is none in its segment.
     """
 
     position: int
@@ -40,6 +41,12 @@ class Damage:
     reason: str
     change: Change | None = None
     is_record: bool = False
+    store_time: int = 1
+
+    @property
+    def end(self) -> int:
+        """The first byte behind it."""
+        return self.position + self.size
 
 
 @dataclass(slots=True)
@@ -48,6 +55,7 @@ class _Followed:
 
     starts: IntArray
     ends: IntArray
+    times: IntArray
     damaged: list[Damage]
     blank: int
 
@@ -60,10 +68,21 @@ def find_damage(
     """
     followed = _follow(segment, begin, stop, own=own)
     found = {damage.position: damage for damage in followed.damaged}
+    pieces_of: dict[int, int] = {}
     for piece in failing:
-        if not any(d.position < piece.end and d.position + d.size > piece.start for d in followed.damaged):
-            for damage in _judge(layout, segment, followed, piece):
+        change = changed_byte(piece, segment.view[piece.start - segment.start : piece.end - segment.start])
+        unsound = [d for d in followed.damaged if d.position < piece.end and d.end > piece.start]
+        hit = [d for d in unsound if change and d.position <= change.position < d.end]
+        for damage in unsound:
+            pieces_of[damage.position] = pieces_of.get(damage.position, 0) + 1
+            damage.change = change if damage in hit and pieces_of[damage.position] == 1 else None
+        if not unsound or (change and not hit):
+            for damage in _judge(layout, segment, followed, piece, change):
                 found.setdefault(damage.position, damage)
+    for damage in found.values():
+        row = int(np.searchsorted(followed.starts, damage.position)) - 1
+        if len(followed.times):
+            damage.store_time = int(followed.times[max(row, 0)])
     return sorted(found.values(), key=lambda damage: damage.position)
 
 
@@ -73,11 +92,13 @@ def _follow(segment: MappedFile, begin: int, stop: int, *, own: bool) -> _Follow
     position, blank = begin - base, stop
     starts: list[IntArray] = [np.empty(0, np.int64)]
     ends: list[IntArray] = [np.empty(0, np.int64)]
+    times: list[IntArray] = [np.empty(0, np.int64)]
     damaged: list[Damage] = []
     while position < stop - base:
         found = scan(segment.map, position, stop - base, base, check_text=own)
         starts.append(found.starts + base)
         ends.append(found.ends + base)
+        times.append(found.store_times)
         position = found.stop
         if found.end is ScanEnd.BLANK:
             blank = base + position
@@ -88,15 +109,16 @@ def _follow(segment: MappedFile, begin: int, stop: int, *, own: bool) -> _Follow
             reason = "its body does not have its CRC" if same else "no record can be read here"
             damaged.append(Damage(base + position, behind - base - position, reason, is_record=same))
             position = behind - base
-    return _Followed(np.concatenate(starts), np.concatenate(ends), damaged, blank)
+    return _Followed(np.concatenate(starts), np.concatenate(ends), np.concatenate(times), damaged, blank)
 
 
-def _judge(layout: StoreLayout, segment: MappedFile, followed: _Followed, piece: Piece) -> list[Damage]:
-    """Who is spoiled by a piece in which every record is sound by itself."""
+def _judge(
+    layout: StoreLayout, segment: MappedFile, followed: _Followed, piece: Piece, change: Change | None
+) -> list[Damage]:
+    """Who is spoiled by a piece, when no unsound record explains why it does not sum up."""
     base = segment.start
     rows = np.flatnonzero((followed.ends > piece.start) & (followed.starts < piece.end))
     spans = list(zip(followed.starts[rows].tolist(), followed.ends[rows].tolist(), strict=True))
-    change = changed_byte(piece, segment.view[piece.start - base : piece.end - base])
     if change is not None:
         for start, end in spans:
             if start <= change.position < end:

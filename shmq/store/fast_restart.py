@@ -14,9 +14,11 @@ from shmq.shm.control_page import ControlPage
 from shmq.shm.directory import DirectoryView
 from shmq.shm.page_layout import WRITE_POSITION
 from shmq.shm.queue_table import QueueTable
+from shmq.store.checksum_check import SegmentChecksums
 from shmq.store.config_tables import TopicTable
 from shmq.store.full_recovery import check_segments
 from shmq.store.log_walk import LogWalk
+from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
 from shmq.store.queue_repair import QueueRepair
 from shmq.store.queue_set import QueueSet, UnitsMissing
@@ -39,10 +41,23 @@ def page_agrees(
         )
         if not queues.load(begin):
             return False
+        if not _sums_agree(layout, begin, end):
+            return False
         walk = LogWalk(layout, queues, begin, rebuilding=False, check_bodies=settings.check_crc_on_recover)
         return walk.run(begin) == end and _maxima_agree(queues, page)
     except (FileNotFoundError, StoreDamaged, UnitsMissing):
         return False
+
+
+def _sums_agree(layout: StoreLayout, begin: int, end: int) -> bool:
+    """Whether the walked part of the log has the sums of its side files."""
+    for start in layout.segments():
+        if start + layout.segment_bytes > begin and start < end:
+            segment = MappedFile(layout.segment_path(start), start, layout.segment_bytes, writable=False)
+            sums = SegmentChecksums.load(layout, start)
+            if sums.failing(segment.map, start, begin, end):
+                return False
+    return True
 
 
 def _differs(queue: QueueRepair, number: int, units: bytes) -> None:

@@ -3,7 +3,8 @@
     1  begin   at a position below which log and ConsumeQueues are known to be whole: the end of a clean stop,
                the checkpoint's confirmPhyOffset after a crash, else the log's first byte (for another
                engine's store the segment that RocketMQ itself would begin with: 5.3, CommitLog.java)
-    2  walk    `log_walk.py`: check every record from there, rebuild every queue
+    2  walk    `log_walk.py`: check every record from there, replace what is damaged (`quarantine.py`),
+               rebuild every queue
     3  cut     bytes behind the end become zero, later segments go; units behind each maximum become zero
     4  sync    files and folders
 
@@ -25,11 +26,13 @@ from shmq.model.delay import delay_levels
 from shmq.model.record import BLANK_BYTES_MIN, QUEUE_OFFSET_AT, check_record
 from shmq.model.settings import BrokerSettings
 from shmq.store.checkpoint import Checkpoint
+from shmq.store.checksum_check import SegmentChecksums
 from shmq.store.commit_log import is_record
 from shmq.store.config_tables import TopicTable
 from shmq.store.log_walk import LogWalk, Progress
 from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
+from shmq.store.quarantine import Quarantine
 from shmq.store.queue_repair import QueueRepair
 from shmq.store.queue_set import QueueSet, UnitsMissing
 from shmq.store.queue_times import store_time_of
@@ -103,6 +106,7 @@ class FullRecovery:
         self._end = self._starts[-1] + layout.segment_bytes if self._starts else 0
         self._known_flushed = known_flushed
         self._mapped: dict[int, MappedFile] = {}
+        self._quarantine = Quarantine(layout, "recovery")
 
     def run(self) -> Recovered:
         """Recover; StoreDamaged when the files cannot be a store of these settings."""
@@ -131,6 +135,7 @@ class FullRecovery:
             own=self._own,
             progress=self._progress,
             last_store_time=self._time_before(begin),
+            mend=self._quarantine.replace,
         )
         end = walk.run(begin)
         faults.reach("recovery.walked")
@@ -161,12 +166,26 @@ class FullRecovery:
             return 0
         if self._marks.last_run is LastRun.FOREIGN:
             return self._foreign_begin()
-        self._known_flushed = max(self._known_flushed, self._checkpoint.confirm_offset)
+        self._known_flushed = max(self._known_flushed, self._checkpoint.confirm_offset, self._summed())
         position = self._checkpoint.confirm_offset
         if self._marks.last_run is LastRun.CLEAN and self._marks.identity is not None:
             position = self._known_flushed = self._marks.identity.write_position
         self._known_flushed = min(self._known_flushed, self._end)
         return position if self._is_boundary(position) else self._low
+
+    def _summed(self) -> int:
+        """Up to where side files prove that the log was flushed: the last piece that still has its sum.
+
+        What lies below it cannot be a torn tail, and one bad record in it no reason to cut.
+        """
+        for start in reversed(self._starts):
+            if start + self._layout.segment_bytes <= self._checkpoint.confirm_offset:
+                break
+            sums = SegmentChecksums.load(self._layout, start)
+            segment = self._map(start)
+            if (end := sums.last_right(segment.map, start, start + segment.size)) is not None:
+                return end
+        return 0
 
     def _is_boundary(self, position: int) -> bool:
         """Whether a record, a segment or nothing at all begins at `position`."""

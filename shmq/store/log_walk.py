@@ -3,10 +3,11 @@ way.
 
 A record is accepted when it is sound in itself (`log_scan.py`) and its queue offset is its queue's next. What
 happens to one that is not depends on where it lies. At or above `known_flushed` it is a torn tail: the log
-ends there. Below it is damage, never a reason to drop what follows: the walk goes on behind it and says so in
-`damaged`. A queue offset that is not the next one may just as well mean that units in front of the walk's
-start are missing: the caller then starts again from the log's first byte, where the log alone decides, and
-gaps below `known_flushed` are taken as they are.
+ends there. Below it is damage, never a reason to drop what follows: `mend` puts something readable there,
+or the walk goes on behind it; `damaged` tells. With `mend`, pieces that do not sum up (`checksums.py`) are
+damage as well. A queue offset that is not the next one may just as well mean that units in front of the
+walk's start are missing: the caller then starts again from the log's first byte, where the log alone decides,
+and gaps below `known_flushed` are taken as they are.
 
 Runs in recovery, alone on the store. About a million records a second.
 """
@@ -19,9 +20,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from shmq.model.damaged_record import DAMAGED_MARK, DAMAGED_TAGS_CODE
+from shmq.model.record import PREPARED_TRANSACTION_OFFSET_AT
 from shmq.model.sys_flag import TRANSACTION_COMMIT, TRANSACTION_MASK
-from shmq.store.damage_search import behind_damage
-from shmq.store.log_scan import BATCH_BYTES, IntArray, Scan, ScanEnd, scan
+from shmq.store.checksum_check import SegmentChecksums
+from shmq.store.damage_search import Damage, behind_damage, find_damage
+from shmq.store.log_scan import BATCH_BYTES, IntArray, Scan, ScanEnd, overlapping, scan
 from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
 from shmq.store.queue_set import QueueSet, UnitsMissing
@@ -35,6 +39,10 @@ A queue's files are opened once for many of them.
 
 Progress = Callable[[int, int, int], None]
 """Called after each piece with (records so far, position, end of the log's files)."""
+
+
+Mend = Callable[[MappedFile, Damage], object]
+"""Makes a stretch of damage readable, in place."""
 
 
 @dataclass(slots=True)
@@ -56,6 +64,7 @@ class LogWalk:
     records: int = 0
     stop: int | None = None
     check_all: bool = False
+    mend: Mend | None = None
     last_store_time: int = 0
     damaged: list[tuple[int, int]] = field(default_factory=list)
     misnumbered: list[int] = field(default_factory=list)
@@ -88,6 +97,7 @@ class LogWalk:
         """Walk one segment from `position`; return where the walk is then and whether it goes on there."""
         end = segment.start + segment.size
         stop = end if self.stop is None else min(end, self.stop)
+        self._mend_sums(segment, position, min(stop, self.known_flushed))
         while position < stop:
             may_be_torn = self.check_all or position + BATCH_BYTES > self.known_flushed
             found = scan(
@@ -116,9 +126,39 @@ class LogWalk:
                 if position >= self.known_flushed:
                     return position, False
                 behind = behind_damage(segment, position, found.broken_size, stop)
-                self.damaged.append((position, behind - position))
-                position = behind
+                if behind == stop > self.known_flushed:
+                    behind = self.known_flushed  # nothing sound follows: the rest is no damage but the tail
+                if not self._mend(segment, position, behind, found.broken_size):
+                    position = behind
         return position, True
+
+    # ---- damage
+
+    def _mend_sums(self, segment: MappedFile, begin: int, stop: int) -> None:
+        """Mend what the side file tells of `[begin, stop)`, before any of it is taken for good."""
+        if self.mend is None or begin >= stop:
+            return
+        sums = SegmentChecksums.load(self.layout, segment.start)
+        failing = sums.failing(segment.map, segment.start, begin, stop)
+        for damage in (
+            find_damage(self.layout, segment, begin, stop, failing, own=self.own) if failing else ()
+        ):
+            self.damaged.append((damage.position, damage.size))
+            damage.store_time = max(damage.store_time, self.last_store_time)
+            self.mend(segment, damage)
+
+    def _mend(self, segment: MappedFile, position: int, behind: int, size: int) -> bool:
+        """Mend an unsound record; False when that was not asked for or did not help."""
+        if (position, behind - position) in self.damaged:
+            return False
+        self.damaged.append((position, behind - position))
+        if self.mend is None:
+            return False
+        has_shape = behind == position + size
+        reason = "its body does not have its CRC" if has_shape else "no record can be read here"
+        damage = Damage(position, behind - position, reason, None, has_shape, max(1, self.last_store_time))
+        self.mend(segment, damage)
+        return True
 
     # ---- numbering
 
@@ -159,6 +199,8 @@ class LogWalk:
         self.queues.advance(indices)
         codes = tags_codes(data, found.property_starts[counted], found.ends[counted])
         self.queues.correct_delayed(indices, codes, found, counted, data)
+        marks = overlapping(data, ">i8")[found.starts[counted] + PREPARED_TRANSACTION_OFFSET_AT]
+        codes[marks == DAMAGED_MARK] = DAMAGED_TAGS_CODE
         self._held.append(
             (
                 indices,
@@ -178,7 +220,8 @@ class LogWalk:
         Leave it out.
         """
         self._merge()
-        self.misnumbered.append(int(found.physical_offsets[i]))
+        if not self.queues.is_known_gap(found, i, data):
+            self.misnumbered.append(int(found.physical_offsets[i]))
         return self.queues.jump(found, i, data)
 
     def _merge(self) -> None:

@@ -115,11 +115,24 @@ class QueueRepair:
 
     def last_unit(self, end: int) -> tuple[int, int] | None:
         """(physical offset, size) of unit `end` - 1, None when there is none or it is a filler."""
-        if not self.starts or end <= self._first_unit:
+        if not self.has(end - 1, end):
             return None
         with self._files() as files:
             physical, size, _ = UNIT_STRUCT.unpack(files.read(end - 1, 1))
         return None if size == FILLER_SIZE else (physical, size)
+
+    def has(self, first: int, end: int) -> bool:
+        """Whether there are files for the units `[first, end)`, whatever stands in them."""
+        size = self.layout.queue_file_bytes
+        begin = first * UNIT_BYTES
+        return begin >= 0 and all(
+            start in self.starts for start in range(begin - begin % size, end * UNIT_BYTES, size)
+        )
+
+    def read(self, first: int, count: int) -> bytes:
+        """The bytes of units `[first, first + count)`, which are there."""
+        with self._files() as files:
+            return files.read(first, count)
 
     def merge(self, first: int, units: bytes) -> None:
         """Make the units from `first` on what the log says; fill with fillers what is missing before them."""

@@ -15,11 +15,16 @@ import numpy as np
 from shmq.model.delay import delay_ms, level_of
 from shmq.model.names import SCHEDULE_TOPIC
 from shmq.model.properties import DELAY, decode_properties
+from shmq.model.unit_array import UNIT_DTYPE
 from shmq.store.config_tables import TopicTable
+from shmq.store.consume_queue import FILLER_SIZE
 from shmq.store.log_scan import IntArray, Scan
 from shmq.store.names import StoreLayout
 from shmq.store.queue_repair import QueueRepair, find_queues, pack
 from shmq.store.record_text import kinds, topic_kinds
+
+GAP_MAX = 1 << 20
+"""A queue that lost more units in a row than this is no known gap."""
 
 
 class UnitsMissing(Exception):
@@ -138,16 +143,28 @@ class QueueSet:
         A higher number: units are missing for good. A lower one is an echo, unless another engine began to
         number the queue anew.
         """
-        one = slice(i, i + 1)
-        topic = data[int(found.topic_starts[i]) : int(found.topic_ends[i])]
-        index = self._index_of_code(self._topic_ids[topic] << 32 | int(found.queue_ids[i]))
-        number = int(found.queue_offsets[one][0])
+        index, number = self._number_of(found, i, data)
         if number < self._next[index]:
             if self._own or number:
                 return False
             self.queues[index].remove()
         self._next[index] = number
         return True
+
+    def _number_of(self, found: Scan, i: int, data: mmap.mmap) -> tuple[int, int]:
+        """The queue index and the queue offset of record `i`."""
+        topic = data[int(found.topic_starts[i]) : int(found.topic_ends[i])]
+        index = self._index_of_code(self._topic_ids[topic] << 32 | int(found.queue_ids[i]))
+        return index, int(found.queue_offsets[i])
+
+    def is_known_gap(self, found: Scan, i: int, data: mmap.mmap) -> bool:
+        """Whether the units missing in front of record `i` are fillers: its queue lost them for good."""
+        index, number = self._number_of(found, i, data)
+        queue, first = self.queues[index], int(self._next[index])
+        if number <= first or number - first > GAP_MAX or not queue.has(first, number):
+            return False
+        units = np.frombuffer(queue.read(first, number - first), UNIT_DTYPE)
+        return bool((units["size"] == FILLER_SIZE).all())
 
     def correct_delayed(
         self, indices: IntArray, codes: IntArray, found: Scan, counted: IntArray, data: mmap.mmap

@@ -5,6 +5,9 @@ units, records. A unit counts when its record ends at or below the visible posit
 whatever the broker promises): otherwise a consumer could commit an offset that a power cut takes back. Called
 by workers; takes no lock and never waits, except for a page that is not in memory.
 
+Damage that is known is never handed out: the unit of a damaged record has a tags code of its own
+(`model/damaged_record.py`), and reads pass over it.
+
 Short reads unpack units one by one, long ones are arrays: below about 64 units numpy costs more than it
 saves.
 """
@@ -18,6 +21,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.unit import UNIT_BYTES, UNIT_STRUCT
 from shmq.model.unit_array import UNIT_DTYPE
 from shmq.shm.control_page import ControlPage
@@ -152,7 +156,7 @@ class QueueReader:
         """Fill `result` with records `exact` agrees to, until it is full or all `units` were looked at."""
         looked = 0
         for start, size, tags_code in UNIT_STRUCT.iter_unpack(units):
-            if size != FILLER_SIZE and (tag_hashes is None or _low_32(tags_code) in tag_hashes):
+            if _is_wanted(size, tags_code, tag_hashes):
                 try:
                     record = self._log.view(start, size)
                 except FileNotFoundError:
@@ -214,7 +218,7 @@ def _select_few(
     size_sum = taken = scanned = 0
     run_start = run_end = run_count = 0
     for start, size, tags_code in UNIT_STRUCT.iter_unpack(units):
-        if size != FILLER_SIZE and (tag_hashes is None or _low_32(tags_code) in tag_hashes):
+        if _is_wanted(size, tags_code, tag_hashes):
             size_sum += size
             if taken and size_sum > max_bytes:
                 break
@@ -238,7 +242,7 @@ def _select_many(
 ) -> tuple[list[Run], int]:
     """The same as `_select_few`, with arrays."""
     table = np.frombuffer(units, UNIT_DTYPE)
-    wanted = np.flatnonzero(table["size"] != FILLER_SIZE)
+    wanted = np.flatnonzero((table["size"] != FILLER_SIZE) & (table["tags_code"] != DAMAGED_TAGS_CODE))
     if tag_hashes is not None:
         codes = table["tags_code"].astype(np.int64).astype(np.int32)[wanted]
         wanted = wanted[np.isin(codes, np.fromiter(tag_hashes, np.int32, len(tag_hashes)))]
@@ -258,6 +262,13 @@ def _select_many(
     return list(
         zip(starts[firsts].tolist(), ends[lasts - 1].tolist(), (lasts - firsts).tolist(), strict=True)
     ), scanned
+
+
+def _is_wanted(size: int, tags_code: int, tag_hashes: frozenset[int] | None) -> bool:
+    """Whether a unit is one of a message, and of one of the wanted tags."""
+    if size == FILLER_SIZE or tags_code == DAMAGED_TAGS_CODE:
+        return False
+    return tag_hashes is None or _low_32(tags_code) in tag_hashes
 
 
 def _low_32(tags_code: int) -> int:

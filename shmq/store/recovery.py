@@ -38,6 +38,7 @@ from shmq.store.changed_files import forget_sums, report_changed
 from shmq.store.checkpoint import Checkpoint
 from shmq.store.checksums import cut_back, remove_all_checksums
 from shmq.store.config_tables import load_consumer_offsets, load_topics
+from shmq.store.damage_table import DamageTable
 from shmq.store.flush_repair import drop_queue_caches, rewrite_unflushed
 from shmq.store.names import StoreLayout
 from shmq.store.page_fill import fill_offsets, fill_positions, fill_queues, offsets_of, visible_word
@@ -126,6 +127,7 @@ def open_or_recover(
         report_changed(layout)
     layout.make_folders()
     faults.reach("recovery.began")
+    _finish_damage(layout)
     name = page_name(root)
     kept = _attach_kept(name)
     report = _fast(layout, settings, name, kept, marks) or _anew(
@@ -149,6 +151,15 @@ def open_or_recover(
         damaged=len(report.damaged),
     )
     return report
+
+
+def _finish_damage(layout: StoreLayout) -> None:
+    """Deal with damage that the last run had marked, or whose replacement a crash has cut short."""
+    if not DamageTable(layout).pending:
+        return
+    from shmq.store.pending_damage import finish_pending
+
+    finish_pending(layout)
 
 
 def _attach_kept(name: str) -> ControlPage | None:
