@@ -23,6 +23,7 @@ from shmq.base import log
 from shmq.base.errors import InvalidParameter, NoPermission, RequestNotSupported, ShmqError, SystemBusy
 from shmq.broker.live_settings import LiveSettings
 from shmq.broker.queues import Queues
+from shmq.model.names import WAITING_TOPICS
 from shmq.net.listener import accept_some
 from shmq.net.peer import Peer, is_own_user, peer_of
 from shmq.protocol.codes import RequestCode, ResponseCode
@@ -172,7 +173,7 @@ class GrantServer:
             path = self._layout.segment_path(request.file_start)
         else:
             ref = self._queues.ref(request.topic, request.queue_id)
-            if ref is None:
+            if ref is None or request.topic in WAITING_TOPICS:
                 return -1
             path = self._layout.queue_file_path(ref.topic, ref.queue_id, request.file_start)
         try:

@@ -110,6 +110,8 @@ class TransactionCheck:
         return now_ms + BUSY_MS
 
     def _visit(self, queue_offset: int) -> _Then:
+        if self._transactions.is_deciding(queue_offset):
+            return _Then.WAIT
         half = self._transactions.half_at(queue_offset)
         if half is None:
             log.event(_logger, logging.ERROR, "half_message_unreadable", queue_offset=queue_offset)

@@ -23,36 +23,31 @@ from typing import NamedTuple
 from shmq.base import faults, log
 from shmq.base.clock import Clock
 from shmq.base.errors import (
-    Bug,
     ClientFault,
     IllegalOperation,
-    MessageIllegal,
     ServiceNotAvailable,
     ShmqError,
     TopicNotExist,
 )
-from shmq.broker.half_message import OP_TAGS_CODE, HalfMessage, committed, copied, half_of, op_record
+from shmq.broker.half_message import OP_TAGS_CODE, HalfMessage, committed, copied, op_record
 from shmq.broker.open_halves import OpenHalves
 from shmq.broker.queues import Queues
 from shmq.broker.transaction_cursors import TransactionCursors
+from shmq.coordinator.half_queues import HalfQueues
 from shmq.model.delay import clamp_level, delay_levels, delay_ms, level_of
 from shmq.model.names import (
     SCHEDULE_TOPIC,
     TIMER_TOPIC,
     TRANSACTION_CHECK_MAX_TOPIC,
     TRANSACTION_HALF_TOPIC,
-    TRANSACTION_OP_HALF_TOPIC,
 )
 from shmq.model.properties import DELAY, REAL_QUEUE_ID, REAL_TOPIC, TAGS, decode_properties
-from shmq.model.record import parse_record
 from shmq.model.settings import BrokerSettings
 from shmq.model.subscription import tags_code_of
 from shmq.model.timer import waiting_properties, wish_of
-from shmq.model.transaction import LocalTransactionState, immunity_ms, op_offsets, own_immunity_ms
-from shmq.shm.page_layout import MIN_OFFSET, WRITE_POSITION
+from shmq.model.transaction import LocalTransactionState, immunity_ms, own_immunity_ms
 from shmq.shm.queue_table import QueueRef
 from shmq.store.append_request import AppendOutcome, AppendRequest
-from shmq.store.consume_queue import FILLER_SIZE
 from shmq.store.message_store import MessageStore
 
 RETRY_S = 0.05
@@ -95,7 +90,6 @@ class Transactions:
     ) -> None:
         """Nothing is known before `start`."""
         self._store = store
-        self._words = store.page.words
         self._queues = queues
         self._cursors = cursors
         self._settings = settings
@@ -106,55 +100,87 @@ class Transactions:
         self._turn: list[_Decision] = []
         self._deciding: set[int] = set()
         self._scheduled = False
-        self._half_queue: QueueRef
-        self._op_queue: QueueRef
+        self._stored: HalfQueues
 
     def start(self) -> None:
         """Read from the queues which half messages are open. The queues of system topics exist."""
-        self._half_queue = self._own_queue(TRANSACTION_HALF_TOPIC)
-        self._op_queue = self._own_queue(TRANSACTION_OP_HALF_TOPIC)
-        base = self._within(self._half_queue, self._cursors.half)
-        op = self._within(self._op_queue, self._cursors.op)
-        self._halves = OpenHalves(base)
-        for op_offset in range(op, self._max(self._op_queue)):
-            for offset in self._marked_by(op_offset):
-                self._halves.end(offset, offset)
-        for offset in range(base, self._max(self._half_queue)):
-            half = self._read(offset) if self._halves.is_open(offset) else None
-            if half is not None and half.first != offset:
-                self._halves.learn_copy(half.first, offset)
+        queues = self._stored = HalfQueues(self._store, self._queues)
+        base = queues.within(queues.half, self._cursors.half)
+        op = queues.within(queues.op, self._cursors.op)
+        ended = queues.marked_since(op)
+        halves = self._halves = OpenHalves(base)
+        newest: dict[int, int] = {}
+        for first, offset in queues.copies_since(base):
+            earlier = newest.get(first)
+            if earlier is not None:  # the cursor is behind (power loss): an original beside its copy
+                halves.end(earlier, first)
+            newest[first] = offset
+        for first, offset in newest.items():
+            if offset in ended:
+                halves.end(offset, first)
+            elif first != offset:
+                halves.learn_copy(first, offset)
+        for offset in newest.values():
+            half = queues.read(offset) if halves.is_open(offset) else None
+            if half is not None:
+                self._finish_torn(half)
         self._cursors.move(base, op)
         self._advance()
         if self.open_count:
             log.event(_logger, logging.INFO, "transactions_open", count=self.open_count)
 
-    def _own_queue(self, topic: str) -> QueueRef:
-        queue = self._queues.ref(topic, 0)
-        if queue is None:
-            raise Bug(f"system topic {topic} has no queue")
-        return queue
+    def _finish_torn(self, half: HalfMessage) -> None:
+        """Carry a commit out of which a power cut has left a beginning: its records without the op message
+        behind them. They are then the last of their queue, as nothing was appended since."""
+        try:
+            message, op = self._requests(half, LocalTransactionState.COMMIT_MESSAGE)
+        except ShmqError:
+            return
+        high, count = self._stored.max(message.queue), len(message.sizes)
+        there = sum(
+            self._stored.is_commit_of(half, message.queue, offset)
+            for offset in range(max(0, high - count), high)
+        )
+        if not there:
+            return
+        begin = sum(message.sizes[:there])
+        rest = AppendRequest(
+            message.queue,
+            message.data[begin:],
+            message.sizes[there:],
+            message.tags_codes[there:],
+            message.delay_ms,
+            with_next=True,
+        )
+        (*_, outcome) = self._store.append([rest, op] if there < count else [op])
+        log.event(_logger, logging.WARNING, "torn_commit_finished", transaction=half.unique_key, found=there)
+        if outcome is not None and outcome.error is None:
+            self._halves.end(half.queue_offset, half.first)
 
     # -- questions --
 
     @property
     def open_count(self) -> int:
         """Half messages without an outcome."""
-        return self._halves.count(self._max(self._half_queue))
+        return self._halves.count(self._stored.max(self._stored.half))
 
     @property
     def high(self) -> int:
         """The half queue's end."""
-        return self._max(self._half_queue)
+        return self._stored.max(self._stored.half)
 
     def oldest_open(self, below: int) -> int | None:
-        """The queue offset of the oldest open half message below a limit; None without one, and while its
-        outcome is on its way."""
+        """The queue offset of the oldest open half message below a limit; None without one."""
         offset = self._halves.skip_ended()
-        return offset if offset < below and offset not in self._deciding else None
+        return offset if offset < below else None
+
+    def is_deciding(self, queue_offset: int) -> bool:
+        """Whether an outcome is on its way into the log."""
+        return queue_offset in self._deciding
 
     def half_at(self, queue_offset: int) -> HalfMessage | None:
         """Read one; None when its record is gone or makes no sense."""
-        return self._read(queue_offset)
+        return self._stored.read(queue_offset)
 
     def is_pending(self, first: int) -> bool:
         """Whether the half message with that first offset, or a copy of it, is open."""
@@ -177,7 +203,7 @@ class Transactions:
         IllegalOperation (604): later than its own immunity time, the check will decide; TopicNotExist: the
         message's topic is gone, the half message stays; Unavailable: nothing was decided.
         """
-        named = self._named(queue_offset, physical_offset)
+        named = self._stored.named(queue_offset, physical_offset)
         if named is None:
             raise ClientFault(
                 f"no half message has queue offset {queue_offset} and commit log offset {physical_offset}"
@@ -192,7 +218,7 @@ class Transactions:
                     "the check will decide"
                 )
         newest = self._halves.newest(named.first, queue_offset)
-        half = named if newest == queue_offset else self._read(newest)
+        half = named if newest == queue_offset else self._stored.read(newest)
         if half is None or not self._halves.is_open(newest) or newest in self._deciding:
             raise ClientFault(
                 f"the transaction of half message {queue_offset} ({named.unique_key}) has ended already: "
@@ -213,7 +239,7 @@ class Transactions:
 
     def _requests(self, half: HalfMessage, state: LocalTransactionState) -> list[AppendRequest]:
         mark = op_record(half.queue_offset, half.fields.store_host, self._clock.now_ms())
-        op = AppendRequest(self._op_queue, mark, (len(mark),), (OP_TAGS_CODE,))
+        op = AppendRequest(self._stored.op, mark, (len(mark),), (OP_TAGS_CODE,))
         if state is not LocalTransactionState.COMMIT_MESSAGE:
             return [op]
         queue = self._queues.ref(half.topic, half.queue_id)
@@ -278,7 +304,7 @@ class Transactions:
         """Append the oldest open one again at the queue's end, `checks` noted in it; None: no segment yet."""
         faults.reach("transaction.putting_back")
         record = copied(half, TRANSACTION_HALF_TOPIC, checks)
-        outcome = self._move(half, self._half_queue, record)
+        outcome = self._move(half, self._stored.half, record)
         if outcome is not None and outcome.error is None:
             self._halves.learn_copy(half.first, outcome.queue_offset)
         faults.reach("transaction.put_back")
@@ -287,7 +313,7 @@ class Transactions:
     def give_up(self, half: HalfMessage) -> AppendOutcome | None:
         """Move the oldest open one to TRANS_CHECK_MAX_TIME_TOPIC; None: no segment yet."""
         record = copied(half, TRANSACTION_CHECK_MAX_TOPIC, half.checks)
-        outcome = self._move(half, self._own_queue(TRANSACTION_CHECK_MAX_TOPIC), record)
+        outcome = self._move(half, self._stored.own(TRANSACTION_CHECK_MAX_TOPIC), record)
         if outcome is not None and outcome.error is None:
             self._count("transactions_discarded", 1)
         return outcome
@@ -312,7 +338,7 @@ class Transactions:
         """Open a transaction again that was given up, as if it had never been checked."""
         record = copied(half, TRANSACTION_HALF_TOPIC, 0)
         code = tags_code_of(half.properties.get(TAGS))
-        (outcome,) = self._store.append([AppendRequest(self._half_queue, record, (len(record),), (code,))])
+        (outcome,) = self._store.append([AppendRequest(self._stored.half, record, (len(record),), (code,))])
         if outcome is not None and outcome.error is None:
             self._halves.learn_copy(half.first, outcome.queue_offset)
         return outcome
@@ -322,50 +348,11 @@ class Transactions:
     def _advance(self) -> None:
         """Move both cursors past what is over."""
         base = self._halves.skip_ended()
-        op, high = max(0, self._cursors.op), self._max(self._op_queue)
+        op, high = max(0, self._cursors.op), self._stored.max(self._stored.op)
         end = min(high, op + OPS_PER_TURN)
-        while op < end and all(offset < base for offset in self._marked_by(op)):
+        while op < end and all(offset < base for offset in self._stored.marked_by(op)):
             op += 1
         self._cursors.move(base, op)
-
-    def _max(self, queue: QueueRef) -> int:
-        """A queue's end, on the disk or not: what is decided is decided before a flush, too."""
-        return self._store.table.max(queue.slot)
-
-    def _within(self, queue: QueueRef, offset: int) -> int:
-        return min(max(offset, self._store.min(queue)), self._max(queue))
-
-    def _record(self, queue: QueueRef, queue_offset: int) -> memoryview | None:
-        try:
-            unit = self._store.queues.unit(queue, queue_offset)
-        except FileNotFoundError:
-            return None
-        if unit.size == FILLER_SIZE:
-            return None
-        words = self._words
-        return self._store.log.record_at(unit.physical_offset, words[MIN_OFFSET], words[WRITE_POSITION])
-
-    def _read(self, queue_offset: int) -> HalfMessage | None:
-        record = self._record(self._half_queue, queue_offset)
-        try:
-            return half_of(record) if record is not None else None
-        except MessageIllegal:
-            return None
-
-    def _named(self, queue_offset: int, physical_offset: int) -> HalfMessage | None:
-        """The half message at both offsets, which must agree."""
-        if not self._store.min(self._half_queue) <= queue_offset < self._max(self._half_queue):
-            return None
-        half = self._read(queue_offset)
-        return half if half is not None and half.fields.physical_offset == physical_offset else None
-
-    def _marked_by(self, op_offset: int) -> list[int]:
-        """The half messages that an op message marks as decided."""
-        record = self._record(self._op_queue, op_offset)
-        if record is None:
-            return []
-        fields = parse_record(record)
-        return op_offsets(record[fields.body_at : fields.body_at + fields.body_length])
 
 
 def _settle(done: asyncio.Future[None], error: ShmqError | None) -> None:

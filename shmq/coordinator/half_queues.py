@@ -1,0 +1,101 @@
+"""HalfQueues: what lies in the half queue and the op queue, read from the files.
+
+Everything published counts, on the disk or not: what is decided is decided before a flush, too. Coordinator's
+loop only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shmq.base.errors import Bug, MessageIllegal
+from shmq.broker.half_message import HalfMessage, half_of
+from shmq.broker.queues import Queues
+from shmq.model.names import TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC
+from shmq.model.record import parse_record
+from shmq.model.sys_flag import TRANSACTION_COMMIT, TRANSACTION_MASK
+from shmq.model.transaction import op_offsets
+from shmq.shm.page_layout import MIN_OFFSET, WRITE_POSITION
+from shmq.shm.queue_table import QueueRef
+from shmq.store.consume_queue import FILLER_SIZE
+from shmq.store.message_store import MessageStore
+
+
+class HalfQueues:
+    """Both queues; the topics exist."""
+
+    def __init__(self, store: MessageStore, queues: Queues) -> None:
+        """Find the queues."""
+        self._store = store
+        self._queues = queues
+        self._words = store.page.words
+        self.half = self.own(TRANSACTION_HALF_TOPIC)
+        self.op = self.own(TRANSACTION_OP_HALF_TOPIC)
+
+    def own(self, topic: str) -> QueueRef:
+        """The one queue of a system topic."""
+        queue = self._queues.ref(topic, 0)
+        if queue is None:
+            raise Bug(f"system topic {topic} has no queue")
+        return queue
+
+    def max(self, queue: QueueRef) -> int:
+        """A queue's end."""
+        return self._store.table.max(queue.slot)
+
+    def within(self, queue: QueueRef, queue_offset: int) -> int:
+        """The nearest offset that the queue has."""
+        return min(max(queue_offset, self._store.min(queue)), self.max(queue))
+
+    def read(self, queue_offset: int) -> HalfMessage | None:
+        """One half message; None when its record is gone or makes no sense."""
+        record = self._record(self.half, queue_offset)
+        try:
+            return half_of(record) if record is not None else None
+        except MessageIllegal:
+            return None
+
+    def named(self, queue_offset: int, physical_offset: int) -> HalfMessage | None:
+        """The half message at both offsets, which must agree."""
+        if not self._store.min(self.half) <= queue_offset < self.max(self.half):
+            return None
+        half = self.read(queue_offset)
+        return half if half is not None and half.fields.physical_offset == physical_offset else None
+
+    def marked_by(self, op_offset: int) -> list[int]:
+        """The half messages that an op message marks as decided."""
+        record = self._record(self.op, op_offset)
+        if record is None:
+            return []
+        fields = parse_record(record)
+        return op_offsets(record[fields.body_at : fields.body_at + fields.body_length])
+
+    def marked_since(self, op_offset: int) -> set[int]:
+        """The half messages that this and later op messages mark."""
+        return {offset for op in range(op_offset, self.max(self.op)) for offset in self.marked_by(op)}
+
+    def copies_since(self, base: int) -> Iterator[tuple[int, int]]:
+        """(first, own queue offset) of every half message from `base` on that can be read."""
+        for queue_offset in range(base, self.max(self.half)):
+            half = self.read(queue_offset)
+            if half is not None:
+                yield half.first, queue_offset
+
+    def is_commit_of(self, half: HalfMessage, queue: QueueRef, queue_offset: int) -> bool:
+        """Whether that message of `queue` is what the commit of `half` has stored."""
+        record = self._record(queue, queue_offset)
+        if record is None:
+            return False
+        fields = parse_record(record)
+        is_commit = fields.sys_flag & TRANSACTION_MASK == TRANSACTION_COMMIT
+        return is_commit and fields.prepared_transaction_offset == half.fields.physical_offset
+
+    def _record(self, queue: QueueRef, queue_offset: int) -> memoryview | None:
+        try:
+            unit = self._store.queues.unit(queue, queue_offset)
+        except FileNotFoundError:
+            return None
+        if unit.size == FILLER_SIZE:
+            return None
+        words = self._words
+        return self._store.log.record_at(unit.physical_offset, words[MIN_OFFSET], words[WRITE_POSITION])
