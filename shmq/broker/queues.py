@@ -123,13 +123,9 @@ class Queues:
 
     def _end(self, refs: Sequence[QueueRef]) -> None:
         """One claim without a record: every generation becomes odd, or none."""
-        words = self._page.words
         pairs = [(generation_word(ref.slot), ref.generation + 1) for ref in refs]
         with self._lock:
-            position = words[at.WRITE_POSITION]
-            self._journal.prepare(position, position, words[at.LAST_STORE_TIME], (), pairs)
-            self._journal.committed()
-            self._journal.publish()
+            self._journal.publish_words(pairs)
 
     def _unlink(self, topic: str) -> None:
         folder = self._layout.consume_queue / topic

@@ -26,6 +26,7 @@ from shmq.broker.groups import GroupRegistry
 from shmq.broker.live_settings import LiveSettings
 from shmq.broker.offset_resets import OffsetResets
 from shmq.broker.policy_epoch import PolicyEpoch
+from shmq.broker.producer_rows import ProducerRows
 from shmq.broker.queue_locks import LOCK_LIFE_MS, QueueLocks
 from shmq.broker.queues import Queues
 from shmq.broker.stats import BrokerStats
@@ -43,6 +44,7 @@ from shmq.coordinator.registration import Registration
 from shmq.coordinator.retention import Retention
 from shmq.coordinator.services import ClientExpiry, OffsetExport, StatsSampling
 from shmq.coordinator.settling import Settling
+from shmq.coordinator.timer_changes import TimerChanges
 from shmq.coordinator.timer_service import TimerService
 from shmq.coordinator.transaction_check import TransactionCheck
 from shmq.coordinator.transactions import Transactions
@@ -119,6 +121,14 @@ class Coordinator:
         self.transactions = Transactions(
             self.store, self.queues, self.transaction_cursors, settings, self.clock, self.counters.add
         )
+        self.timers = TimerService(
+            self.store,
+            self.queues,
+            TimerCursors(config / "timercheck", self.page, self.lock),
+            settings,
+            self.clock,
+            self.counters.add,
+        )
         self.states = GroupStates(self.topics, self.groups, self.clients, self.resets)
 
     def _make_links(self) -> None:
@@ -166,13 +176,17 @@ class Coordinator:
             calls=self.calls,
             store=self.store,
             transactions=self.transactions,
+            timers=TimerChanges(self.store, self.queues, self.timers, settings, self.bells, self.clock),
             retention=self.retention,
             broker_addr=broker_addr,
             settled=self.settling.wait,
         )
         routes = {code: route for code, route in HANDLERS.items() if route.place is Place.COORDINATOR}
         self.forwarding = Forwarding(self.ctx, self.calls, routes)
-        self.server = InternalServer(self.ctx, self.links, self.settling, self.forwarding, self.calls)
+        self.server = InternalServer(
+            *(self.ctx, self.links, self.settling, self.forwarding, self.calls),
+            ProducerRows(self.page, self.lock),
+        )
         self.connections = ConnectionTable(
             self.server.on_command, _greet_nobody, self.server.on_close, LINK_LIMITS, _count_nothing
         )
@@ -229,14 +243,6 @@ class Coordinator:
             self.counters.add,
         )
         self.duty.add("delays", delivery)
-        self.timers = TimerService(
-            self.store,
-            self.queues,
-            TimerCursors(self.store.layout.config / "timercheck", self.page, self.lock),
-            self.boot.settings,
-            self.clock,
-            self.counters.add,
-        )
         self.duty.add("timers", self.timers)
         self.retention.needed.append(delivery.lowest_needed)
         self.duty.add("retention", self.retention)

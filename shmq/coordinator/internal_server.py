@@ -16,6 +16,7 @@ import orjson
 from shmq.base import log
 from shmq.base.errors import RemoteFault, ShmqError
 from shmq.broker.client_key import ClientKey
+from shmq.broker.producer_rows import ProducerRows
 from shmq.coordinator.client_calls import ClientCalls
 from shmq.coordinator.forwarding import Forwarding
 from shmq.coordinator.settling import Settling
@@ -42,6 +43,7 @@ class InternalServer:
         settling: Settling,
         forwarding: Forwarding,
         calls: ClientCalls,
+        producers: ProducerRows,
     ) -> None:
         """Name the parts that do the work."""
         self._ctx = ctx
@@ -49,6 +51,7 @@ class InternalServer:
         self._settling = settling
         self._forwarding = forwarding
         self._calls = calls
+        self._producers = producers
         self._tasks: set[asyncio.Task[None]] = set()
         self._tellers: dict[int, Callable[[WorkerLink, Command], None]] = {
             InternalCode.CLIENT_OPENED: self._client_opened,
@@ -64,6 +67,7 @@ class InternalServer:
             InternalCode.RESOLVE_TOPIC: self._resolve_topic,
             InternalCode.RESOLVE_GROUP: self._resolve_group,
             InternalCode.OFFSET_SLOTS: self._offset_slots,
+            InternalCode.PRODUCER_ROW: self._producer_row,
         }
 
     # -- the connection's side --
@@ -210,4 +214,9 @@ class InternalServer:
         config = self._ctx.topics.must_get(header.topic)
         self._ctx.groups.must_get(header.group)
         self._ctx.offsets.ensure(header.group, header.topic, config.queue_nums)
+        return command.response(ResponseCode.SUCCESS)
+
+    async def _producer_row(self, link: WorkerLink, command: Command) -> Command:
+        del link
+        self._producers.ensure(command.read_header(internal.ProducerRowHeader).producer_id)
         return command.response(ResponseCode.SUCCESS)

@@ -17,6 +17,7 @@ from shmq.base.clock import Clock
 from shmq.base.errors import ShmqError
 from shmq.broker.broker_view import BrokerView
 from shmq.broker.memory_reach import MemoryReach
+from shmq.broker.producer_rows import ProducerFinder
 from shmq.broker.pull_holds import PullHolds
 from shmq.model.settings import BrokerSettings
 from shmq.model.wait_for import Wait
@@ -88,7 +89,14 @@ class NeedOffsetSlots:
     topic: str
 
 
-Need = NeedTopic | NeedGroup | NeedOffsetSlots
+@dataclass(frozen=True, slots=True)
+class NeedProducerRow:
+    """The page has no row for this idempotent producer yet."""
+
+    producer_id: int
+
+
+Need = NeedTopic | NeedGroup | NeedOffsetSlots | NeedProducerRow
 
 
 class Ask(Exception):
@@ -117,6 +125,7 @@ class WorkerContext:
     view: BrokerView
     directory: DirectoryView
     offsets: OffsetSlots
+    producers: ProducerFinder
     appends: Appends
     holds: PullHolds
     stats: WorkerStats

@@ -15,6 +15,7 @@ from shmq.handlers.prepared import prepared
 from shmq.handlers.routes import Place, Route
 from shmq.handlers.send_checks import check_body_size, check_send, choose_queue, received_body
 from shmq.handlers.send_reply import SendReply
+from shmq.handlers.sequences import sequence_in, sequence_ref
 from shmq.handlers.timed import timed
 from shmq.model.names import RETRY_PREFIX, dlq_topic, is_retry_topic
 from shmq.model.record import encode_record
@@ -70,8 +71,9 @@ def send_message(
         reconsume_times=header.reconsume_times or 0,
     )
     size = len(record)
+    sequence = None if is_retry_topic(header.topic) else sequence_ref(ctx, sequence_in(stored))
     ctx.appends.add(
-        AppendRequest(queue, record, (size,), (properties.tags_code,), delay),
+        AppendRequest(queue, record, (size,), (properties.tags_code,), delay, sequence=sequence),
         SendReply(
             ctx,
             connection,

@@ -21,6 +21,7 @@ from shmq.handlers.routes import Place, Route
 from shmq.handlers.send import topic_bytes
 from shmq.handlers.send_checks import check_body_size, check_send, choose_queue, received_body
 from shmq.handlers.send_reply import SendReply
+from shmq.handlers.sequences import sequence_in, sequence_ref
 from shmq.model import names
 from shmq.model import properties as names_of
 from shmq.model.host import HOST_V4_BYTES
@@ -92,7 +93,8 @@ def send_batch(
         size=len(data),
         starts=_starts(sizes),
     )
-    ctx.appends.add(AppendRequest(queue, data, sizes, tags_codes), reply)
+    sequence = sequence_ref(ctx, sequence_in(_first_properties(data)))
+    ctx.appends.add(AppendRequest(queue, data, sizes, tags_codes, sequence=sequence), reply)
 
 
 def _starts(sizes: list[int]) -> list[int]:
@@ -124,12 +126,12 @@ def send_log_batch(
     if checked is not None and not checked.needs_slow_path:
         stamp_hosts(data, checked.starts, ctx.store_host, born_host)
         request = AppendRequest(queue, data, checked.sizes, checked.tags_codes)
-        first = parse_record(data)
-        wait = _wait_of_first(bytes(data[first.properties_at : first.end]))
         ctx.count("log_batches", 1)
     else:
-        request, wait = _one_by_one(ctx, body, header, queue, born_host)
+        request = _one_by_one(ctx, body, header, queue, born_host)
         ctx.count("log_batches_slow", 1)
+    first = _first_properties(request.data)
+    request.sequence = sequence_ref(ctx, sequence_in(first))
     reply = SendReply(
         ctx,
         connection,
@@ -137,11 +139,17 @@ def send_log_batch(
         topic=header.topic,
         queue_id=queue.queue_id,
         unique_key="",
-        wait=wait,
+        wait=_wait_of_first(first),
         count=header.count,
         size=len(request.data),
     )
     ctx.appends.add(request, reply)
+
+
+def _first_properties(data: bytearray) -> bytes:
+    """Return the encoded properties of a batch's first message: they speak for the whole batch."""
+    first = parse_record(data)
+    return bytes(data[first.properties_at : first.end])
 
 
 def _wait_of_first(properties: bytes) -> Wait:
@@ -153,12 +161,11 @@ def _wait_of_first(properties: bytes) -> Wait:
 
 def _one_by_one(
     ctx: WorkerContext, body: memoryview, header: SendLogBatchHeader, queue: QueueRef, born_host: bytes
-) -> tuple[AppendRequest, Wait]:
+) -> AppendRequest:
     """Check and encode each record of a log-ready batch as if it had come alone."""
     data = bytearray()
     sizes: list[int] = []
     tags_codes: list[int] = []
-    wait = AS_CONFIGURED
     position = 0
     for index, size in enumerate(header.size_list()):
         fields = parse_record(body, position, min(len(body), position + size))
@@ -177,14 +184,13 @@ def _one_by_one(
         )
         if record[BODY_CRC_AT : BODY_CRC_AT + 4] != body[position + BODY_CRC_AT : position + BODY_CRC_AT + 4]:
             raise MessageIllegal(f"batch record {index}: the body's CRC differs")
-        wait = wait if index else properties.wait
         data += record
         sizes.append(len(record))
         tags_codes.append(properties.tags_code)
         position += size
     if position != len(body):
         raise MessageIllegal(f"the sizes of a batch must add up to its {len(body)} bytes")
-    return AppendRequest(queue, data, sizes, tags_codes), wait
+    return AppendRequest(queue, data, sizes, tags_codes)
 
 
 def refuse_foreign(

@@ -75,7 +75,11 @@ class SendReply:
     def settle(self, outcome: AppendOutcome, code: int) -> None:
         """Answer a stored send: ``code`` is SUCCESS or FLUSH_DISK_TIMEOUT."""
         ctx = self._ctx
-        ctx.stats.put(self._topic, self._count, self._size)
+        queue_id = self._queue_id
+        if outcome.queue_id is None:
+            ctx.stats.put(self._topic, self._count, self._size)
+        else:  # stored by an earlier send of the same sequence
+            queue_id = outcome.queue_id
         command = self._command
         if command.is_oneway:
             return
@@ -86,13 +90,13 @@ class SendReply:
         flushed = ctx.store.is_flushed(outcome.end)
         is_short = code == 0 and self._recall_handle is None and command.opaque >= 0
         if is_short and command.serialization == Serialization.CBOR:
-            answer = pack_send_answer(command.opaque, self._queue_id, outcome.queue_offset, first, flushed)
+            answer = pack_send_answer(command.opaque, queue_id, outcome.queue_offset, first, flushed)
             self._connection.send_raw((answer,))
             return
         if command.serialization == Serialization.CBOR:
             header = SendMessageResponseHeader(
                 "",
-                self._queue_id,
+                queue_id,
                 outcome.queue_offset,
                 recall_handle=self._recall_handle,
                 physical_offset=first,
@@ -101,7 +105,7 @@ class SendReply:
         else:
             header = SendMessageResponseHeader(
                 self._message_id(first),
-                self._queue_id,
+                queue_id,
                 outcome.queue_offset,
                 self._unique_key or None,
                 recall_handle=self._recall_handle,

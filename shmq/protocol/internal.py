@@ -22,6 +22,7 @@ code   name             direction  header                body                   
 30114  REPLAY_DONE      w -> c !   -                     -
 30115  SETTLED          c -> w !   -                     Snapshot
 30116  SETTING_CHANGED  c -> w     SettingChangedHeader  -                               code 0 (3: unused)
+30117  PRODUCER_ROW     w -> c     ProducerRowHeader     -                               code 0
 ```
 `!` = oneway. A frame carried in a body is complete: the 4-byte length, the header, the body, exactly as it
 stood or will stand on the client's connection. FORWARD is answered with code 0, ForwardAnswerHeader and, as
@@ -70,6 +71,7 @@ class InternalCode(IntEnum):
     REPLAY_DONE = 30114
     SETTLED = 30115
     SETTING_CHANGED = 30116
+    PRODUCER_ROW = 30117
 
 
 # ---- headers; field order is the CBOR array's order ----
@@ -175,6 +177,13 @@ class OffsetSlotsHeader:
 
     group: str
     topic: str
+
+
+@dataclass(slots=True)
+class ProducerRowHeader:
+    """Asks for a row of the producer table; after code 0 the page has it."""
+
+    producer_id: int
 
 
 @dataclass(slots=True)

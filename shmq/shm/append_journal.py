@@ -157,6 +157,14 @@ class AppendJournal:
         self._apply(self._entries, self._pairs)
         self.clear()
 
+    def publish_words(self, pairs: Sequence[Pair]) -> None:
+        """Store words in a claim that writes no record: all of them, or none. Under the AppendLock."""
+        words = self._words
+        position = words[WRITE_POSITION]
+        self.prepare(position, position, words[LAST_STORE_TIME], (), pairs)
+        self.committed()
+        self.publish()
+
     def _apply(self, entries: Sequence[Entry], pairs: Sequence[Pair]) -> None:
         """Store the positions of the claim on the page. May be repeated: it stores the same values."""
         words = self._words

@@ -18,7 +18,7 @@ from shmq.base import log
 from shmq.base.errors import RequestNotSupported, ShmqError, SystemBusy
 from shmq.broker import limits
 from shmq.broker.broker_view import BrokerView
-from shmq.handlers.context import Need, NeedGroup, NeedOffsetSlots, NeedTopic
+from shmq.handlers.context import Need, NeedGroup, NeedOffsetSlots, NeedProducerRow, NeedTopic
 from shmq.model.topic_config import TopicConfig
 from shmq.net.connection import Connection
 from shmq.net.connection_table import ConnectionTable
@@ -36,6 +36,7 @@ from shmq.protocol.internal import (
     InternalCode,
     KeptHeader,
     OffsetSlotsHeader,
+    ProducerRowHeader,
     ResetTakenHeader,
     ResolveGroupHeader,
     ResolveTopicHeader,
@@ -289,9 +290,15 @@ def _slots_request(need: Need) -> tuple[int, object]:
     return InternalCode.OFFSET_SLOTS, OffsetSlotsHeader(group=need.group, topic=need.topic)
 
 
+def _producer_request(need: Need) -> tuple[int, object]:
+    assert isinstance(need, NeedProducerRow)
+    return InternalCode.PRODUCER_ROW, ProducerRowHeader(producer_id=need.producer_id)
+
+
 _NEEDS: dict[type, Callable[[Need], tuple[int, object]]] = {
     NeedTopic: _topic_request,
     NeedGroup: _group_request,
     NeedOffsetSlots: _slots_request,
+    NeedProducerRow: _producer_request,
 }
 """Which request gets which need."""

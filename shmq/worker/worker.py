@@ -18,6 +18,7 @@ from shmq.base.clock import SYSTEM_CLOCK, monotonic_ms
 from shmq.base.runtime_dir import internal_socket
 from shmq.broker.broker_view import BrokerView
 from shmq.broker.memory_reach import MemoryReach
+from shmq.broker.producer_rows import ProducerFinder
 from shmq.broker.pull_holds import PullHolds
 from shmq.handlers.context import WorkerContext
 from shmq.model.host import pack_host
@@ -135,6 +136,7 @@ class Worker:
             view=self.view,
             directory=self.directory,
             offsets=OffsetSlots(self.page),
+            producers=ProducerFinder(self.page),
             appends=self.appends,
             holds=self.holds,
             stats=self.tally,
