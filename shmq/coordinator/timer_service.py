@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 
 from shmq.base import faults, log
 from shmq.base.clock import Clock
-from shmq.base.errors import MessageIllegal, QueueGone
+from shmq.base.errors import MessageIllegal, QueueGone, SystemBusy
 from shmq.broker.delayed_message import delivery_of
 from shmq.broker.queues import Queues
 from shmq.broker.timer_cursors import TimerCursors
@@ -163,6 +163,8 @@ class TimerService:
                 timers=high - cursors.kept,
             )
         self._kept_at = self._place_of(queue, cursors.kept)
+        if self._next > low:
+            self._taken_at = self._place_of(queue, self._next - 1)
         self._is_open = True
 
     def _rest(self, queue: QueueRef) -> None:
@@ -171,6 +173,24 @@ class TimerService:
             self._waiting.drop_read()
             self._waiting.forget_cancels(self._taken_at)
         self._cursors.export()
+
+    # -- for those who change what waits --
+
+    def is_pending(self, due_ms: int, physical_offset: int) -> bool:
+        """Whether a timer that is not cancelled will still be delivered, and not at this moment."""
+        if not self._is_open:
+            raise SystemBusy("the timers are not read yet: try again")
+        if due_ms <= self._clock.now_ms() or physical_offset < self._kept_at:
+            return False
+        return physical_offset > self._taken_at or not self._cursors.is_over((due_ms, physical_offset))
+
+    def cancel(self, due_ms: int, key: str, physical_offset: int) -> None:
+        """A cancellation was appended there."""
+        self._waiting.cancel(due_ms, key, physical_offset)
+
+    def kept(self, queue: QueueRef) -> int:
+        """The first queue offset that may still be waited for."""
+        return max(self._cursors.kept, self._store.min(queue))
 
     # -- reading --
 

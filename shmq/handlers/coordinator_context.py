@@ -25,6 +25,7 @@ from shmq.broker.queue_locks import QueueLocks
 from shmq.broker.queues import Queues
 from shmq.broker.stats import BrokerStats
 from shmq.broker.topics import TopicRegistry
+from shmq.broker.waiting_message import WaitingMessage
 from shmq.model.topic_config import TopicConfig
 from shmq.model.transaction import LocalTransactionState
 from shmq.protocol.command import Command
@@ -116,6 +117,25 @@ class OpenTransactions(Protocol):
         """Open one again that was given up; None when no segment is ready."""
 
 
+class WaitingMessages(Protocol):
+    """The messages that wait for their moment (`coordinator/timer_changes.py`)."""
+
+    def find(self, message_id: str, topic: str = "") -> WaitingMessage:
+        """The one with a unique key or offset id."""
+
+    def waiting(self, first: int, count: int, topic: str = "") -> tuple[list[WaitingMessage], int]:
+        """A page of all, and the offset to go on with, -1 at the end."""
+
+    def cancel(self, topic: str, key: str, due_ms: int) -> int:
+        """Take one back; the log position that must be durable for it."""
+
+    def reschedule(self, topic: str, key: str, due_ms: int, new_ms: int) -> int:
+        """Put one off; the log position that must be durable for it."""
+
+    async def durable(self, end: int) -> None:
+        """Return when the log is as durable up to there as the broker promises."""
+
+
 class StoreCleaning(Protocol):
     """What operators may ask of retention (`coordinator/retention.py`); it is done after the answer."""
 
@@ -147,6 +167,7 @@ class CoordinatorContext:
     calls: ClientCalls
     store: MessageStore
     transactions: OpenTransactions
+    timers: WaitingMessages
     retention: StoreCleaning
     broker_addr: str
     """`ip:port` as name servers know it."""

@@ -25,6 +25,7 @@ from shmq.handlers import (
     send,
     send_back,
     send_batch,
+    timers,
 )
 from shmq.handlers.routes import Place, Route
 
@@ -33,6 +34,7 @@ __all__ = ["HANDLERS", "Place", "Route"]
 _FAMILIES: tuple[Mapping[int, Route], ...] = (
     send.ROUTES,
     send_batch.ROUTES,
+    timers.ROUTES,
     send_back.ROUTES,
     reply.ROUTES,
     end_transaction.ROUTES,

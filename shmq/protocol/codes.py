@@ -3,7 +3,7 @@
 The numbers are RocketMQ's (Apache RocketMQ 5.3, RequestCode.java, ResponseCode.java). shmq's own requests
 lie in 30000-30999, which RocketMQ does not use:
 
-    30000-30099   clients: log-ready batches, reader grants
+    30000-30099   clients: log-ready batches, reader grants, waiting messages
     30100-30199   between a worker and the coordinator (``internal``)
 
 ``response_code_of`` and ``error_of`` are the two directions of one table: a server turns an error into a
@@ -118,6 +118,8 @@ class RequestCode(IntEnum):
     SEND_LOG_BATCH = 30001
     GRANT_READER = 30002
     GRANT_FILES = 30003
+    LIST_TIMERS = 30010
+    RESCHEDULE_TIMER = 30011
 
 
 class ResponseCode(IntEnum):

@@ -1,0 +1,264 @@
+"""Waiting messages on request: list them, take one back, put one off.
+
+    cancel       a record with TIMER_DEL_UNIQKEY for the same moment, in the timers' queue, as RocketMQ has it
+    reschedule   that, and a copy for another moment behind it; or, when that moment has come, the message
+                 itself in its topic: in one claim
+
+A message is found by its unique key: in the key index, and in what is not indexed yet. Whether it still waits
+is known for sure, as this process alone delivers: between the answer "taken back" and a delivery there is
+nothing. Coordinator's loop only. Facts: Apache RocketMQ 5.3, RecallMessageProcessor.java; rescheduling and
+listing are shmq's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+from shmq.base.clock import Clock
+from shmq.base.errors import IllegalOperation, InvalidParameter, QueryNotFound, SystemBusy
+from shmq.broker.delayed_message import delivery_of
+from shmq.broker.queues import Queues
+from shmq.broker.waiting_message import WaitingMessage, waiting_message
+from shmq.coordinator.timer_service import TimerService
+from shmq.model.message_id import parse_offset_message_id
+from shmq.model.names import TIMER_TOPIC
+from shmq.model.properties import (
+    REAL_QUEUE_ID,
+    REAL_TOPIC,
+    TAGS,
+    TIMER_DEL_UNIQKEY,
+    TIMER_DELIVER_MS,
+    TIMER_OUT_MS,
+    UNIQ_KEY,
+    encode_properties,
+)
+from shmq.model.record import encode_record
+from shmq.model.setting import FlushDiskType
+from shmq.model.settings import BrokerSettings
+from shmq.model.subscription import tags_code_of
+from shmq.model.timer import TIMER_PROPERTIES, cancel_key
+from shmq.shm.doorbell import Doorbell
+from shmq.shm.page_layout import FLUSH_RINGS, INDEXED_POSITION, WRITE_POSITION
+from shmq.shm.queue_table import QueueRef
+from shmq.shm.rings import park, unpark
+from shmq.shm.worker_slots import COORDINATOR_SLOT, FLUSHER_SLOT
+from shmq.store.append_request import AppendRequest
+from shmq.store.index_lookup import FOUND_MAX
+from shmq.store.message_store import MessageStore
+
+LIST_ENTRIES_MAX = 1000
+"""Entries of the timers' queue looked at per request: some milliseconds."""
+FLUSH_LOOK_S = 0.001
+"""Pause between two looks whether the disk has a change."""
+CANCEL_BODY = b"0"
+"""A message has at least one byte; RocketMQ's has this one."""
+_ALWAYS_MS = 2**62
+
+
+class TimerChanges:
+    """Looks at and changes what the timer service will deliver."""
+
+    def __init__(
+        self,
+        store: MessageStore,
+        queues: Queues,
+        service: TimerService,
+        settings: BrokerSettings,
+        bells: Sequence[Doorbell],
+        clock: Clock,
+    ) -> None:
+        """`service` is told of cancellations at once."""
+        self._store = store
+        self._queues = queues
+        self._service = service
+        self._settings = settings
+        self._flusher = bells[FLUSHER_SLOT]
+        self._clock = clock
+
+    # -- finding --
+
+    def find(self, message_id: str, topic: str = "") -> WaitingMessage:
+        """The waiting message with a unique key or offset id. QueryNotFound when none waits."""
+        key = message_id
+        found = self._of_key(key)
+        if not found:
+            key = self._key_of_offset_id(message_id)
+            found = self._of_key(key) if key else []
+        for message in reversed(found):
+            if not message.cancels and topic in ("", message.topic) and self._waits(message, found):
+                return message
+        raise QueryNotFound(f"no message {message_id} waits here: delivered, taken back, or never sent")
+
+    def _key_of_offset_id(self, message_id: str) -> str:
+        try:
+            _, physical_offset = parse_offset_message_id(message_id)
+        except InvalidParameter:
+            return ""
+        message = self._message_at(physical_offset)
+        return message.unique_key if message is not None else ""
+
+    def _of_key(self, key: str) -> list[WaitingMessage]:
+        """All records with a unique key in the timers' queue, oldest first."""
+        places = set(self._store.lookup_key(TIMER_TOPIC, key, FOUND_MAX, 0, _ALWAYS_MS))
+        places.update(self._not_indexed())
+        found = [self._message_at(place) for place in sorted(places)]
+        return [one for one in found if one is not None and one.unique_key == key]
+
+    def _not_indexed(self) -> Iterator[int]:
+        """Physical offsets of the timers' queue that the key index does not know yet."""
+        queue = self._queue()
+        indexed = self._store.page.words[INDEXED_POSITION]
+        low = self._store.min(queue)
+        for offset in range(self._store.max(queue) - 1, low - 1, -1):
+            physical_offset = self._store.queues.unit(queue, offset).physical_offset
+            if physical_offset < indexed:
+                return
+            yield physical_offset
+
+    def _message_at(self, physical_offset: int) -> WaitingMessage | None:
+        record = self._store.record_at(physical_offset)
+        return None if record is None else waiting_message(record)
+
+    def _waits(self, message: WaitingMessage, of_key: list[WaitingMessage]) -> bool:
+        """Whether it will be delivered, given all records with its key."""
+        if not self._service.is_pending(message.due_ms, message.physical_offset):
+            return False
+        return not self._is_cancelled(message, of_key)
+
+    @staticmethod
+    def _is_cancelled(message: WaitingMessage, of_key: list[WaitingMessage]) -> bool:
+        keys = (cancel_key(message.topic, message.unique_key), message.unique_key)
+        return any(
+            one.cancels in keys
+            and one.due_ms == message.due_ms
+            and one.physical_offset > message.physical_offset
+            for one in of_key
+            if one.cancels
+        )
+
+    def waiting(self, first: int, count: int, topic: str = "") -> tuple[list[WaitingMessage], int]:
+        """Messages that wait, in the order in which they came, from a queue offset on; and the offset to go
+        on with, -1 at the end. A call looks at a bounded number: it may find none and still go on."""
+        queue = self._queue()
+        offset = max(first, self._service.kept(queue))
+        high = self._store.max(queue)
+        end = min(high, offset + LIST_ENTRIES_MAX)
+        found: list[WaitingMessage] = []
+        while offset < end and len(found) < count:
+            message = self._message_at(self._store.queues.unit(queue, offset).physical_offset)
+            offset += 1
+            if message is None or message.cancels or topic not in ("", message.topic):
+                continue
+            if self._service.is_pending(message.due_ms, message.physical_offset) and self._waits(
+                message, self._of_key(message.unique_key)
+            ):
+                found.append(message)
+        return found, offset if offset < high else -1
+
+    # -- changing --
+
+    def cancel(self, topic: str, key: str, due_ms: int) -> int:
+        """Take a message back; again does no harm. Returns the log position that must be durable for it.
+
+        IllegalOperation when it does not wait any more, or never did.
+        """
+        message = self._changeable(topic, key, due_ms)
+        if message is None:
+            return self._store.page.words[WRITE_POSITION]
+        return self._append([self._cancelling(message)], message)
+
+    def reschedule(self, topic: str, key: str, due_ms: int, new_ms: int) -> int:
+        """Put a message off to another moment, later or earlier; one that has come delivers it at once.
+
+        Returns and raises as `cancel`; IllegalOperation also when it was taken back.
+        """
+        message = self._changeable(topic, key, due_ms)
+        if message is None:
+            raise IllegalOperation(f"message {key} was taken back: it cannot be put off")
+        if new_ms <= self._clock.now_ms():
+            return self._append(
+                [self._cancelling(message, with_next=True), self._delivering(message)], message
+            )
+        moved = {name: text for name, text in message.properties.items() if name not in TIMER_PROPERTIES}
+        moved |= {TIMER_DELIVER_MS: str(new_ms), TIMER_OUT_MS: str(new_ms)}
+        record = self._record(message, moved, message.body)
+        code = tags_code_of(moved.get(TAGS))
+        copy = AppendRequest(self._queue(), record, (len(record),), (code,))
+        return self._append([self._cancelling(message, with_next=True), copy], message)
+
+    def _changeable(self, topic: str, key: str, due_ms: int) -> WaitingMessage | None:
+        """The message that waits for that moment; None when it was taken back already."""
+        of_key = self._of_key(key)
+        for message in reversed(of_key):
+            if message.cancels or message.topic != topic or message.due_ms != due_ms:
+                continue
+            if not self._service.is_pending(due_ms, message.physical_offset):
+                break
+            return None if self._is_cancelled(message, of_key) else message
+        raise IllegalOperation(f"message {key} does not wait any more, or never did: nothing was changed")
+
+    def _cancelling(self, message: WaitingMessage, *, with_next: bool = False) -> AppendRequest:
+        """What cancels a message."""
+        properties = {
+            UNIQ_KEY: message.unique_key,
+            TIMER_DELIVER_MS: str(message.due_ms),
+            TIMER_DEL_UNIQKEY: cancel_key(message.topic, message.unique_key),
+            TIMER_OUT_MS: str(message.due_ms),
+            REAL_TOPIC: message.topic,
+            REAL_QUEUE_ID: str(message.queue_id),
+        }
+        record = self._record(message, properties, memoryview(CANCEL_BODY))
+        return AppendRequest(self._queue(), record, (len(record),), (0,), with_next=with_next)
+
+    def _record(self, message: WaitingMessage, properties: dict[str, str], body: memoryview) -> bytearray:
+        fields = message.fields
+        is_copy = TIMER_DEL_UNIQKEY not in properties
+        return encode_record(
+            topic=TIMER_TOPIC.encode(),
+            body=body,
+            properties=encode_properties(properties),
+            queue_id=0,
+            flag=fields.flag if is_copy else 0,
+            sys_flag=fields.sys_flag if is_copy else 0,
+            born_timestamp=fields.born_timestamp,
+            born_host=fields.born_host,
+            store_host=fields.store_host,
+            reconsume_times=fields.reconsume_times,
+        )
+
+    def _delivering(self, message: WaitingMessage) -> AppendRequest:
+        delivery = delivery_of(message.record)
+        queue = self._queues.ref(delivery.topic, delivery.queue_id)
+        if queue is None:
+            raise IllegalOperation(f"queue {delivery.queue_id} of topic {delivery.topic} does not exist")
+        return AppendRequest(queue, delivery.record, (len(delivery.record),), (delivery.tags_code,))
+
+    def _append(self, requests: list[AppendRequest], message: WaitingMessage) -> int:
+        """Append them as one; the service knows at once that the message is cancelled."""
+        outcomes = self._store.append(requests)
+        if outcomes[0] is None or outcomes[-1] is None:
+            raise SystemBusy("no log segment is ready: try again")
+        for outcome in outcomes:
+            if outcome is not None and outcome.error is not None:
+                raise outcome.error
+        key = cancel_key(message.topic, message.unique_key)
+        self._service.cancel(message.due_ms, key, outcomes[0].physical_offset)
+        return outcomes[-1].end
+
+    async def durable(self, end: int) -> None:
+        """Return when the log is as durable up to `end` as the broker promises, or after syncFlushTimeout."""
+        if self._settings.flush_disk_type is not FlushDiskType.SYNC_FLUSH:
+            return
+        deadline_ms = self._clock.monotonic_ms() + self._settings.sync_flush_timeout
+        while not self._store.is_flushed(end) and self._clock.monotonic_ms() < deadline_ms:
+            park(self._store.page, FLUSH_RINGS, COORDINATOR_SLOT)
+            self._flusher.ring()
+            await asyncio.sleep(FLUSH_LOOK_S)
+        unpark(self._store.page, FLUSH_RINGS, COORDINATOR_SLOT)
+
+    def _queue(self) -> QueueRef:
+        queue = self._queues.ref(TIMER_TOPIC, 0)
+        if queue is None:
+            raise SystemBusy(f"topic {TIMER_TOPIC} has no queue yet")
+        return queue
