@@ -137,7 +137,6 @@ REFUSED = [
     ("the half message topic", {"topic": "RMQ_SYS_TRANS_HALF_TOPIC"}, 16, "belongs to the broker"),
     ("a system topic", {"topic": "rmq_sys_wheel_timer"}, 16, "belongs to the broker"),
     ("a queue id out of range", {"queue_id": 4}, 29, "0..3"),
-    ("a timer message", {"properties": "TIMER_DELAY_SEC\x013\x02"}, 13, "not supported"),
     ("a half message of no group", {"properties": "TRAN_MSG\x01true\x02"}, 13, "PGROUP"),
 ]
 
