@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -12,7 +13,7 @@ from shmq.embedded import Broker
 EXAMPLES = [
     *("producer", "async_producer", "oneway_producer", "batch_producer", "consumer", "pull_consumer"),
     *("lite_pull_consumer", "pull_schedule", "queue_listener", "request_reply", "sql_filter"),
-    *("ordered_producer", "ordered_consumer"),
+    *("ordered_producer", "ordered_consumer", "transaction_producer"),
 ]
 
 
@@ -75,3 +76,17 @@ def test_the_steps_of_each_order_are_consumed_in_order(shared_broker: Broker) ->
     for number in range(5):
         steps = [line.split(": ")[2] for line in consumed.splitlines() if f"order {number}:" in line]
         assert steps == ["create", "pay", "push", "finish"]
+
+
+def test_a_transaction_commits_rolls_back_or_is_checked(make_broker: Callable[..., Broker]) -> None:
+    broker = make_broker(transactionTimeOut="200", transactionCheckInterval="100")
+    where = ("--namesrv", broker.namesrv_addr, "--topic", "ExampleTransaction")
+    sent = run_example("transaction_producer", *where)
+    assert [line.split()[1:] for line in sent.splitlines() if line.startswith("SEND_OK")] == [
+        ["TagA", "COMMIT_MESSAGE"],
+        ["TagB", "ROLLBACK_MESSAGE"],
+        ["TagC", "UNKNOW"],
+    ]
+    assert "checked TagC: COMMIT_MESSAGE" in sent and "checked TagA" not in sent
+    consumed = run_example("consumer", *where, "--group", "ExampleTransactionGroup", "--count", "2")
+    assert "Hello shmq 0" in consumed and "Hello shmq 2" in consumed and "Hello shmq 1" not in consumed

@@ -14,7 +14,7 @@ ORDERLY = [164, 165, 168, 170, *range(172, 178)]
 RETRIED = [143, 145, 147, 151, 153, 155, 162]
 ANSWERED = [267, 268, 269, 270]
 PROMISED = [
-    *(*range(1, 72), *DELAYED, *range(129, 140), *RETRIED),
+    *(*range(1, 72), *DELAYED, *range(88, 111), *range(129, 140), *RETRIED),
     *(*ORDERLY, *range(211, 243), *ANSWERED),
 ]
 LATER = {14, 25, 26, 27, 28, 38, 39, 49, 61, 131, 219, 220, 238, 240, 241, 242}
