@@ -13,11 +13,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from shmq.base import log
 from shmq.base.errors import ClientFault, InvalidParameter, QueryNotFound, ShmqError
+from shmq.client import timer_calls
 from shmq.client.accumulator import RECORD_OVERHEAD
 from shmq.client.async_send import AsyncSend
 from shmq.client.async_sender import AsyncSender
@@ -350,6 +352,35 @@ class Producer:
         return timeout_ms if timeout_ms is not None else self.config.send_msg_timeout_ms
 
     # Queries
+
+    def recall_message(self, topic: str, recall_handle: str, timeout_ms: int | None = None) -> str:
+        """Take a message back that still waits for its moment; `recall_handle` is its SendResult's.
+
+        Returns its unique key when that is as durable as a send; again does no harm. IllegalOperation when it
+        was delivered: nothing was changed.
+        """
+        link = self._link_of(topic, recall_handle)
+        limit_s = self._timeout_ms(timeout_ms) / 1000
+        return timer_calls.recall(link, self.producer_group, topic, recall_handle, limit_s)
+
+    def reschedule_message(
+        self, topic: str, recall_handle: str, deliver_at: datetime, timeout_ms: int | None = None
+    ) -> str:
+        """Put a message off that still waits, later or earlier; in the past: it is delivered at once.
+
+        Returns the handle that takes it back from now on, "" when it was delivered. IllegalOperation when it
+        does not wait any more; only shmq's brokers can do it.
+        """
+        link = self._link_of(topic, recall_handle)
+        return timer_calls.reschedule(
+            link, topic, recall_handle, deliver_at, self._timeout_ms(timeout_ms) / 1000
+        )
+
+    def _link_of(self, topic: str, recall_handle: str) -> BrokerLink:
+        """The link to the broker that keeps a waiting message."""
+        queue = timer_calls.queue_of(topic, recall_handle)
+        self._use(topic)
+        return self._path.link(queue)
 
     def fetch_publish_message_queues(self, topic: str) -> list[MessageQueue]:
         """Return the queues of a topic that may be sent to."""
