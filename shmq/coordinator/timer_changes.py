@@ -53,6 +53,8 @@ FLUSH_LOOK_S = 0.001
 """Pause between two looks whether the disk has a change."""
 CANCEL_BODY = b"0"
 """A message has at least one byte; RocketMQ's has this one."""
+MOVED_BODY = b"1"
+"""Of what cancels a message because there is a copy for another moment, or because it was delivered."""
 _ALWAYS_MS = 2**62
 
 
@@ -124,18 +126,17 @@ class TimerChanges:
         """Whether it will be delivered, given all records with its key."""
         if not self._service.is_pending(message.due_ms, message.physical_offset):
             return False
-        return not self._is_cancelled(message, of_key)
+        return self._cancellation(message, of_key) is None
 
     @staticmethod
-    def _is_cancelled(message: WaitingMessage, of_key: list[WaitingMessage]) -> bool:
+    def _cancellation(message: WaitingMessage, of_key: list[WaitingMessage]) -> WaitingMessage | None:
+        """What cancels a message, of all records with its key."""
         keys = (cancel_key(message.topic, message.unique_key), message.unique_key)
-        return any(
-            one.cancels in keys
-            and one.due_ms == message.due_ms
-            and one.physical_offset > message.physical_offset
-            for one in of_key
-            if one.cancels
-        )
+        for one in of_key:
+            is_later = one.physical_offset > message.physical_offset
+            if one.cancels in keys and one.due_ms == message.due_ms and is_later:
+                return one
+        return None
 
     def waiting(self, first: int, count: int, topic: str = "") -> tuple[list[WaitingMessage], int]:
         """Messages that wait, in the order in which they came, from a queue offset on; and the offset to go
@@ -177,15 +178,13 @@ class TimerChanges:
         if message is None:
             raise IllegalOperation(f"message {key} was taken back: it cannot be put off")
         if new_ms <= self._clock.now_ms():
-            return self._append(
-                [self._cancelling(message, with_next=True), self._delivering(message)], message
-            )
+            return self._append([self._cancelling(message, MOVED_BODY), self._delivering(message)], message)
         moved = {name: text for name, text in message.properties.items() if name not in TIMER_PROPERTIES}
         moved |= {TIMER_DELIVER_MS: str(new_ms), TIMER_OUT_MS: str(new_ms)}
         record = self._record(message, moved, message.body)
         code = tags_code_of(moved.get(TAGS))
         copy = AppendRequest(self._queue(), record, (len(record),), (code,))
-        return self._append([self._cancelling(message, with_next=True), copy], message)
+        return self._append([self._cancelling(message, MOVED_BODY), copy], message)
 
     def _changeable(self, topic: str, key: str, due_ms: int) -> WaitingMessage | None:
         """The message that waits for that moment; None when it was taken back already."""
@@ -195,11 +194,16 @@ class TimerChanges:
                 continue
             if not self._service.is_pending(due_ms, message.physical_offset):
                 break
-            return None if self._is_cancelled(message, of_key) else message
+            cancellation = self._cancellation(message, of_key)
+            if cancellation is None:
+                return message
+            if cancellation.body == MOVED_BODY:
+                raise IllegalOperation(f"message {key} was put off: it is known by its newer handle only")
+            return None
         raise IllegalOperation(f"message {key} does not wait any more, or never did: nothing was changed")
 
-    def _cancelling(self, message: WaitingMessage, *, with_next: bool = False) -> AppendRequest:
-        """What cancels a message."""
+    def _cancelling(self, message: WaitingMessage, body: bytes = CANCEL_BODY) -> AppendRequest:
+        """What cancels a message; tied to what takes its place."""
         properties = {
             UNIQ_KEY: message.unique_key,
             TIMER_DELIVER_MS: str(message.due_ms),
@@ -208,8 +212,8 @@ class TimerChanges:
             REAL_TOPIC: message.topic,
             REAL_QUEUE_ID: str(message.queue_id),
         }
-        record = self._record(message, properties, memoryview(CANCEL_BODY))
-        return AppendRequest(self._queue(), record, (len(record),), (0,), with_next=with_next)
+        record = self._record(message, properties, memoryview(body))
+        return AppendRequest(self._queue(), record, (len(record),), (0,), with_next=body == MOVED_BODY)
 
     def _record(self, message: WaitingMessage, properties: dict[str, str], body: memoryview) -> bytearray:
         fields = message.fields
