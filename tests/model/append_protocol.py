@@ -3,9 +3,10 @@
 One step is one store, one load, or one locked operation of one process. A store of a phase or of quiesce may
 stay in the storing core's buffer while its process goes on (x86: a load may overtake it); every other store
 empties the buffer first, which loses nothing, as repair treats WANTING and HOLDING alike. Each living
-appender makes one claim of one record for one queue and then rests. A death drains the buffer. `Rules`
-switches single rules of the protocol off; each must then lead to a violation, or the model would prove
-nothing.
+appender makes one claim of one record for one queue and then rests. A death drains the buffer. An appender
+may also stop for good (SIGSTOP): then only a kill frees what it holds. Appenders are alike, so states that
+differ only in their order are one. `Rules` switches single rules of the protocol off; each must then lead to
+a violation, or the model would prove nothing.
 
 The steps follow `shmq/shm/append_lock.py`, `append_journal.py` and `shmq/supervisor/crash_repair.py`: change
 them together.
@@ -13,11 +14,13 @@ them together.
 
 from __future__ import annotations
 
-from collections import deque
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
+
+import numpy as np
 
 IDLE, WANTING, HOLDING = range(3)
 EMPTY, PREPARED, COMMITTED = range(3)
@@ -83,6 +86,11 @@ class Rules:
     undo_zeroes_units: bool = True
     drain_semaphore: bool = True
     commit_before_position: bool = True
+    free_semaphore: bool = True
+    resume: bool = True
+    clear_dead_slots: bool = True
+    store_position_again: bool = True
+    kill_who_does_not_leave: bool = True
 
 
 class Appender(NamedTuple):
@@ -90,6 +98,7 @@ class Appender(NamedTuple):
     at: At
     buffered: int | None = None  # a phase store that other cores do not see yet
     record: int = 0  # what it appends
+    stopped: bool = False  # it takes no step any more, and lives
 
 
 class Claim(NamedTuple):
@@ -116,14 +125,15 @@ class State(NamedTuple):
     appender_deaths: int
     sup_deaths: int
     starts: int  # so many more appenders may be started
+    stops: int  # so many more appenders may stop for good
 
 
 class Violation(AssertionError):
     """The protocol broke a promise; the message holds the trace that leads there."""
 
 
-def start_state(appenders: int, appender_deaths: int, sup_deaths: int) -> State:
-    cells = appenders * (1 + sup_deaths) + appender_deaths
+def start_state(appenders: int, appender_deaths: int, sup_deaths: int, stops: int = 0) -> State:
+    cells = appenders * (1 + sup_deaths) + appender_deaths + stops
     return State(
         appenders=(Appender(True, At.WANT),) * appenders,
         sup=Sup.WATCH,
@@ -142,6 +152,26 @@ def start_state(appenders: int, appender_deaths: int, sup_deaths: int) -> State:
         appender_deaths=appender_deaths,
         sup_deaths=sup_deaths,
         starts=cells - appenders,
+        stops=stops,
+    )
+
+
+def _rank(s: State, i: int) -> tuple[object, ...]:
+    a = s.appenders[i]
+    buffered = -1 if a.buffered is None else a.buffered
+    return (a.alive, a.at, buffered, a.record, a.stopped, s.phases[i], i in s.living)
+
+
+def one_order(s: State) -> State:
+    """The same state with its appenders in one order: which slot is whose makes no difference."""
+    ranks = [_rank(s, i) for i in range(len(s.appenders))]
+    order = sorted(range(len(ranks)), key=ranks.__getitem__)
+    if all(i == n for n, i in enumerate(order)):
+        return s
+    return s._replace(
+        appenders=tuple([s.appenders[i] for i in order]),
+        phases=tuple([s.phases[i] for i in order]),
+        living=frozenset([n for n, i in enumerate(order) if i in s.living]),
     )
 
 
@@ -172,6 +202,8 @@ def _store_phase(s: State, i: int, phase: int, at: At) -> State:
 def appender_steps(s: State, i: int, rules: Rules) -> Iterator[State]:
     """Every next state by a step of appender i, deaths not included."""
     a = s.appenders[i]
+    if a.stopped:
+        return
     if a.buffered is not None:
         yield _drain(s, i)
     d = _drain(s, i) if At.DESCRIBE <= a.at <= At.EMPTY_JOURNAL else s
@@ -248,6 +280,8 @@ def supervisor_steps(s: State, rules: Rules) -> Iterator[State]:
                     phases = s.phases if rules.repair_when_not_idle else _set(s.phases, i, IDLE)
                     fresh = _set(s.appenders, i, Appender(True, At.WANT))
                     yield s._replace(appenders=fresh, starts=s.starts - 1, phases=phases)
+            if any(_is_stuck(s, i) for i in range(len(s.appenders))):
+                yield s._replace(sup=Sup.QUIESCE)
         case Sup.QUIESCE:
             yield s._replace(sup=Sup.WAIT, quiesce_buffered=1)
         case Sup.WAIT:
@@ -258,6 +292,10 @@ def supervisor_steps(s: State, rules: Rules) -> Iterator[State]:
             yield s._replace(sup=Sup.STAND_STILL, living=frozenset())
         case Sup.STAND_STILL:
             living = frozenset(i for i, a in enumerate(s.appenders) if a.alive)
+            for i in living:
+                if s.appenders[i].stopped and s.phases[i] != IDLE and rules.kill_who_does_not_leave:
+                    killed = _set(s.appenders, i, Appender(False, At.REST))
+                    yield s._replace(appenders=killed)
             if not rules.wait_until_idle or all(s.phases[i] == IDLE for i in living):
                 yield s._replace(sup=Sup.JOURNAL, living=living)
         case Sup.JOURNAL:
@@ -268,7 +306,8 @@ def supervisor_steps(s: State, rules: Rules) -> Iterator[State]:
                 else:
                     yield s._replace(sup=Sup.ZERO_UNIT, journal=EMPTY)
             elif s.journal == COMMITTED:
-                yield s._replace(sup=Sup.STORE_MAX, position=s.claim.start + 1)
+                position = s.claim.start + 1 if rules.store_position_again else s.position
+                yield s._replace(sup=Sup.STORE_MAX, position=position)
             else:
                 yield s._replace(sup=Sup.CLEAR_SLOTS)
         case Sup.ZERO_UNIT:
@@ -282,6 +321,8 @@ def supervisor_steps(s: State, rules: Rules) -> Iterator[State]:
             yield s._replace(sup=Sup.CLEAR_SLOTS, journal=EMPTY)
         case Sup.CLEAR_SLOTS:
             left = [i for i in range(len(s.appenders)) if i not in s.living and s.phases[i] != IDLE]
+            if not rules.clear_dead_slots:
+                left = []
             for i in left[:1]:
                 yield s._replace(phases=_set(s.phases, i, IDLE))
             if not left:
@@ -292,9 +333,15 @@ def supervisor_steps(s: State, rules: Rules) -> Iterator[State]:
             else:
                 yield s._replace(sup=Sup.FREE_SEMAPHORE)
         case Sup.FREE_SEMAPHORE:
-            yield s._replace(sup=Sup.RESUME, semaphore=s.semaphore + 1)
+            yield s._replace(sup=Sup.RESUME, semaphore=s.semaphore + rules.free_semaphore)
         case Sup.RESUME:
-            yield s._replace(sup=Sup.WATCH, quiesce_buffered=0)
+            yield s._replace(sup=Sup.WATCH, quiesce_buffered=0 if rules.resume else None)
+
+
+def _is_stuck(s: State, i: int) -> bool:
+    """What the looks at claim_seq and semaphore find out in the end."""
+    a = s.appenders[i]
+    return a.alive and a.stopped and (s.phases[i] == HOLDING or a.at in INSIDE)
 
 
 def deaths(s: State) -> Iterator[State]:
@@ -305,6 +352,12 @@ def deaths(s: State) -> Iterator[State]:
             d = _drain(s, i)
             left = s.appender_deaths - (not orphan)
             yield d._replace(appenders=_set(d.appenders, i, Appender(False, At.REST)), appender_deaths=left)
+    if s.stops:
+        for i, a in enumerate(s.appenders):
+            if a.alive and not a.stopped and a.at != At.REST:
+                d = _drain(s, i)
+                stopped = _set(d.appenders, i, d.appenders[i]._replace(stopped=True))
+                yield d._replace(appenders=stopped, stops=d.stops - 1)
     if s.sup == Sup.DEAD:
         if not any(a.alive for a in s.appenders):
             yield s._replace(sup=Sup.START)
@@ -338,8 +391,8 @@ def check(s: State) -> None:
 def check_end(s: State) -> None:
     """What must hold where nothing more can happen."""
     if (
-        any(a.at != At.REST for a in s.appenders)
-        or any(s.phases)
+        any(a.at != At.REST and not a.stopped for a in s.appenders)
+        or any(phase for phase, a in zip(s.phases, s.appenders, strict=True) if not a.stopped)
         or s.quiesce
         or s.semaphore != 1
         or s.journal
@@ -349,36 +402,62 @@ def check_end(s: State) -> None:
         raise Violation("positions and acknowledgements do not agree at the end")
 
 
-def search(appenders: int, appender_deaths: int, sup_deaths: int, rules: Rules | None = None) -> int:
-    """Visit every reachable state, breadth first; return how many there are. Violation carries its trace."""
+def search(
+    appenders: int, appender_deaths: int, sup_deaths: int, rules: Rules | None = None, stops: int = 0
+) -> int:
+    """Visit every reachable state, breadth first; return how many there are. Violation carries its trace.
+
+    A violation is a state that must not be, or one from which no end can be reached any more: the world
+    hangs, or goes round in a circle.
+    """
     rules = rules or Rules()
-    first = start_state(appenders, appender_deaths, sup_deaths)
-    came_from: dict[State, State | None] = {first: None}
-    todo = deque([first])
-    s = first
+    first = start_state(appenders, appender_deaths, sup_deaths, stops)
+    numbers, states, parents = {first: 0}, [first], array("i", [-1])
+    sources, targets, ends = array("i"), array("i"), []
+    at = 0
     try:
-        while todo:
-            s = todo.popleft()
+        while at < len(states):
+            s = states[at]
             check(s)
-            alone = True
-            for i in range(appenders):
-                if s.appenders[i].alive:
-                    for n in appender_steps(s, i, rules):
-                        alone = False
-                        if n not in came_from:
-                            came_from[n] = s
-                            todo.append(n)
-            for n in (*supervisor_steps(s, rules), *deaths(s)):
-                alone = False
-                if n not in came_from:
-                    came_from[n] = s
-                    todo.append(n)
-            if alone:
+            before = len(targets)
+            for n in map(one_order, _steps(s, rules)):
+                number = numbers.setdefault(n, len(states))
+                if number == len(states):
+                    states.append(n)
+                    parents.append(at)
+                sources.append(at)
+                targets.append(number)
+            if len(targets) == before:
                 check_end(s)
+                ends.append(at)
+            at += 1
+        stuck = _cannot_end(len(states), sources, targets, ends)
+        if stuck is not None:
+            at = stuck
+            raise Violation("nothing leads to an end any more")
     except Violation as violation:
-        trace = [s]
-        while (before := came_from[trace[-1]]) is not None:
-            trace.append(before)
-        steps = "\n".join(str(state) for state in reversed(trace))
-        raise Violation(f"{violation}\n{steps}") from None
-    return len(came_from)
+        trace = []
+        while at >= 0:
+            trace.append(str(states[at]))
+            at = parents[at]
+        raise Violation("\n".join([str(violation), *reversed(trace)])) from None
+    return len(states)
+
+
+def _steps(s: State, rules: Rules) -> Iterator[State]:
+    for i, appender in enumerate(s.appenders):
+        if appender.alive:
+            yield from appender_steps(s, i, rules)
+    yield from supervisor_steps(s, rules)
+    yield from deaths(s)
+
+
+def _cannot_end(count: int, sources: array[int], targets: array[int], ends: list[int]) -> int | None:
+    """The first state from which no end can be reached, or None."""
+    source, target = np.frombuffer(sources, np.int32), np.frombuffer(targets, np.int32)
+    good = np.zeros(count, bool)
+    good[ends] = True
+    known = 0
+    while known < (known := int(good.sum())):
+        good[source[good[target]]] = True
+    return None if known == count else int(np.flatnonzero(~good)[0])
