@@ -18,6 +18,7 @@ import org.apache.rocketmq.common.message.MessageExt;
  * send NAMESRV TOPIC COUNT       COUNT messages by each of: sync, async, oneway
  * consume NAMESRV TOPIC GROUP COUNT SECONDS   clustering push consumer until COUNT messages came
  * roundtrip NAMESRV TOPIC GROUP COUNT SECONDS   send, then consume all of them, in one JVM
+ * transact NAMESRV TOPIC GROUP SECONDS   three transactions, then consume the two that are committed
  */
 public class ShmqProbe {
     public static void main(String[] args) throws Exception {
@@ -34,6 +35,10 @@ public class ShmqProbe {
             case "roundtrip":
                 send(namesrv, topic, Integer.parseInt(args[4]));
                 status = consume(namesrv, topic, args[3], 3 * Integer.parseInt(args[4]), Integer.parseInt(args[5]));
+                break;
+            case "transact":
+                TransactionProbe.send(namesrv, topic, args[3], Integer.parseInt(args[4]));
+                status = consume(namesrv, topic, args[3] + "Consumers", 2, Integer.parseInt(args[4]));
                 break;
             default:
                 throw new IllegalArgumentException(args[0]);
