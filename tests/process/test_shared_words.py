@@ -14,7 +14,7 @@ from shmq.shm import page_layout as at
 from shmq.shm.control_page import ControlPage
 from shmq.shm.doorbell import Doorbell
 from tests.helpers.waiting import wait_until
-from tests.helpers.word_partner import PATTERNS, seen_positions
+from tests.helpers.word_partner import PATTERNS, cross, older_records, seen_positions
 
 
 @pytest.fixture
@@ -33,11 +33,14 @@ def page(page_name: str) -> Iterator[ControlPage]:
     made.close()
 
 
-def partner(page_name: str, *arguments: object, fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+def partner(
+    page_name: str, *arguments: object, fds: tuple[int, ...] = (), stdout: int | None = None
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "tests.helpers.word_partner", page_name, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         pass_fds=fds,
+        stdout=stdout,
     )
 
 
@@ -63,3 +66,29 @@ def test_a_word_is_never_seen_torn(page: ControlPage, page_name: str) -> None:
     assert other.returncode == 0
     assert seen <= known
     assert len(seen) > 1, "the other process did not store meanwhile"
+
+
+def test_bytes_are_there_before_their_number(page: ControlPage, page_name: str) -> None:
+    count = 50_000
+    with partner(page_name, "records", count) as other:
+        try:
+            assert older_records(page, count) == []
+        finally:
+            other.kill()
+
+
+def test_of_two_that_store_and_then_load_one_sees_the_other(page: ControlPage, page_name: str) -> None:
+    """What the fence of parking and ringing, of WANTING and quiesce, must give.
+
+    A machine may happen to give it without: that every fence is needed is shown by the models.
+    """
+    rounds = 20_000
+    with partner(page_name, "cross", rounds, True, stdout=subprocess.PIPE) as other:
+        try:
+            here = cross(page, 0, rounds, True)
+            output, _ = other.communicate(timeout=60)
+        finally:
+            other.kill()
+    there = [int(word) for word in output.split()]
+    missed = [n for n, (a, b) in enumerate(zip(here, there, strict=True), 1) if a < n and b < n]
+    assert missed == []
