@@ -24,7 +24,6 @@ import logging
 import os
 import struct
 import threading
-from bisect import bisect_left
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,8 +31,10 @@ from shmq.base import log
 from shmq.base.checksum import crc32
 from shmq.base.faults import declare, reach
 from shmq.base.files import fsync_folder
+from shmq.store.checkpoint import Checkpoint
 from shmq.store.names import StoreLayout, file_starts
 from shmq.store.segment_descriptors import SegmentDescriptors
+from shmq.store.sparse_files import sync_path
 
 ENTRY = struct.Struct(">qiII")
 ENTRY_BYTES = 20
@@ -132,13 +133,11 @@ def cut_back(layout: StoreLayout, trusted: int, end: int) -> None:
         path = layout.checksum_path(start)
         raw = path.read_bytes()
         count = len(raw) // ENTRY_BYTES
-        first = bisect_left(range(count), trusted, key=lambda n: ENTRY.unpack_from(raw, n * ENTRY_BYTES)[0])
-        kept = first
-        if first:
-            before = valid_entry(raw, (first - 1) * ENTRY_BYTES)
-            reached = before[1] if before is not None else reached
-        for n in range(first, count):
-            piece = valid_entry(raw, n * ENTRY_BYTES)
+        pieces = [valid_entry(raw, n * ENTRY_BYTES) for n in range(count)]
+        kept = max((n + 1 for n, piece in enumerate(pieces) if piece and piece[1] <= trusted), default=0)
+        if kept and (before := pieces[kept - 1]):
+            reached = before[1]
+        for n, piece in enumerate(pieces[kept:], kept):
             if piece is None or piece[1] > end or (reached is not None and piece[0] != reached):
                 break
             reached = piece[1]
@@ -148,14 +147,11 @@ def cut_back(layout: StoreLayout, trusted: int, end: int) -> None:
                 _logger, logging.INFO, "checksums_cut", file=path, entries=count, kept=kept, log_end=end
             )
             os.truncate(path, kept * ENTRY_BYTES)
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync_path(path)
             for later in [later for later in file_starts(layout.checksums) if later > start]:
                 remove_checksums(layout, later)
             break
+        sync_path(path)  # what is kept lies below the next checkpoint, and may be in memory only
     if layout.checksums.is_dir():
         fsync_folder(layout.checksums)
 
@@ -184,6 +180,12 @@ class LogChecksums:
         """Find where to go on. Once, before the first `follow`; OSError is logged, not raised."""
         try:
             self._layout.checksums.mkdir(parents=True, exist_ok=True)
+            noted = Checkpoint.load(self._layout.checkpoint).confirm_offset
+            starts = file_starts(self._layout.checksums)
+            # A run before this one may have died before it synced them.
+            self._unsynced = {
+                self._layout.checksum_path(s) for s in starts if s + self._layout.segment_bytes > noted
+            }
             end = self._find_end(flushed)
             self._summed = flushed if end is None else end
             if flushed - self._summed > CATCH_UP_MAX:
@@ -229,11 +231,7 @@ class LogChecksums:
             unsynced, self._unsynced = self._unsynced, set()
         for path in unsynced:
             with contextlib.suppress(FileNotFoundError):
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
+                sync_path(path)
         if unsynced:
             fsync_folder(self._layout.checksums)
             fsync_folder(self._layout.root)
