@@ -31,7 +31,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from shmq.base import log
 from shmq.base.clock import Clock
 from shmq.broker.live_settings import LiveSettings
-from shmq.shm.control_page import ControlPage
+from shmq.shm.control_page import ControlPage, PageState
 from shmq.shm.doorbell import Doorbell
 from shmq.shm.page_layout import DISK_FULL, MIN_OFFSET, SEGMENT_ERROR
 from shmq.shm.worker_slots import SlotTable
@@ -131,6 +131,8 @@ class Retention:
 
     def _one_round(self, now_ms: int) -> Iterator[int]:
         """Look, delete what is due, follow up. Yields pauses in ms."""
+        if self._page.state is not PageState.OK:
+            return  # the disk failed: nothing is changed any more
         use = DiskUse.of(self._layout.root)
         self._tell_full(use.percent())
         settings = self._settings.now

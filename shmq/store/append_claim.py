@@ -18,6 +18,7 @@ every one has a test that dies in it.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 
@@ -66,6 +67,18 @@ faults.declare(
 )
 
 _OK = int(PageState.OK)
+
+_WHY_NOT = {
+    PageState.RECOVERING: "the store is being recovered: send again",
+    PageState.FLUSH_FAILED: "the broker's disk failed in fdatasync: no message is taken any more, what the "
+    "disk has can be read. Restart the broker: it writes again what is only in memory",
+    PageState.READ_ONLY: "the broker's disk failed and cannot be written: what it has can be read, no "
+    "message is taken. Mend or replace the disk, then restart the broker",
+    PageState.RETIRED: "the broker is stopping or was started again: send again",
+}
+"""Why a page that is not OK takes no message."""
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Appender:
@@ -147,11 +160,7 @@ class Appender:
     def _refusal(self, request: AppendRequest) -> AppendOutcome | None:
         """Why this request can never be appended, or not now; None when it may be tried."""
         if self._words[STATE] != _OK:
-            return AppendOutcome(
-                ServiceNotAvailable(
-                    f"the store takes no messages: {self._page.state.name}; see the broker's log"
-                )
-            )
+            return AppendOutcome(ServiceNotAvailable(_WHY_NOT[self._page.state]))
         if percent := self._words[DISK_FULL]:
             self._counters.add("sends_disk_full")
             return AppendOutcome(
@@ -212,9 +221,11 @@ class Appender:
         """
         number = self._words[SEGMENT_ERROR]
         if number:
-            error: ShmqError = ServiceNotAvailable(
-                f"no disk space for a CommitLog segment: {os.strerror(number)}; free some, then send again"
+            what = "no disk space for a CommitLog segment" if number in _NO_SPACE else "no CommitLog segment"
+            advice = (
+                "free some, then send again" if number in _NO_SPACE else "see the broker's log and its disk"
             )
+            error: ShmqError = ServiceNotAvailable(f"{what}: {os.strerror(number)}; {advice}")
             for i in waiting:
                 if outcomes[i] is None:
                     outcomes[i] = AppendOutcome(error)

@@ -11,6 +11,7 @@ since. If it dies, the copy is still there, and the next start does it again fro
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -25,20 +26,22 @@ PIECE_BYTES = 1 << 20
 _logger = log.get(__name__)
 
 
-def rewrite_unflushed(layout: StoreLayout, begin: int, end: int) -> None:
-    """Make `[begin, end)` of the log durable by writing it anew. StoreDamaged when the disk still refuses."""
+def rewrite_unflushed(layout: StoreLayout, run: int, begin: int, end: int) -> None:
+    """Make `[begin, end)` of the log durable by writing it anew. StoreDamaged when the disk still refuses.
+
+    `run` is the page id of the run that failed: a copy of another run is never taken for this one's.
+    """
     starts = [s for s in layout.segments() if s < end and s + layout.segment_bytes > begin]
     for start in starts:
         low, high = max(begin, start) - start, min(end, start + layout.segment_bytes) - start
-        aside = layout.identity.parent / f"unflushed-{start + low}"
+        aside = layout.identity.parent / f"unflushed-{run}-{start + low}"
         try:
             _copy_aside(layout.segment_path(start), aside, low, high)
             _rewrite(layout.segment_path(start), aside, low)
         except OSError as error:
             raise StoreDamaged(
                 f"{layout.segment_path(start)} cannot be written ({error.strerror}): the disk failed and "
-                f"still does. What may not be on it is kept in {aside}; replace the disk, copy the store, "
-                "start again"
+                f"still does. What may not be on it is in memory, and in {aside} if that could be written"
             ) from error
         aside.unlink()
     log.event(_logger, logging.WARNING, "unflushed_rewritten", begin=begin, end=end)
@@ -82,6 +85,8 @@ def _rewrite(segment: Path, aside: Path, low: int) -> None:
     """
     fd = os.open(segment, os.O_RDWR | os.O_CLOEXEC)
     try:
+        with contextlib.suppress(OSError):
+            os.fdatasync(fd)  # hear of errors before this: only the sync after the writes counts
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         with open(aside, "rb") as source:
             position = low

@@ -26,13 +26,13 @@ from pathlib import Path
 
 from shmq.base import faults, log
 from shmq.base.clock import monotonic_ms
-from shmq.base.errors import ConfigFault, ShmqError
+from shmq.base.errors import ConfigFault, ShmqError, StoreDamaged
 from shmq.base.runtime_dir import page_name
 from shmq.model.settings import BrokerSettings
 from shmq.shm.append_journal import AppendJournal
 from shmq.shm.append_lock import semaphore_name, unlink_semaphore
 from shmq.shm.control_page import ControlPage, PageState
-from shmq.shm.page_layout import FLUSHED_POSITION, VISIBLE_WORD, WRITE_POSITION
+from shmq.shm.page_layout import FLUSHED_POSITION, MIN_OFFSET, VISIBLE_WORD, WRITE_POSITION
 from shmq.shm.producer_table import ProducerTable
 from shmq.store.changed_files import forget_sums, report_changed
 from shmq.store.checkpoint import Checkpoint
@@ -67,6 +67,7 @@ class RecoveryMode(enum.Enum):
 
     EMPTY = "empty"
     FAST = "fast"
+    READ_ONLY = "read only"
     CLEAN = "clean"
     FULL = "full"
 
@@ -130,16 +131,19 @@ def open_or_recover(
     _finish_damage(layout)
     name = page_name(root)
     kept = _attach_kept(name)
-    report = _fast(layout, settings, name, kept, marks) or _anew(
-        layout, settings, name, kept, marks, progress
+    report = (
+        _fast(layout, settings, name, kept, marks)
+        or _unwritable(layout, name, kept, marks)
+        or _anew(layout, settings, name, kept, marks, progress)
     )
     if kept is not None:
         kept.close()
     page = ControlPage.attach(name)
     faults.reach("recovery.page_chosen")
-    mark_running(layout, os.getppid() if owner_pid is None else owner_pid, page)
-    faults.reach("recovery.marked")
-    page.state = PageState.OK
+    if report.mode is not RecoveryMode.READ_ONLY:
+        mark_running(layout, os.getppid() if owner_pid is None else owner_pid, page)
+        faults.reach("recovery.marked")
+        page.state = PageState.OK
     report.page_id = page.page_id
     page.close()
     report.took_ms = monotonic_ms() - began
@@ -198,6 +202,31 @@ def _fast(
     )
 
 
+def _unwritable(
+    layout: StoreLayout, name: str, kept: ControlPage | None, marks: Marks
+) -> RecoveryReport | None:
+    """After a failed fdatasync: bring what is only in memory to the disk; then None.
+
+    When the disk still refuses, the kept page goes on as it is, for reading what is surely on the disk. Its
+    marks stay those of the run that failed, so the next start tries again.
+    """
+    failed = kept is not None and kept.state in (PageState.FLUSH_FAILED, PageState.READ_ONLY)
+    if kept is None or not failed or not is_of_these_files(kept, layout, marks):
+        return None
+    flushed, end = int(kept.words[FLUSHED_POSITION]), int(kept.words[WRITE_POSITION])
+    try:
+        rewrite_unflushed(layout, kept.page_id, flushed, end)
+    except StoreDamaged as fault:
+        log.event(_logger, logging.CRITICAL, "store_read_only", reason=fault, readable_below=flushed)
+        kept.words[VISIBLE_WORD] = FLUSHED_POSITION
+        kept.state = PageState.READ_ONLY
+        return RecoveryReport(
+            RecoveryMode.READ_ONLY, name, min_offset=int(kept.words[MIN_OFFSET]), write_position=flushed
+        )
+    drop_queue_caches(layout)
+    return None
+
+
 # ---- a new page
 
 
@@ -212,9 +241,6 @@ def _anew(
     """Recover from the files, then make and fill a new page."""
     current = kept if kept is not None and is_of_these_files(kept, layout, marks) else None
     known_flushed = int(current.words[FLUSHED_POSITION]) if current is not None else 0
-    if current is not None and current.state is PageState.FLUSH_FAILED:
-        rewrite_unflushed(layout, known_flushed, int(current.words[WRITE_POSITION]))
-        drop_queue_caches(layout)
     offsets = load_consumer_offsets(layout)
     if current is not None and current.state is not PageState.RECOVERING:
         offsets.update(offsets_of(current))  # up to some seconds newer than the file

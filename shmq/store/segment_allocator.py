@@ -154,7 +154,7 @@ class SegmentAllocator:
             )
             warmed = not worked and self._warm_if_due()
         except OSError as error:
-            self._refused(error)
+            self.refused(error)
             return RETRY_MS
         if self._page.words[SEGMENT_ERROR]:
             self._page.words[SEGMENT_ERROR] = 0
@@ -255,7 +255,7 @@ class SegmentAllocator:
         faults.reach("segment.zeroed")
         self._page.words[ZEROED_POSITION] = end
 
-    def _refused(self, error: OSError) -> None:
+    def refused(self, error: OSError) -> None:
         """Tell appenders why nothing comes, once per kind of refusal, and wake those that wait for it."""
         number = error.errno or 1
         self._counters.add("segment_failures")

@@ -56,14 +56,22 @@ class FlushService:
         self._checkpointer.wake()
 
     def start(self) -> None:
-        """Make the first segment ready, then start the threads. Unavailable when the disk refuses."""
+        """Make the first segment ready, then start the threads; none when the store can only be read.
+
+        When the disk refuses, an empty store is not served (Unavailable); one with messages is, and sends are
+        refused until there is room.
+        """
+        if self._page.state is PageState.READ_ONLY:
+            return
         try:
             self._allocator.prepare()
         except OSError as fault:
-            raise Unavailable(
-                f"no CommitLog segment of {self._layout.segment_bytes >> 20} MiB can be made in "
-                f"{self._layout.commit_log}: {fault.strerror}; make room or set mappedFileSizeCommitLog"
-            ) from fault
+            if not self._page.words[WRITE_POSITION]:
+                raise Unavailable(
+                    f"no CommitLog segment of {self._layout.segment_bytes >> 20} MiB can be made in "
+                    f"{self._layout.commit_log}: {fault.strerror}; make room or set mappedFileSizeCommitLog"
+                ) from fault
+            self._allocator.refused(fault)
         self._flusher.start()
         self._allocator.start()
         self._checkpointer.start()

@@ -37,12 +37,17 @@ class PendingAcks:
         timeout_ms: int,
         park: Callable[[bool], None],
         count: Callable[[str, int], None],
+        disk_failed: Callable[[], bool],
     ) -> None:
-        """``park(True)`` asks the flusher for a ring (with the fence), ``park(False)`` takes that back."""
+        """``park(True)`` asks the flusher for a ring (with the fence), ``park(False)`` takes that back.
+
+        ``disk_failed`` says that the position will not move any more: nobody waits for it then.
+        """
         self._flushed_position = flushed_position
         self._timeout_ms = timeout_ms
         self._park = park
         self._count = count
+        self._disk_failed = disk_failed
         self._waiting: deque[PendingAck] = deque()
 
     def __len__(self) -> int:
@@ -65,7 +70,8 @@ class PendingAcks:
             faults.reach("worker.flushed")
             ack = waiting.popleft()
             ack.reply.settle(ack.outcome, ResponseCode.SUCCESS)
-        while waiting and waiting[0].deadline_ms <= now_ms:
+        failed = bool(waiting) and self._disk_failed()
+        while waiting and (failed or waiting[0].deadline_ms <= now_ms):
             ack = waiting.popleft()
             self._count("acks_timed_out", 1)
             ack.reply.settle(ack.outcome, ResponseCode.FLUSH_DISK_TIMEOUT)

@@ -29,12 +29,12 @@ from shmq.net.limits import ConnectionLimits
 from shmq.net.outbox import Outbox
 from shmq.shm.append_lock import AppendLock
 from shmq.shm.boot import FIRST_WORKER_SLOT, ChildBoot
-from shmq.shm.control_page import ControlPage
+from shmq.shm.control_page import ControlPage, PageState
 from shmq.shm.counters import SlotCounters
 from shmq.shm.directory import DirectoryView
 from shmq.shm.doorbell import Doorbell
 from shmq.shm.offset_slots import OffsetSlots
-from shmq.shm.page_layout import FLUSHED_POSITION
+from shmq.shm.page_layout import FLUSHED_POSITION, STATE
 from shmq.shm.supervisor_watch import SupervisorWatch
 from shmq.shm.worker_slots import FLUSHER_SLOT, SlotState, SlotTable, WorkerSlot
 from shmq.store.message_store import MessageStore
@@ -80,7 +80,11 @@ class Worker:
         self.holds = PullHolds(rings, count)
         words = self.page.words
         self.acks = PendingAcks(
-            lambda: words[FLUSHED_POSITION], settings.sync_flush_timeout, rings.await_acks, count
+            lambda: words[FLUSHED_POSITION],
+            settings.sync_flush_timeout,
+            rings.await_acks,
+            count,
+            disk_failed=lambda: words[STATE] != PageState.OK,
         )
         self.appends = AppendTurn(
             loop,

@@ -211,6 +211,7 @@ def quiet_hour() -> str:
     return f"{(time.localtime().tm_hour + 12) % 24:02d}"
 
 
+@pytest.mark.long
 def test_in_the_hour_of_delete_when_only_what_is_old_enough_goes(make: BrokerMaker, tmp_path: Path) -> None:
     every_hour = ";".join(f"{hour:02d}" for hour in range(24))
     broker = make(tmp_path, **SMALL, deleteWhen=every_hour).start()
@@ -319,6 +320,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.long
 def test_a_reader_that_holds_old_files_does_not_cost_the_whole_log(small_disk: Path) -> None:
     body = bytes(50_000)
     log = small_disk.parent / "log"

@@ -364,11 +364,12 @@ def test_after_a_failed_sync_the_tail_is_written_anew(store: OpenStore) -> None:
     assert not list((store.root / "shmq").glob("unflushed*"))
 
 
-def test_a_disk_that_still_fails_is_not_trusted_and_the_copy_stays(
+def test_a_disk_that_still_fails_is_only_read_until_it_works(
     store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store, 100)
     store.flush()
+    durable = read_all(store)
     fill(store, 50)
     before = read_all(store)
     flushed = store.page.words[FLUSHED_POSITION]
@@ -378,9 +379,14 @@ def test_a_disk_that_still_fails_is_not_trusted_and_the_copy_stays(
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fdatasync", fail)
-    with pytest.raises(StoreDamaged, match="replace the disk"):
-        store.crash(keep_page=True)
+    for _ in range(2):
+        assert store.crash(keep_page=True).mode is RecoveryMode.READ_ONLY
+        assert store.page.state is PageState.READ_ONLY
+        assert read_all(store) == durable, "only what is surely on the disk"
+        (outcome,) = store.store.append([request(store.queue("A"), [b"x"])])
+        assert "cannot be written" in str(outcome.error)
+        assert list((store.root / "shmq").glob(f"unflushed-*-{flushed}"))
     monkeypatch.undo()
-    assert (store.root / "shmq" / f"unflushed-{flushed}").exists()
-    store._open()
+    assert store.crash(keep_page=True).mode is RecoveryMode.FULL
     assert read_all(store) == before
+    assert not list((store.root / "shmq").glob("unflushed*"))

@@ -77,7 +77,14 @@ class Bench:
         self.now_ms = 0
         self.flushed = 0
         self.parked: list[bool] = []
-        self.acks = PendingAcks(lambda: self.flushed, 5000, self.parked.append, lambda name, n: None)
+        self.disk_failed = False
+        self.acks = PendingAcks(
+            lambda: self.flushed,
+            5000,
+            self.parked.append,
+            lambda name, n: None,
+            disk_failed=lambda: self.disk_failed,
+        )
         self.turn = AppendTurn(
             self.loop,  # type: ignore[arg-type]
             self.store,
