@@ -82,6 +82,13 @@ ENTRIES = (
         "dlqResend", "dlq resend", "dead_letters", "dlq_resend", "Deliver dead letters again"
     ),
     Entry("dlqPurge", "dlq purge", "dead_letters", "dlq_purge", "Throw a group's dead letters away"),
+    Entry(
+        "resumeCheckHalfMessage",
+        "transaction resume",
+        "transaction",
+        "resume_check_half_message",
+        "Check a transaction again that was given up",
+    ),
     Entry("brokerStatus", "broker status", "broker", "broker_status", "A broker's runtime figures"),
     Entry(
         "storeCheck", "store check", "store", "store_check", "Prove that a store is whole (broker up or down)"
@@ -99,6 +106,7 @@ GROUPS = {
     "offset": "Offsets of consumer groups",
     "dlq": "Dead letters of consumer groups",
     "producer": "Producers",
+    "transaction": "Transactions that nobody decided",
     "store": "Stores on this host",
 }
 

@@ -10,5 +10,6 @@ from shmq.aio.lite_pull_consumer import LitePullConsumer
 from shmq.aio.producer import Producer
 from shmq.aio.pull_consumer import PullConsumer
 from shmq.aio.push_consumer import PushConsumer
+from shmq.aio.transaction_producer import TransactionProducer
 
-__all__ = ["LitePullConsumer", "Producer", "PullConsumer", "PushConsumer"]
+__all__ = ["LitePullConsumer", "Producer", "PullConsumer", "PushConsumer", "TransactionProducer"]

@@ -61,7 +61,12 @@ from shmq.protocol.headers.naming import (
     KVKeyHeader,
     KVValueResponseHeader,
 )
-from shmq.protocol.headers.query import UNIQUE_KEY_QUERY, QueryMessageHeader, ViewMessageHeader
+from shmq.protocol.headers.query import (
+    UNIQUE_KEY_QUERY,
+    QueryMessageHeader,
+    ResumeCheckHalfMessageHeader,
+    ViewMessageHeader,
+)
 
 UNIQUE_KEY_MAX = 32
 SCAN_COUNT = 32
@@ -293,6 +298,13 @@ class AdminClient(AdminGroups, AdminDeadLetters):
         host, physical_offset = parse_offset_message_id(offset_msg_id)
         body = self._ask(host_text(host), RequestCode.VIEW_MESSAGE_BY_ID, ViewMessageHeader(physical_offset))
         return decode_messages(body)[0]
+
+    def resume_check_half_message(self, offset_msg_id: str) -> None:
+        """Have a transaction that was given up checked again (323); its message is in
+        TRANS_CHECK_MAX_TIME_TOPIC."""
+        host, _ = parse_offset_message_id(offset_msg_id)
+        header = ResumeCheckHalfMessageHeader(offset_msg_id)
+        self._ask(host_text(host), RequestCode.RESUME_CHECK_HALF_MESSAGE, header)
 
     def query_message(
         self, topic: str, key: str, max_count: int = 64, begin_ms: int = 0, end_ms: int = LAST_MS

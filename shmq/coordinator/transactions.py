@@ -178,6 +178,12 @@ class Transactions:
         """Whether an outcome is on its way into the log."""
         return queue_offset in self._deciding
 
+    def lowest_needed(self) -> int | None:
+        """The log offset of the oldest open half message, so that retention spares it; None without one."""
+        offset = self.oldest_open(self.high)
+        half = self._stored.read(offset) if offset is not None else None
+        return half.fields.physical_offset if half is not None else None
+
     def half_at(self, queue_offset: int) -> HalfMessage | None:
         """Read one; None when its record is gone or makes no sense."""
         return self._stored.read(queue_offset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from shmq import (
+    AdminClient,
     BrokerError,
     ClientFault,
     LocalTransactionState,
@@ -26,7 +28,10 @@ from shmq import (
     SendStatus,
     TransactionProducer,
     TransactionSendResult,
+    aio,
 )
+from shmq.admin import main
+from shmq.admin.exits import ExitCode
 from shmq.embedded import Broker
 from shmq.model.message_id import parse_offset_message_id
 from shmq.model.names import (
@@ -44,7 +49,6 @@ from shmq.model.properties import (
 from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command
 from shmq.protocol.headers.offset import UpdateConsumerOffsetHeader
-from shmq.protocol.headers.query import ResumeCheckHalfMessageHeader
 from shmq.protocol.headers.send import EndTransactionHeader
 from shmq.store.check import check_store
 from tests.helpers.waiting import wait_until
@@ -256,7 +260,7 @@ def test_members_are_asked_in_turn(quick: Broker) -> None:
 
 
 def test_a_half_message_nobody_decides_is_checked_so_often_and_kept_aside(
-    make_broker: Callable[..., Broker], tmp_path: Path
+    make_broker: Callable[..., Broker], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Checklist 97, 98: exactly the checks allowed, none too early; resumed it is checked from the start."""
     logs = tmp_path / "logs"
@@ -275,15 +279,16 @@ def test_a_half_message_nobody_decides_is_checked_so_often_and_kept_aside(
         assert "ended already" in (end(sending, sent, COMMIT).remark or "")
         (kept,) = read_all(broker, TRANSACTION_CHECK_MAX_TOPIC, "TOOLS_CONSUMER")
         ledger.otherwise = COMMIT
-        link = sending._path.link(sent.message_queue)
-        header = ResumeCheckHalfMessageHeader(kept.offset_msg_id)
-        assert link.call(Command.request(RequestCode.RESUME_CHECK_HALF_MESSAGE, header), 5.0).code == 0
+        command = ["resumeCheckHalfMessage", "-n", broker.namesrv_addr, "-i", kept.offset_msg_id]
+        assert main.run(command) == ExitCode.OK
+        assert f"{kept.offset_msg_id} is open again" in capsys.readouterr().out
         wait_until(lambda: bodies(broker, "Undecided") == [b"x"], 10, "the new check commits it")
         assert ledger.checks[-1][0].properties[TRANSACTION_CHECK_TIMES] == "1"
-        header.msg_id = sent.offset_msg_id  # no message of that topic
-        answer = link.call(Command.request(RequestCode.RESUME_CHECK_HALF_MESSAGE, header), 5.0)
-        assert answer.code == ResponseCode.SYSTEM_ERROR
-        assert TRANSACTION_CHECK_MAX_TOPIC in (answer.remark or "")
+        with (
+            AdminClient(broker.namesrv_addr) as admin,
+            pytest.raises(BrokerError, match=TRANSACTION_CHECK_MAX_TOPIC),
+        ):
+            admin.resume_check_half_message(sent.offset_msg_id)
 
 
 @pytest.mark.long
@@ -506,3 +511,40 @@ def test_nobody_consumes_the_brokers_own_topics(quick: Broker) -> None:
         header = UpdateConsumerOffsetHeader(TRANSACTION_GROUP, TRANSACTION_HALF_TOPIC, 0, 0)
         answer = link.call(Command.request(RequestCode.UPDATE_CONSUMER_OFFSET, header), 5.0)
         assert answer.code == ResponseCode.NO_PERMISSION
+
+
+def test_a_coroutine_listener_commits_and_is_asked(quick: Broker) -> None:
+    """`shmq.aio`: both parts run in the program's loop."""
+
+    class Listener:
+        def __init__(self) -> None:
+            self.tasks: list[object] = []
+
+        async def execute_local_transaction(self, message: Message, argument: Any) -> Any:
+            await asyncio.sleep(0)
+            self.tasks.append(asyncio.get_running_loop())
+            return argument
+
+        async def check_local_transaction(self, message: MessageExt) -> LocalTransactionState:
+            self.tasks.append(asyncio.get_running_loop())
+            return COMMIT
+
+    async def run() -> None:
+        listener = Listener()
+        async with aio.TransactionProducer("AioGroup", listener, namesrv_addr=quick.namesrv_addr) as sending:
+            outcomes = (COMMIT, ROLLBACK, UNKNOWN)
+            sends = (
+                sending.send_message_in_transaction(Message("AioTx", state.name.encode()), state)
+                for state in outcomes
+            )
+            results = await asyncio.gather(*sends)
+            assert tuple(result.local_transaction_state for result in results) == outcomes
+            wanted = [b"COMMIT_MESSAGE", b"UNKNOW"]
+            deadline = time.monotonic() + 10
+            while sorted(await asyncio.to_thread(bodies, quick, "AioTx")) != wanted:
+                assert time.monotonic() < deadline
+        assert len(listener.tasks) >= 4 and set(listener.tasks) == {asyncio.get_running_loop()}
+
+    asyncio.run(run())
+    with pytest.raises(ClientFault, match="transaction_listener"):
+        asyncio.run(aio.TransactionProducer("AioGroup").start())
