@@ -1,35 +1,64 @@
-"""What each row should reach, and whether it did in this run."""
+"""Goals: what a row should reach against another system's or this machine's figure, and whether it did."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bench.result import Result
+if TYPE_CHECKING:
+    from bench.result import Row
 
-
-class Goal(NamedTuple):
-    """A goal in words, and the test of it against (row, bare round trip)."""
-
-    text: str
-    reached: Callable[[Result, Result], bool]
-
-
-GOALS: dict[str, Goal] = {
-    "start": Goal("below 1 s", lambda row, echo: row.micros() < 1e6),
-    "sync": Goal("p50 <= 1.4 round trips", lambda row, echo: row.micros() <= 1.4 * echo.micros()),
-    "batch": Goal(">= 1,000,000 a second", lambda row, echo: row.rate >= 1e6),
-    "latency": Goal(
-        "p50 <= 2.5 round trips, p99 < 1 ms",
-        lambda row, echo: row.micros() <= 2.5 * echo.micros() and row.micros("p99") < 1000,
-    ),
+OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
 }
-"""Rows without an entry are compared with other brokers only."""
 
 
-def judge(name: str, row: Result, echo: Result) -> str:
-    """The goal of a row with its verdict; empty for a row without one."""
-    goal = GOALS.get(name)
-    if goal is None:
-        return ""
-    return f"{'reached' if goal.reached(row, echo) else 'NOT reached'}: {goal.text}"
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """`system`'s `figure` compared with `factor` times `against`'s, or with `factor` itself.
+
+    Judged by the median of the rounds' ratios, which the verdict names with its spread.
+    """
+
+    system: str
+    figure: str
+    sign: str
+    factor: float
+    against: str | None = None
+    against_figure: str | None = None
+    unit: str = ""
+
+    @property
+    def text(self) -> str:
+        """The goal in words."""
+        if self.against is None:
+            return f"{self.system} {self.figure} {self.sign} {self.factor:,.10g}{self.unit}"
+        return f"{self.system} {self.figure} {self.sign} {self.factor:g} x {self.against} {self._other}"
+
+    @property
+    def _other(self) -> str:
+        return self.against_figure or self.figure
+
+    def verdict(self, row: Row) -> str:
+        """Reached, NOT reached, or why that cannot be said."""
+        if self.against is None:
+            median = row.median(self.system, self.figure)
+            if median is None:
+                return f"not judged: no figure of {self.system}"
+            return f"{_word(self._holds(median))}: {median:,.4g}{self.unit}"
+        ratio = row.ratio(self.system, self.against, self.figure, self.against_figure)
+        if ratio is None:
+            lacking = self.system if row.median(self.system, self.figure) is None else self.against
+            return f"not judged: no figure of {lacking}"
+        return f"{_word(self._holds(ratio.median))}: {ratio}"
+
+    def _holds(self, value: float) -> bool:
+        return OPERATORS[self.sign](value, self.factor)
+
+
+def _word(holds: bool) -> str:
+    return "reached" if holds else "NOT reached"

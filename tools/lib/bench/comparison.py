@@ -1,0 +1,229 @@
+"""Comparison: runs a workload on its systems in alternating turns; keeps servers and clients for the turns.
+
+Between turns everything dirty is written out, so that one system's write-back is not another's stall. While
+one system has its turn the others' servers stay up, asleep; what they use meanwhile is measured and
+reported, and so is what the rest of the machine used.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bench import processes
+from bench.alternation import turns
+from bench.clients import ClientProcess, python_client
+from bench.durability import Durability
+from bench.load.job import LoadFailed
+from bench.loads import LOADS, Seat
+from bench.probes import PROBES
+from bench.result import Row, Turn
+from bench.servers.rocketmq import java_client
+from bench.servers.server import Missing, Server
+from bench.systems import JAVA, SERVERS, System
+from bench.workload import Workload
+
+WARM_UP_PART = 0.4
+"""An untimed turn before the first, as part of a turn's length."""
+SETTLE_FROM_S = 1.0
+"""Shorter turns leave too little behind to be written out first."""
+
+
+class Comparison(AbstractContextManager["Comparison"]):
+    """The servers and clients of one durability class."""
+
+    def __init__(
+        self, durability: Durability, systems: dict[str, System], *, rounds: int, seconds: float
+    ) -> None:
+        """Nothing is started before a workload needs it."""
+        self.durability = durability
+        self.rounds = rounds
+        self.seconds = seconds
+        self.settings: dict[str, dict[str, str]] = {}
+        """Of every server that was up: its settings."""
+        self._systems = systems
+        self._folder = Path(tempfile.mkdtemp(prefix="shmq-bench-"))
+        self._servers: dict[str, Server] = {}
+        self._clients: dict[tuple[str, int], ClientProcess] = {}
+        self._topics = 0
+        self._made = 0
+
+    def run(self, workload: Workload) -> Row:
+        """All rounds of one workload."""
+        row = Row(workload, self.durability, seconds=self.seconds)
+        present = [system for name in workload.systems if (system := self._present(row, name))]
+        try:
+            if workload.kind in PROBES:
+                self._rounds(
+                    row, present, lambda system: PROBES[workload.kind](self, system, workload, self.seconds)
+                )
+            else:
+                self._run_load(row, present)
+        finally:
+            self._end_row()
+        row.verdicts = [(goal.text, goal.verdict(row)) for goal in workload.goals]
+        return row
+
+    def _run_load(self, row: Row, present: list[System]) -> None:
+        """A kind of load: every system gets its seat and warms up before the first round."""
+        workload = row.workload
+        seats: dict[str, Seat] = {}
+        for system in present:
+            try:
+                server = self._server(system) if system.server else None
+                seats[system.name] = self.seat(system, server, workload)
+                LOADS[workload.kind](seats[system.name], workload, self.seconds * WARM_UP_PART)
+            except (Missing, LoadFailed) as failure:
+                row.missing[system.name] = str(failure)
+        self._rounds(row, present, lambda system: self._turn(seats[system.name], workload))
+
+    def _rounds(self, row: Row, present: list[System], take_turn: Callable[[System], Turn]) -> None:
+        """Alternate; a system that fails drops out and is named."""
+        running = [system for system in present if system.name not in row.missing]
+        for number, system in turns(running, self.rounds):
+            if system.name in row.missing:
+                continue
+            try:
+                turn = take_turn(system)
+            except (Missing, LoadFailed) as failure:
+                row.missing[system.name] = f"round {number + 1}: {failure}"
+            else:
+                turn.round = number
+                row.turns.append(turn)
+
+    def _present(self, row: Row, name: str) -> System | None:
+        """The system of that name, or None and the reason in the row."""
+        system = self._systems.get(name)
+        if system is None:
+            return None
+        if self.durability not in system.classes:
+            row.missing[name] = f"has no class {self.durability.value}"
+        elif system.kinds is not None and row.workload.kind not in system.kinds:
+            return None
+        elif reason := system.lacking():
+            row.missing[name] = reason
+        else:
+            return system
+        return None
+
+    def seat(self, system: System, server: Server | None, workload: Workload) -> Seat:
+        """A place at a topic of the server which nobody has used."""
+        self._topics += 1
+        options = {**system.options, **workload.options}
+        if server is None and self.durability is Durability.SYNCED:
+            options["synced"] = True
+        topic = f"Bench{self._topics}{workload.kind.replace('-', '').title()}"
+        address = server.address if server else {}
+        return Seat(system.name, topic, address, options, lambda number: self.client(system, number))
+
+    @contextmanager
+    def fresh(self, system: System) -> Iterator[Server]:
+        """A server of the system that is not started yet; stopped and removed at the end."""
+        server = self._make_server(system)
+        try:
+            yield server
+        finally:
+            server.stop()
+            self.settings[_server_key(system)] = server.settings
+            shutil.rmtree(server.folder, ignore_errors=True)
+
+    def _make_server(self, system: System) -> Server:
+        assert system.server is not None
+        self._made += 1
+        folder = self._folder / f"{system.server}-{self._made}"
+        return SERVERS[system.server](folder, self.durability, system.source)
+
+    def _server(self, system: System) -> Server:
+        """The system's running server; systems with the same one share it."""
+        key = _server_key(system)
+        if key not in self._servers:
+            self._servers[key] = server = self._make_server(system)
+            server.start()
+            self.settings[key] = server.settings
+        return self._servers[key]
+
+    def client(self, system: System, number: int) -> ClientProcess:
+        """A client process of the system, up; it stays for later rows."""
+        key = (system.name, number)
+        if key not in self._clients:
+            output = self._folder / f"client-{system.name.replace('/', '-')}-{number}.out"
+            if system.driver == JAVA:
+                self._clients[key] = java_client(self._folder, output)
+            else:
+                self._clients[key] = python_client(system.driver, output, system.source)
+        return self._clients[key]
+
+    def _turn(self, seat: Seat, workload: Workload) -> Turn:
+        if self.seconds >= SETTLE_FROM_S:
+            os.sync()
+        mine, others = self._pids(seat.system)
+        marks: list[float] = []
+
+        def mark() -> None:
+            marks.extend(
+                [
+                    time.monotonic(),
+                    processes.cpu_seconds(mine),
+                    processes.cpu_seconds(others),
+                    processes.machine_seconds(),
+                ]
+            )
+
+        outcome = LOADS[workload.kind](seat, workload, self.seconds, mark)
+        mark()
+        length, own, idle, machine = (
+            after - before for before, after in zip(marks[:4], marks[4:], strict=True)
+        )
+        figures = {
+            "rate": outcome.messages / outcome.seconds if outcome.seconds else 0.0,
+            "bytes_s": outcome.body_bytes / outcome.seconds if outcome.seconds else 0.0,
+            "cpu_us": own / outcome.messages * 1e6 if outcome.messages else 0.0,
+            "others_cpu": idle / length,
+            "foreign_cpu": max(0.0, machine - own - idle) / length,
+        }
+        if outcome.latency.total:
+            figures |= {name: value / 1000 for name, value in outcome.latency.percentiles().items()}
+        return Turn(seat.system, 0, figures, outcome.latency)
+
+    def _pids(self, system: str) -> tuple[list[int], list[int]]:
+        """Processes of one system, and of all others."""
+        key = _server_key(self._systems[system])
+        mine: list[int] = []
+        others: list[int] = []
+        for server_key, server in self._servers.items():
+            (mine if server_key == key else others).extend(server.pids)
+        for (name, _), client in self._clients.items():
+            (mine if name == system else others).append(client.pid)
+        return mine, others
+
+    def _end_row(self) -> None:
+        """Stop what need not stay warm: the next row gets fresh servers with empty stores."""
+        for key in [key for key, server in self._servers.items() if not server.keeps_warm]:
+            server = self._servers.pop(key)
+            server.stop()
+            shutil.rmtree(server.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        """Nothing to do yet."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop everything and remove its files."""
+        for client in self._clients.values():
+            client.close()
+        for server in self._servers.values():
+            server.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _server_key(system: System) -> str:
+    return f"{system.server}@{system.source}" if system.source else str(system.server)

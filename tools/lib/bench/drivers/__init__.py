@@ -1,0 +1,1 @@
+"""One module per client library; each exports `Driver` (see driver.py). Loaded only in client processes."""

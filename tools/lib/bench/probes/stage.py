@@ -1,0 +1,36 @@
+"""Stage: what a comparison lends to a probe: fresh servers, warm clients."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from bench.clients import ClientProcess, run_together
+from bench.loads import Seat
+from bench.servers.server import Server
+from bench.systems import System
+from bench.workload import Workload
+
+
+class Stage(Protocol):
+    """One durability class's servers and clients."""
+
+    def fresh(self, system: System) -> AbstractContextManager[Server]:
+        """A server of the system that is not started yet; stopped and removed at the end."""
+
+    def client(self, system: System, number: int) -> ClientProcess:
+        """A client process, up."""
+
+    def seat(self, system: System, server: Server, workload: Workload) -> Seat:
+        """A place at a topic of that server which nobody has used."""
+
+
+def first_send(seat: Seat, workload: Workload) -> None:
+    """One acknowledged message."""
+    fill(seat, workload, 1)
+
+
+def fill(seat: Seat, workload: Workload, count: int) -> None:
+    """Write so many messages in batches."""
+    job = seat.job("batch", workload, 1.0, count=count, batch=min(count, workload.batch), threads=1)
+    run_together([(seat.client(0), job)])

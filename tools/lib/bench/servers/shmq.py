@@ -1,0 +1,115 @@
+"""A shmq broker of its own, from this source tree or from another one (to compare two commits)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.durability import Durability
+from bench.servers.server import STOP_LIMIT_S, Missing, Server
+from shmq.base.runtime_dir import page_name
+
+SEGMENT_BYTES = 256 << 20
+QUEUE_FILE_BYTES = 6_000_000
+PULL_COUNT = 1_000
+PULL_BYTES = 4 << 20
+RARELY_MS = 3_600_000
+
+FLUSHING: dict[Durability, dict[str, object]] = {
+    Durability.PAGE_CACHE: {
+        "flushDiskType": "ASYNC_FLUSH",
+        "flushIntervalCommitLog": RARELY_MS,
+        "flushCommitLogThoroughInterval": RARELY_MS,
+    },
+    Durability.TIMED: {"flushDiskType": "ASYNC_FLUSH"},
+    Durability.SYNCED: {"flushDiskType": "SYNC_FLUSH"},
+}
+PULLING = {
+    "maxTransferCountOnMessageInMemory": PULL_COUNT,
+    "maxTransferBytesOnMessageInMemory": PULL_BYTES,
+}
+"""Both engines hand out 32 messages a pull by default; readers here ask for 1,000, as peers' readers do."""
+
+
+class ShmqServer(Server):
+    """`settings` are RocketMQ's keys, over those of the class; `source` a folder with another shmq
+    package."""
+
+    def __init__(
+        self,
+        folder: Path,
+        durability: Durability,
+        settings: dict[str, object] | None = None,
+        source: Path | None = None,
+    ) -> None:
+        """Note the settings."""
+        super().__init__(folder, durability)
+        self._host: subprocess.Popen[str]
+        self._pid = 0
+        self.source = source
+        self._settings = {
+            "brokerName": "bench",
+            "brokerWorkers": 2,
+            "mappedFileSizeCommitLog": SEGMENT_BYTES,
+            "mappedFileSizeConsumeQueue": QUEUE_FILE_BYTES,
+            **PULLING,
+            **FLUSHING[durability],
+            **(settings or {}),
+        }
+        self.settings = {key: str(value) for key, value in self._settings.items()}
+
+    @property
+    def store(self) -> Path:
+        """The store's folder."""
+        return self.folder / "store"
+
+    def start(self) -> None:
+        """Start it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        paths = [*([str(self.source)] if self.source else []), *sys.path]
+        arguments = [f"store={self.store}", *(f"{key}={value}" for key, value in self._settings.items())]
+        with (self.folder / "broker.out").open("ab") as sink:
+            self._host = subprocess.Popen(
+                [sys.executable, "-m", "bench.servers.shmq_host", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=sink,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                text=True,
+            )
+        self._processes.append(self._host)
+        self._read_facts()
+
+    def order(self, command: str) -> None:
+        """Have the host kill, forget or start (see shmq_host.py); returns when it is done."""
+        assert self._host.stdin is not None
+        self._host.stdin.write(f"{command}\n")
+        self._host.stdin.flush()
+        self._read_facts()
+
+    def _read_facts(self) -> None:
+        assert self._host.stdout is not None
+        words = self._host.stdout.readline().split()
+        if not words:
+            raise Missing(f"shmq did not start: {(self.folder / 'broker.out').read_text().strip()}")
+        self.address = {"namesrv": words[0], "namesrv_tcp": words[1], "socket": words[2]}
+        self._pid = int(words[3])
+
+    @property
+    def pids(self) -> list[int]:
+        """The supervisor; the little host process beside it is the bench's."""
+        return [self._pid] if self._processes else []
+
+    def stop(self) -> None:
+        """Close the host's input: it stops the broker and removes its folder."""
+        for host in self._processes:
+            assert host.stdin is not None and host.stdout is not None
+            host.stdin.close()
+            host.wait(STOP_LIMIT_S)
+            host.stdout.close()
+        self._processes.clear()
+        if self.store.is_dir():  # of a broker that was killed and not started again
+            for left in Path("/dev/shm").glob(f"*{page_name(self.store).removeprefix('/')}*"):
+                left.unlink(missing_ok=True)
