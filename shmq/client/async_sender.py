@@ -2,7 +2,8 @@
 
 `one` and `batch` run in the calling thread; answers settle on reader threads; retries run on the send path's
 retry threads. A message joins a batch when its broker is a local shmq (or `auto_batch` says so), unless it
-needs a broker rule of its own or hooks want to see each attempt.
+needs a broker rule of its own, hooks want to see each attempt, or the producer is idempotent: a batch that is
+sent again is another batch, and its sequence would be another one's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from shmq.client.send_hooks import SendHooks
 from shmq.client.send_path import SendPath
 from shmq.client.send_result import SendResult
 from shmq.model.message_queue import MessageQueue
+from shmq.model.sequence import PRODUCER_WINDOW
 
 COUNT_MAX = 16_384
 """Unanswered async sends of one producer, without backpressure mode."""
@@ -35,6 +37,8 @@ class AsyncSender:
             count, size = config.back_pressure_for_async_send_num, config.back_pressure_for_async_send_size
         else:
             count, size = COUNT_MAX, config.total_batch_max_bytes
+        if config.enable_idempotence:  # a broker knows a producer's last PRODUCER_WINDOW sends
+            count = min(count, PRODUCER_WINDOW // 2)
         self._room = InFlight(max(10, count), max(1 << 20, size))
         self._accumulator = Accumulator(
             config, path.commands, self._room, path.link, again=self._again, alone=self._alone
@@ -53,7 +57,9 @@ class AsyncSender:
         except Exception as error:  # no route, no room: whoever holds the future must hear of it
             send.set_exception(error)
             return
-        if self._config.auto_batch is False or self._hooks or travels_alone(send.message):
+        config = self._config
+        single = config.auto_batch is False or config.enable_idempotence
+        if single or self._hooks or travels_alone(send.message):
             self._alone(send, target)
         elif self._accumulator.has_lane(target) or self._config.auto_batch or self._path.is_local(target):
             self._accumulator.add(send, target)

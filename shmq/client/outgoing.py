@@ -47,6 +47,7 @@ class Outgoing:
         """Check the message and prepare it; MessageIllegal and InvalidParameter say what is allowed."""
         check_sendable(message, config.max_message_size)
         held = message.properties
+        held.pop(names.SHMQ_SEQUENCE, None)  # of an earlier send, or of a message that is passed on
         key = held.get(names.UNIQ_KEY)
         if key is None:
             key = held[names.UNIQ_KEY] = unique_key()
@@ -59,6 +60,11 @@ class Outgoing:
             self.body, self.sys_flag = compressed(message.body, config)
         self.properties = encode_properties(held)
         self.born_timestamp = now_ms()
+
+    def number(self, sequence: str) -> None:
+        """Give the message its sequence. Before the first attempt."""
+        self.message.properties[names.SHMQ_SEQUENCE] = sequence
+        self.properties = encode_properties(self.message.properties)
 
 
 def compressed(body: Body, config: ProducerConfig) -> tuple[bytes, int]:

@@ -62,6 +62,8 @@ class OutgoingBatch:
     def _give_keys(self) -> list[str]:
         """Give every message its unique key; fresh ones come as a block, whose text numpy writes."""
         held = [message.properties for message in self.messages]
+        for properties in held:
+            properties.pop(names.SHMQ_SEQUENCE, None)
         first, count = held[0], len(held)
         alike = held.count(first) == count
         fresh = names.UNIQ_KEY not in first if alike else not any(names.UNIQ_KEY in p for p in held)
@@ -76,6 +78,11 @@ class OutgoingBatch:
         for properties, key in zip(held, keys, strict=True):
             properties[names.UNIQ_KEY] = key
         return keys
+
+    def number(self, sequence: str) -> None:
+        """Give the batch its sequence, on its first message. Before the first attempt."""
+        self.messages[0].properties[names.SHMQ_SEQUENCE] = sequence
+        self._shared = None
 
     def _rows(self) -> list[bytes]:
         """Return each message's encoded properties, the key among them."""

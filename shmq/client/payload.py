@@ -31,6 +31,9 @@ class Payload(Protocol):
     def message(self) -> Message:
         """Return the (first) message, for hooks."""
 
+    def number(self, sequence: str) -> None:
+        """Take the sequence that all attempts carry. Before the first."""
+
     def command(self, link: BrokerLink, queue_id: int) -> Command:
         """Build the request for this broker; again for each attempt."""
 
@@ -56,6 +59,10 @@ class SinglePayload:
     def message(self) -> Message:
         """Return the message."""
         return self._outgoing.message
+
+    def number(self, sequence: str) -> None:
+        """Take the sequence that all attempts carry. Before the first."""
+        self._outgoing.number(sequence)
 
     def command(self, link: BrokerLink, queue_id: int) -> Command:
         """Build request 310."""
@@ -95,6 +102,10 @@ class BatchPayload:
     def message(self) -> Message:
         """Return the first message."""
         return self._batch.messages[0]
+
+    def number(self, sequence: str) -> None:
+        """Take the sequence that all attempts carry. Before the first."""
+        self._batch.number(sequence)
 
     def command(self, link: BrokerLink, queue_id: int) -> Command:
         """Build request 30001 for a local broker, 320 otherwise."""

@@ -41,6 +41,9 @@ class ProducerConfig(ClientConfig):
     retry_response_codes: frozenset[int] = RETRY_RESPONSE_CODES
     max_message_size: int = 4 * MIB
     """Largest body, and largest batch, in bytes."""
+    enable_idempotence: bool = False
+    """Have shmq brokers store each send once, however often it is tried: all attempts of a send stay with one
+    broker, and async sends make no batches by themselves."""
     send_latency_fault_enable: bool = False
     enable_backpressure_for_async_mode: bool = False
     """Bound unanswered async sends by the two settings below, not by the client's own wider bounds. Either

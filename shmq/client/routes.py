@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shmq.base import log
 from shmq.base.errors import ShmqError
@@ -32,6 +32,10 @@ class PublishInfo:
     borrowed: bool = False
     """The topic does not exist yet; the route is that of the default topic."""
     turn: RoundRobin = field(default_factory=RoundRobin)
+
+    def of_broker(self, broker_name: str) -> PublishInfo:
+        """Return the same of one broker's queues alone."""
+        return replace(self, queues=tuple(q for q in self.queues if q.broker_name == broker_name))
 
 
 class Routes:

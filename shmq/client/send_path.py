@@ -9,6 +9,7 @@ Everything here runs in the calling thread or, for async retries, in a small poo
     async    1 + retry_times_when_send_async_failed attempts; only transport errors and time-outs are retried
     oneway   one attempt; errors of delivery are not reported
     explicit queue or selector: one attempt in sync mode; async retries stay on that queue
+    enable_idempotence (shmq's own): all attempts carry one sequence and stay with the first one's broker
 
 All attempts share the call's timeout. A queue is chosen anew, queue id and all, for every retry.
 """
@@ -35,8 +36,10 @@ from shmq.client.routes import PublishInfo
 from shmq.client.send_commands import SendCommands
 from shmq.client.send_hooks import SendContext, SendHooks
 from shmq.client.send_result import CommunicationMode, SendResult, SendStatus
+from shmq.client.sequencer import Sequencer
 from shmq.model.message import Message
 from shmq.model.message_queue import MessageQueue
+from shmq.protocol.codes import ResponseCode
 from shmq.protocol.command import Command
 
 Done = Callable[[SendResult | None, Exception | None], None]
@@ -58,6 +61,7 @@ class SendPath:
         self._config = config
         self._instance = instance
         self._hooks = hooks
+        self._sequencer = Sequencer() if config.enable_idempotence else None
         self._retries: ListenerPool[Callable[[], None]] = ListenerPool("shmq-retry", lambda retry: retry(), 4)
 
     def publish_info(self, topic: str) -> PublishInfo:
@@ -95,6 +99,8 @@ class SendPath:
         for attempt in range(attempts):
             target = queue if info is None else self.choose(info, tried[-1] if tried else None)
             assert target is not None
+            if attempt == 0 and self._sequencer is not None:
+                info = self._number(payload, target, info)
             left_s = timeout_s - (time.monotonic() - started)
             if left_s <= 0:
                 break
@@ -129,6 +135,14 @@ class SendPath:
             f"sending to topic {payload.topic!r} failed after {len(tried)} attempts in "
             f"{(time.monotonic() - started) * 1000:.0f} ms (brokers tried: {', '.join(tried)}): {error}",
         ) from error
+
+    def _number(
+        self, payload: Payload, target: MessageQueue, info: PublishInfo | None
+    ) -> PublishInfo | None:
+        """Number a send for the broker of its first attempt; return that broker's queues for the others."""
+        assert self._sequencer is not None
+        payload.number(self._sequencer.next(target.broker_name))
+        return None if info is None else info.of_broker(target.broker_name)
 
     def _attempt_limit_s(self, left_s: float, last: bool) -> float:
         """Return the time of one attempt: what is left, capped by the setting except for the last one."""
@@ -174,7 +188,10 @@ class SendPath:
         self._retries.submit(run)
 
     def _note(self, queue: MessageQueue, started: float, error: ShmqError | None) -> None:
-        """Record an attempt for the latency fault tolerance."""
+        """Record an attempt for the latency fault tolerance, and begin anew where a sequence was refused."""
+        refused = isinstance(error, BrokerError) and error.code == ResponseCode.SEQUENCE_REFUSED
+        if refused and self._sequencer is not None:
+            self._sequencer.renew(queue.broker_name)
         ours = isinstance(error, ClientFault) and not isinstance(error, BrokerError)
         if self._config.send_latency_fault_enable and not ours:
             self.faults.update(
@@ -233,6 +250,8 @@ class SendPath:
         send.attempts -= 1
         try:
             target = send.fixed or first or self.choose(send.info, send.tried)  # type: ignore[arg-type]  # one is set
+            if self._sequencer is not None and send.tried is None:
+                send.info = self._number(send.payload, target, send.info)
             send.tried = target.broker_name
             link = self.link(target)
             context = self._before(send.payload, target, CommunicationMode.ASYNC) if self._hooks else None

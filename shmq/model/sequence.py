@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from shmq.base.errors import MessageIllegal
 
+PRODUCER_WINDOW = 1024
+"""How many of a producer's last sends a broker knows."""
+
 SEQUENCE_MAX = (1 << 62) - 1
 _TEXT = re.compile(r"([0-9a-f]{16}):([0-9]{1,19})")
 

@@ -118,6 +118,7 @@ class RequestCode(IntEnum):
     SEND_LOG_BATCH = 30001
     GRANT_READER = 30002
     GRANT_FILES = 30003
+    WAIT_FOR_MESSAGES = 30004
     LIST_TIMERS = 30010
     RESCHEDULE_TIMER = 30011
 
@@ -164,6 +165,8 @@ class ResponseCode(IntEnum):
     NOT_LEADER_FOR_QUEUE = 501
     ILLEGAL_OPERATION = 604
     GO_AWAY = 1500
+    SEQUENCE_REFUSED = 30500
+    """shmq's own: the number of an idempotent producer's send is one that nobody can judge."""
 
 
 class LanguageCode(IntEnum):
@@ -205,6 +208,7 @@ ERROR_CODES: dict[type[errors.ShmqError], ResponseCode] = {
     errors.SubscriptionParseFailed: ResponseCode.SUBSCRIPTION_PARSE_FAILED,
     errors.QueryNotFound: ResponseCode.QUERY_NOT_FOUND,
     errors.IllegalOperation: ResponseCode.ILLEGAL_OPERATION,
+    errors.SequenceRefused: ResponseCode.SEQUENCE_REFUSED,
     errors.RequestNotSupported: ResponseCode.REQUEST_CODE_NOT_SUPPORTED,
     errors.ServiceNotAvailable: ResponseCode.SERVICE_NOT_AVAILABLE,
     errors.SystemBusy: ResponseCode.SYSTEM_BUSY,

@@ -28,6 +28,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from shmq.model.sequence import PRODUCER_WINDOW
+
 WORD_BYTES = 8
 LINE_WORDS = 8
 LAYOUT_VERSION_NOW = 4
@@ -132,7 +134,6 @@ OFFSET_COMMITTED = 0
 OFFSET_PULLED = 1
 
 # producer table
-PRODUCER_WINDOW = 1024
 PRODUCER_HEAD_WORDS = 8
 PRODUCER_WORDS = PRODUCER_HEAD_WORDS + PRODUCER_WINDOW
 

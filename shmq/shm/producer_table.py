@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from shmq.base.errors import SystemBusy
+from shmq.model.sequence import PRODUCER_WINDOW
 from shmq.shm import page_layout as at
 from shmq.shm.control_page import ControlPage
 
@@ -48,7 +49,7 @@ class SequenceRef(NamedTuple):
 
 def lap_word(number: int, physical_offset: int) -> int:
     """Return the window's word of a sequence stored at a position."""
-    return (number // at.PRODUCER_WINDOW + 1) % _LAPS << _LAP_SHIFT | physical_offset
+    return (number // PRODUCER_WINDOW + 1) % _LAPS << _LAP_SHIFT | physical_offset
 
 
 class ProducerTable:
@@ -70,7 +71,7 @@ class ProducerTable:
     def word(self, sequence: SequenceRef) -> int:
         """Return the page word of a sequence."""
         window = self._first + sequence.row * at.PRODUCER_WORDS + at.PRODUCER_HEAD_WORDS
-        return window + sequence.number % at.PRODUCER_WINDOW
+        return window + sequence.number % PRODUCER_WINDOW
 
     def generation_word(self, row: int) -> int:
         """Return the page word of a row's generation."""
@@ -84,14 +85,14 @@ class ProducerTable:
         word = words[self.word(sequence)]
         highest = words[head + HIGHEST]
         if word:
-            age = ((sequence.number // at.PRODUCER_WINDOW + 1) - (word >> _LAP_SHIFT)) % _LAPS
+            age = ((sequence.number // PRODUCER_WINDOW + 1) - (word >> _LAP_SHIFT)) % _LAPS
             if age == 0:
                 return word & _POSITION_MASK
             if age >= _AGE_MAX:
                 return FORGOTTEN
-        if highest >= 0 and sequence.number > highest + at.PRODUCER_WINDOW:
+        if highest >= 0 and sequence.number > highest + PRODUCER_WINDOW:
             return AHEAD
-        if sequence.number <= highest - at.PRODUCER_WINDOW:
+        if sequence.number <= highest - PRODUCER_WINDOW:
             return FORGOTTEN
         return FRESH
 

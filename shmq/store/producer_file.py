@@ -25,8 +25,7 @@ from shmq.base.errors import MessageIllegal
 from shmq.base.files import write_durably
 from shmq.model.properties import SHMQ_SEQUENCE, decode_properties
 from shmq.model.record import BLANK_BYTES_MIN, check_record, properties_of
-from shmq.model.sequence import Sequence, parse_sequence
-from shmq.shm.page_layout import PRODUCER_WINDOW
+from shmq.model.sequence import PRODUCER_WINDOW, Sequence, parse_sequence
 from shmq.shm.producer_table import ProducerTable
 from shmq.store.names import StoreLayout
 

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from shmq.base.errors import IllegalOperation, MessageIllegal, SequenceRefused, ShmqError
 from shmq.model.properties import UNIQ_KEY, decode_properties
 from shmq.model.record import parse_record
+from shmq.model.sequence import PRODUCER_WINDOW
 from shmq.shm.control_page import ControlPage
-from shmq.shm.page_layout import MIN_OFFSET, PRODUCER_WINDOW, WRITE_POSITION
+from shmq.shm.page_layout import MIN_OFFSET, WRITE_POSITION
 from shmq.shm.producer_table import AHEAD, FORGOTTEN, FRESH, GONE, ProducerTable, lap_word
 from shmq.store.append_request import AppendOutcome, AppendRequest
 from shmq.store.claim_plan import Placed

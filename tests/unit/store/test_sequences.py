@@ -10,8 +10,8 @@ import pytest
 
 from shmq.base.errors import IllegalOperation, MessageIllegal, SequenceRefused
 from shmq.model.record import encode_record
-from shmq.model.sequence import parse_sequence, sequence_text
-from shmq.shm.page_layout import MIN_OFFSET, PRODUCER_WINDOW, WRITE_POSITION
+from shmq.model.sequence import PRODUCER_WINDOW, parse_sequence, sequence_text
+from shmq.shm.page_layout import MIN_OFFSET, WRITE_POSITION
 from shmq.shm.producer_table import ProducerTable, SequenceRef
 from shmq.store.append_request import AppendRequest
 from tests.helpers.store import OpenStore, small_settings
