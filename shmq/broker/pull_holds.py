@@ -61,6 +61,12 @@ class RingParking(Protocol):
     def max_offset(self, queue: QueueRef) -> int:
         """Return the queue's max offset, visible or not."""
 
+    def positions(self) -> tuple[int, int] | None:
+        """Return where the log ends, and up to where it is visible: no queue has news unless one moved.
+
+        None while a claim is being published: some of its queues may have moved and others not yet.
+        """
+
     def await_flush(self, wanted: bool) -> None:
         """Ask to be rung when the visible position moves (messages are appended, but not visible yet)."""
 
@@ -89,6 +95,10 @@ class PullHolds:
         self._deadlines: list[tuple[int, int, _Entry]] = []
         self._sequence = itertools.count()
         self._held = 0
+        self._looked_at: tuple[int, int] | None = None
+        """`positions` before the last look."""
+        self._passed: dict[int, int] = {}
+        """Queue slot -> max offset up to which every hold there has looked."""
 
     def __len__(self) -> int:
         """Count the held pulls."""
@@ -116,6 +126,8 @@ class PullHolds:
         self._held += 1
         self._count("pulls_held", 1)
         if self._parking.max_offset(queue) > hold.scan_offset:
+            self._looked_at = None
+            self._passed.pop(queue.slot, None)
             self._parking.await_flush(True)
             self._look(entry, Wake.NEW_MESSAGES, now_ms)
         return True
@@ -137,7 +149,15 @@ class PullHolds:
         return self.next_deadline_ms()
 
     def _wake_by_news(self, now_ms: int) -> None:
-        """Look at queues that moved past a hold; ask for flushes while some of it is not visible."""
+        """Look at queues that moved past a hold; ask for flushes while some of it is not visible.
+
+        Mostly nothing was appended since the last look, then two words say so: thousands of idle pulls must
+        not cost anything each time one of them times out.
+        """
+        positions = self._parking.positions()
+        if positions is not None and positions == self._looked_at:
+            return
+        self._looked_at = positions
         if self._look_at_moved(now_ms):
             self._parking.await_flush(True)
             self._parking.await_flush(self._look_at_moved(now_ms))
@@ -148,12 +168,20 @@ class PullHolds:
         """Look once at every hold its queue has moved past; True when one could not see all of it yet."""
         unseen = False
         for slot in list(self._by_queue):
-            entries = self._by_queue[slot]
+            entries = self._by_queue.get(slot)
+            if entries is None:  # dropped with another queue's hold
+                continue
             max_offset = self._parking.max_offset(entries[0].hold.queue)
+            if self._passed.get(slot) == max_offset:
+                continue
+            behind = False
             for entry in list(entries):
                 if max_offset > entry.hold.scan_offset and not entry.done:
                     self._look(entry, Wake.NEW_MESSAGES, now_ms)
-                    unseen = unseen or (not entry.done and max_offset > entry.hold.scan_offset)
+                    behind = behind or (not entry.done and max_offset > entry.hold.scan_offset)
+            if slot in self._by_queue and not behind:
+                self._passed[slot] = max_offset
+            unseen = unseen or behind
         return unseen
 
     def _wake_by_deadline(self, now_ms: int) -> None:
@@ -185,6 +213,7 @@ class PullHolds:
         entries.remove(entry)
         if not entries:
             del self._by_queue[queue.slot]
+            self._passed.pop(queue.slot, None)
             self._parking.unpark(queue)
         owned = self._by_owner[entry.owner]
         owned.discard(entry)
@@ -197,6 +226,13 @@ class PullHolds:
             for entry in list(entries):
                 if not entry.done and concerned(entry.hold):
                     self._look(entry, Wake.RULES_CHANGED, now_ms)
+
+    def drop(self, hold: PullHold) -> None:
+        """Forget one hold, which its owner has answered."""
+        for entry in self._by_queue.get(hold.queue.slot, ()):
+            if entry.hold is hold:
+                self._remove(entry)
+                return
 
     def drop_owner(self, owner: int) -> None:
         """Forget the holds of a connection that has closed."""

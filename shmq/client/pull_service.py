@@ -7,6 +7,7 @@ thread; a queue has one step at a time, so its state needs no lock. RocketMQ's w
     stopped or paused, or an error       1000 ms (configurable)     broker says FLOW_CONTROL     20 ms
     too many messages, bytes or span in hand   50 ms, or sooner when half of them are consumed
     FOUND, filtered out, nothing new     at once (FOUND: after pull_interval_ms)
+    nothing new for a whole hold         with all idle queues of that broker in one wait (`shared_waits.py`)
     OFFSET_ILLEGAL                       take the broker's offset, give the queue up, rebalance at once
 """
 
@@ -15,7 +16,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from shmq.base import log
 from shmq.base.clock import now_ms
@@ -23,10 +23,13 @@ from shmq.base.errors import BrokerError
 from shmq.client.consumer_config import MIB, FetchingConfig
 from shmq.client.direct_readers import DirectReaders
 from shmq.client.instance import ClientInstance
+from shmq.client.links import BrokerLink
 from shmq.client.offset_store import OffsetStore, ReadMode
 from shmq.client.process_queue import ProcessQueue
 from shmq.client.pull import PULL_TIMEOUT_WHEN_SUSPEND_MS, PullRequest, PullResult, PullStatus
+from shmq.client.pull_state import PullState
 from shmq.client.pulled_message import PulledMessage
+from shmq.client.shared_waits import SharedWaits
 from shmq.client.subscriptions import Subscriptions
 from shmq.client.task_loop import TaskLoop
 from shmq.model.consumer_group import MessageModel
@@ -39,22 +42,10 @@ FLOW_CONTROL_WAIT_S = 0.05
 BROKER_FLOW_CONTROL_WAIT_S = 0.02
 PAUSED_WAIT_S = 1.0
 DIRECT_BATCH_MAX = 256
+IDLE_SHARE = 0.9
+"""A pull that was held for this share of its time without news makes its queue an idle one."""
 
 _LOG = log.get(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class PullState:
-    """Where the pulling of one owned queue stands."""
-
-    queue: MessageQueue
-    held: ProcessQueue[PulledMessage]
-    offset: int
-    broker_id: int = MASTER_ID
-    asked_s: float = 0.0
-    """Monotonic time of the last pull."""
-    controlled: bool = False
-    """Waiting because too much is in hand."""
 
 
 class PullService:
@@ -87,6 +78,7 @@ class PullService:
         self._states: dict[MessageQueue, PullState] = {}
         self.readers = DirectReaders(group, config, instance.periodic)
         self.loop = TaskLoop(f"shmq-pull-{group}")
+        self._waits = SharedWaits(group, self.loop, lambda state: self._soon(state, 0))
         self.paused = False
         self.paused_queues: frozenset[MessageQueue] = frozenset()
         self._stopping = False
@@ -214,12 +206,16 @@ class PullService:
             if reader is not None:
                 reader.note_socket_pull(queue, epoch, accepted=result.status is not PullStatus.OFFSET_ILLEGAL)
             state.broker_id = result.suggested_broker_id
-            self._ended(state, result)
+            held_s = time.monotonic() - state.asked_s
+            is_idle = (
+                result.status is PullStatus.NO_NEW_MSG and held_s * 1000 >= IDLE_SHARE * request.suspend_ms
+            )
+            self._ended(state, result, link if is_idle else None)
 
         link.send_async(request.command(), PULL_TIMEOUT_WHEN_SUSPEND_MS / 1000, answered)
 
-    def _ended(self, state: PullState, result: PullResult) -> None:
-        """Go on from a pull's result."""
+    def _ended(self, state: PullState, result: PullResult, idle_at: BrokerLink | None = None) -> None:
+        """Go on from a pull's result; `idle_at`: the broker held it for all its time, and nothing came."""
         if result.status is PullStatus.OFFSET_ILLEGAL:
             state.held.dropped = True
             log.event(
@@ -237,7 +233,8 @@ class PullService:
             delay_s = self._config.pull_interval_ms / 1000
         elif not state.held.message_count:
             self._offsets.update(state.queue, result.next_begin_offset)
-        self._soon(state, delay_s)
+        if idle_at is None or not self._waits.add(idle_at, state):
+            self._soon(state, delay_s)
 
     def _failed(self, state: PullState, error: Exception) -> None:
         """Try again later; how much later depends on who said no."""

@@ -25,6 +25,7 @@ from shmq.handlers import (
     send,
     send_back,
     send_batch,
+    shared_wait,
     timers,
 )
 from shmq.handlers.routes import Place, Route
@@ -39,6 +40,7 @@ _FAMILIES: tuple[Mapping[int, Route], ...] = (
     reply.ROUTES,
     end_transaction.ROUTES,
     pull.ROUTES,
+    shared_wait.ROUTES,
     offsets.ROUTES,
     query.ROUTES,
     heartbeat.ROUTES,

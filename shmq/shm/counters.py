@@ -90,6 +90,9 @@ COUNTER_NAMES: Mapping[str, str] = {
     "transactions_discarded": "half messages given up: checked too often, or too old",
     "segments_deleted": "CommitLog segments deleted by retention",
     "sends_disk_full": "appends refused because the disk was above its warning level",
+    "scrub_bytes": "bytes of log that the scrub has looked at",
+    "scrub_damage": "damaged stretches of log that the scrub has found",
+    "shared_waits": "waits of shmq's clients for all their idle queues together",
 }
 """Every counter and what it counts, in the order of its place in a slot's block."""
 

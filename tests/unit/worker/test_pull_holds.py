@@ -18,6 +18,7 @@ class Parking:
         self.parked: set[int] = set()
         self.maxima: dict[int, int] = {}
         self.flush = False
+        self.log_end: tuple[int, int] | None = None
 
     def park(self, queue: QueueRef) -> None:
         self.parked.add(queue.slot)
@@ -27,6 +28,9 @@ class Parking:
 
     def max_offset(self, queue: QueueRef) -> int:
         return self.maxima.get(queue.slot, 0)
+
+    def positions(self) -> tuple[int, int] | None:
+        return self.log_end
 
     def await_flush(self, wanted: bool) -> None:
         self.flush = wanted
@@ -168,3 +172,62 @@ def test_ten_thousand_answered_holds_leave_nothing_in_the_heap(holds: PullHolds,
         parking.maxima[10] = n + 1
         holds.step(0)
     assert len(holds._deadlines) < 200
+
+
+def test_queues_are_looked_at_only_when_the_log_has_moved(holds: PullHolds, parking: Parking) -> None:
+    hold = Hold(Q0, 0)
+    holds.park(hold, 1, 1000, 0)
+    parking.log_end = (100, 100)
+    holds.step(5)
+    parking.maxima[10] = 1  # no page moves a queue without its log: this shows who looks
+    holds.step(6)
+    assert hold.woken == []
+    parking.log_end = (100, 200)
+    holds.step(7)
+    assert hold.woken == [Wake.NEW_MESSAGES]
+
+
+def test_a_claim_that_is_being_published_is_looked_at_again(holds: PullHolds, parking: Parking) -> None:
+    hold = Hold(Q0, 0)
+    holds.park(hold, 1, 1000, 0)
+    holds.step(5)  # in the middle of it: the end of the log has moved, the queue has not
+    parking.maxima[10] = 1
+    parking.log_end = (100, 100)
+    holds.step(6)
+    assert hold.woken == [Wake.NEW_MESSAGES]
+
+
+def test_a_hold_that_was_answered_elsewhere_is_dropped_alone(holds: PullHolds, parking: Parking) -> None:
+    first, second, other = Hold(Q0), Hold(Q0), Hold(Q1)
+    for hold in (first, second, other):
+        holds.park(hold, 1, 1000, 0)
+    holds.drop(first)
+    holds.drop(first)
+    holds.drop(other)
+    assert len(holds) == 1 and parking.parked == {10}
+    parking.maxima |= {10: 1, 11: 1}
+    holds.step(5)
+    assert (first.woken, second.woken, other.woken) == ([], [Wake.NEW_MESSAGES], [])
+
+
+def test_holds_of_one_wait_may_end_each_other_while_they_are_looked_at(
+    holds: PullHolds, parking: Parking
+) -> None:
+    members = [Hold(Q0), Hold(Q1)]
+
+    def end(hold: Hold) -> None:
+        original = hold.wake
+
+        def wake(why: Wake, now_ms: int) -> int | None:
+            for one in members:
+                holds.drop(one)
+            return original(why, now_ms)
+
+        hold.wake = wake  # type: ignore[method-assign]
+
+    for hold in members:
+        end(hold)
+        holds.park(hold, 1, 1000, 0)
+    parking.maxima |= {10: 1, 11: 1}
+    holds.step(5)
+    assert sum(len(hold.woken) for hold in members) == 1 and len(holds) == 0 and not parking.parked
