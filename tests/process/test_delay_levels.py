@@ -19,14 +19,13 @@ from shmq import (
     Message,
     MessageExt,
     Producer,
-    PullConsumer,
-    PullStatus,
     PushConsumer,
 )
 from shmq.embedded import Broker
 from shmq.model.names import SCHEDULE_TOPIC
 from shmq.store.check import check_store
 from tests.helpers.waiting import wait_until
+from tests.helpers.whole_broker import coordinator_of, read_all
 
 LEVELS = "1s 2s 3s"
 
@@ -61,24 +60,6 @@ def delayed(topic: str, body: bytes, level: int, tags: str | None = None) -> Mes
     message = Message(topic, body, tags=tags)
     message.delay_level = level
     return message
-
-
-def read_all(broker: Broker, topic: str) -> list[MessageExt]:
-    """Everything in a topic, queue by queue."""
-    found: list[MessageExt] = []
-    with PullConsumer("DelayReader", namesrv_addr=broker.namesrv_addr) as reader:
-        for queue in reader.fetch_subscribe_message_queues(topic):
-            offset = 0
-            while (result := reader.pull(queue, "*", offset, 32)).status is PullStatus.FOUND:
-                found += result.messages
-                offset = result.next_begin_offset
-    return found
-
-
-def coordinator_of(broker: Broker) -> int:
-    names = {child: child.cmdline() for child in psutil.Process(broker.pid).children(recursive=True)}
-    (found,) = [child.pid for child, words in names.items() if "coordinator" in " ".join(words)]
-    return found
 
 
 def test_each_level_waits_its_time_and_no_longer(tmp_path: Path) -> None:
