@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -23,7 +23,7 @@ from shmq.client import timer_calls
 from shmq.client.accumulator import RECORD_OVERHEAD
 from shmq.client.async_send import AsyncSend
 from shmq.client.async_sender import AsyncSender
-from shmq.client.batch import check_batch
+from shmq.client.batch import SPLIT_BYTES, check_batch
 from shmq.client.broker_calls import LAST_MS
 from shmq.client.errors import ClientStateError, RemotingTimeout
 from shmq.client.future import SendFuture
@@ -39,6 +39,7 @@ from shmq.client.send_hooks import CheckForbiddenHook, SendHooks, SendMessageHoo
 from shmq.client.send_path import SendPath
 from shmq.client.send_result import Durability, SendResult
 from shmq.client.service_state import ServiceState
+from shmq.client.split_send import SentPiece, split_send
 from shmq.model.message import Message
 from shmq.model.message_ext import MessageExt
 from shmq.model.message_queue import MessageQueue
@@ -323,6 +324,37 @@ class Producer:
             send.add_done_callback(_calling(on_success, on_exception))
         self._asynchronous.batch(send, payload, target)
         return send
+
+    def send_split(
+        self,
+        messages: Iterable[Message],
+        *,
+        selector: MessageQueueSelector | None = None,
+        argument: Any = None,
+        timeout_ms: int | None = None,
+        wait_for: Durability | None = None,
+    ) -> list[SentPiece]:
+        """Send any list, of several topics and any length, as batches: one or more per queue.
+
+        Each topic goes to one queue, chosen as for a single send, unless `selector` chooses for every
+        message. Returns what became of each batch, errors included; nothing is raised but for the list
+        itself. Order is kept in each queue: behind a batch that failed nothing more of its queue is sent.
+        """
+        chosen: dict[str, MessageQueue] = {}
+
+        def queue_of(message: Message) -> MessageQueue:
+            self._use(message.topic)
+            if selector is not None:
+                return self._path.select(message, selector, argument)
+            found = chosen.get(message.topic)
+            if found is None:
+                found = chosen[message.topic] = self._path.next_queue(message.topic)
+            return found
+
+        def send(piece: Message | Sequence[Message], queue: MessageQueue) -> AsyncSend:
+            return self.send_async(piece, queue=queue, timeout_ms=timeout_ms, wait_for=wait_for)
+
+        return split_send(messages, queue_of, send, min(self.config.max_message_size, SPLIT_BYTES))
 
     def _payload(self, message: Message | Sequence[Message]) -> Payload:
         """Check and prepare what is to be sent."""
