@@ -8,6 +8,7 @@ say 0. Apache RocketMQ 5.3, AdminBrokerProcessor.java (prepareRuntimeInfo), Stor
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from shmq.broker.rates import rates_text
@@ -31,11 +32,13 @@ def runtime_info(
     earliest_ms: int,
     now_ms: int,
     index_behind_ms: int = 0,
+    scrub: Mapping[str, int] | None = None,
 ) -> dict[str, str]:
     """Every key with its text; `earliest_ms` is the oldest message's store time, -1 without any.
 
     `index_behind_ms`: how long ago the oldest message was stored whose keys cannot be found yet; a key of our
-    own, beside RocketMQ's `dispatchBehindBytes`.
+    own, beside RocketMQ's `dispatchBehindBytes`. `scrub`: how far the scrub is, and what damage is
+    known; keys of our own as well.
     """
     behind = facts.write_position - facts.indexed_position
     values: dict[str, object] = {
@@ -68,6 +71,7 @@ def runtime_info(
         "timerEnqueueTps": 0.0,
         "timerDequeueTps": 0.0,
     }
+    values.update(scrub or {})
     for pool in _POOLS:
         values[f"{pool}ThreadPoolQueueSize"] = 0
         values[f"{pool}ThreadPoolQueueCapacity"] = 0

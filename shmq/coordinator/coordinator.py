@@ -70,6 +70,8 @@ from shmq.shm.worker_slots import FIRST_WORKER_SLOT, WORKERS_MAX, SlotTable, pro
 from shmq.store.index_builder import IndexBuilder
 from shmq.store.log_cleaner import LogCleaner
 from shmq.store.message_store import MessageStore
+from shmq.store.scrub import Scrub
+from shmq.store.step_thread import StepThread
 
 LINK_LIMITS = ConnectionLimits(
     frame_bytes_max=128 << 20,
@@ -246,6 +248,8 @@ class Coordinator:
         self.duty.add("timers", self.timers)
         self.retention.needed.append(delivery.lowest_needed)
         self.duty.add("retention", self.retention)
+        scrub = Scrub(self.store.layout, self.page, self.boot.settings, self.counters.add)
+        self.scrub = StepThread("scrub", scrub.step)
         check = TransactionCheck(
             self.transactions,
             self.clients,

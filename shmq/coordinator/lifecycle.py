@@ -30,6 +30,9 @@ FIRST_REGISTRATION_LIMIT_S = 1.0
 INDEX_LIMIT_S = 1.0
 """How long leaving goes on indexing."""
 
+SCRUB_AFTER_MS = 10_000
+"""How long a start has the disk for itself."""
+
 CURSORS_LIMIT_S = 1.0
 """How long leaving waits for the disk to cover what was delivered or decided, before files say so."""
 
@@ -57,6 +60,7 @@ async def _start_serving(it: Coordinator, hurry: asyncio.Event) -> None:
         it.grants.start()
     it.slots[it.boot.slot].state = SlotState.SERVING
     it.duty.start()
+    it.scrub.start(at_once=False, first_ms=min(SCRUB_AFTER_MS, it.boot.settings.scrub_pass_interval))
     it.loop.add_reader(it.bells[it.boot.slot].fileno(), it.on_bell)
     it.forwarding.later(it.settle())
 
@@ -74,6 +78,7 @@ async def _leave_name_servers(it: Coordinator, hurry: asyncio.Event) -> None:
     it.slots[it.boot.slot].state = SlotState.DRAINING
     it.loop.remove_reader(it.bells[it.boot.slot].fileno())
     it.duty.stop()
+    it.scrub.stop()
     await it.registration.unregister()
 
 

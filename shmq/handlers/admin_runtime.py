@@ -18,6 +18,7 @@ from shmq.protocol.command import Command
 from shmq.protocol.headers.admin import BrokerConfigResponseHeader, ViewBrokerStatsHeader
 from shmq.protocol.headers.query import QueryConsumeQueueHeader
 from shmq.store.queue_times import store_time_of
+from shmq.store.scrub_progress import damage_facts
 
 UNITS_MAX = 1024
 """Units one answer to 321 holds at most."""
@@ -57,6 +58,7 @@ async def runtime(ctx: CoordinatorContext, _call: Call, command: Command, _heade
         store_time_of(oldest) if oldest is not None else -1,
         now_ms,
         now_ms - store_time_of(waiting) if waiting is not None else 0,
+        damage_facts(ctx.store.layout),
     )
     return command.response(ResponseCode.SUCCESS, body=encode_kv_table(table))
 

@@ -172,6 +172,14 @@ class BrokerSettings:
         120_000, "look again for deleted files still held", 0, _HOUR, "ms"
     )
 
+    # damage
+    scrub_bytes_per_second: int = number(
+        4 << 20, "the log is read again and checked so fast; 0: never", 0, 1 << 40, "bytes/s", own=True
+    )
+    scrub_pass_interval: int = number(
+        24 * _HOUR, "pause between two passes through the whole log", 0, 10_000 * _HOUR, "ms", own=True
+    )
+
     # messages, reading
     max_message_size: int = number(
         4 << 20, "largest body of one message", 1, 15 << 20, "bytes", important=True

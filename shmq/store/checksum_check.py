@@ -77,15 +77,16 @@ class SegmentChecksums:
         """How many entries are whole."""
         return len(self.starts)
 
-    def failing(self, data: mmap.mmap, base: int, begin: int, stop: int) -> list[Piece]:
+    def failing(
+        self, data: mmap.mmap, base: int, begin: int, stop: int, limit: int | None = None
+    ) -> list[Piece]:
         """The pieces of the mapped segment `data`, whose first byte is at `base`, that do not sum up.
 
-        Looked at are those that reach into `[begin, stop)` and end at or below `stop`: what lies behind the
-        log's end is a torn tail and no damage.
+        Looked at are those that reach into `[begin, stop)` and end at or below `limit` (None: `stop`): what
+        lies behind the log's end is a torn tail and no damage.
         """
-        rows = np.flatnonzero(
-            self.is_summed & (self.ends > begin) & (self.ends <= stop) & (self.starts >= base)
-        )
+        wanted = (self.ends > begin) & (self.starts < stop) & (self.starts >= base)
+        rows = np.flatnonzero(self.is_summed & wanted & (self.ends <= (stop if limit is None else limit)))
         with memoryview(data) as view:
             spans = zip((self.starts[rows] - base).tolist(), (self.ends[rows] - base).tolist(), strict=True)
             sums = [crc32(view[a:b]) for a, b in spans]

@@ -126,6 +126,11 @@ class StoreLayout:
         return self.root / "checksums"
 
     @property
+    def scrub_progress(self) -> Path:
+        """How far the scrub is (`scrub.py`)."""
+        return self.checksums / "scrub.json"
+
+    @property
     def quarantine(self) -> Path:
         """The folder of damaged bytes that were replaced."""
         return self.root / "quarantine"

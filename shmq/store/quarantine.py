@@ -14,7 +14,8 @@ When one byte had changed, as the sums tell, and putting it back makes a whole r
 it is put back instead, and nothing is lost. (Several bytes can look like one: in one of 4,000 cases, and then
 hardly ever with a whole record as the result.)
 
-Recovery and repair, under the store lock, no appender alive. Nothing removes what lies aside but people.
+Recovery and repair, under the store lock, no appender alive; `mend` also the scrub. Nothing removes what lies
+aside but people.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from shmq.model.damaged_record import RECORD_BYTES_MIN, plug, substitute
 from shmq.model.record import BLANK_BYTES_MIN, RecordFields, check_record, encode_blank, parse_record
 from shmq.model.sys_flag import TRANSACTION_COMMIT, TRANSACTION_MASK
 from shmq.store.aside import keep_aside
+from shmq.store.checksum_check import Change
 from shmq.store.checksums import sum_anew
 from shmq.store.commit_log import is_record
 from shmq.store.damage_search import Damage
@@ -59,39 +61,63 @@ class Quarantine:
         self.table = DamageTable(layout)
         self.replaced: list[DamageRow] = []
 
-    def replace(self, segment: MappedFile, damage: Damage, *, may_mend: bool = True) -> list[DamageRow]:
+    def mend(self, segment: MappedFile, damage: Damage) -> DamageRow | None:
+        """Put back the one byte that changed; None when it is not known, or no whole record comes out.
+
+        The only change that is made while a broker runs: one store of one byte below the flushed position,
+        where nobody else writes.
+        """
+        begin, change = damage.position, damage.change
+        if change is None or not self._is_whole_with(segment, damage, change):
+            return None
+        aside = keep_aside(self._layout, file_name(begin), bytes(self._bytes(segment, begin, damage.end)))
+        row = self._row(damage, begin, damage.size, None)
+        row.state, row.aside, row.found_by = MENDED, aside.name, self._found_by
+        fd = os.open(self._layout.segment_path(segment.start), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.pwrite(fd, bytes([change.was]), change.position - segment.start)
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+        self._done([row], "damage_mended")
+        return row
+
+    def replace(self, segment: MappedFile, damage: Damage) -> list[DamageRow]:
         """Deal with one stretch of damage; return its rows, done."""
-        begin, end = damage.position, damage.position + damage.size
+        begin, end = damage.position, damage.end
+        if (mended := self.mend(segment, damage)) is not None:
+            return [mended]
         aside = keep_aside(self._layout, file_name(begin), bytes(self._bytes(segment, begin, end)))
         faults.reach("quarantine.kept")
-        mended = self._mended(segment, damage) if may_mend else None
-        rows = [self._row(damage, begin, end - begin, None)] if mended else self._plan(segment, damage)
+        rows = self._plan(segment, damage)
         for row in rows:
             row.aside, row.found_by = aside.name, self._found_by
-        if not mended:
-            self.table.put(rows)
-            faults.reach("quarantine.noted")
-        self._write(begin, mended or b"".join([self._bytes_of(row) for row in rows]))
+        self.table.put(rows)
+        faults.reach("quarantine.noted")
+        self._write(begin, b"".join([self._bytes_of(row) for row in rows]))
         for row in rows:
-            if not mended:
-                mark_unit(self._layout, row.topic, row.queue_id, row.queue_offset, row.position)
-            row.state = MENDED if mended else REPLACED
+            mark_unit(self._layout, row.topic, row.queue_id, row.queue_offset, row.position)
+            row.state = REPLACED
+        self._done(rows, "damage_replaced")
+        return rows
+
+    def _done(self, rows: list[DamageRow], event: str) -> None:
+        """Note rows that are dealt with, and tell."""
         self.table.put(rows)
         self.replaced += rows
         for row in rows:
             log.event(
                 _logger,
                 logging.WARNING,
-                "damage_mended" if mended else "damage_replaced",
+                event,
                 position=row.position,
                 size=row.size,
                 reason=row.reason,
                 topic=row.topic,
                 queue_id=row.queue_id,
                 queue_offset=row.queue_offset,
-                kept_in=aside,
+                kept_in=self._layout.quarantine / row.aside,
             )
-        return rows
 
     def finish(self, row: DamageRow) -> None:
         """Write a row's substitute once more: a crash may have left it half done."""
@@ -154,17 +180,15 @@ class Quarantine:
             self._finder = UnitFinder(self._layout)
         return self._finder
 
-    def _mended(self, segment: MappedFile, damage: Damage) -> bytes | None:
-        """The bytes with the one changed byte put back, when a whole record or BLANK comes out."""
-        if damage.change is None:
-            return None
-        begin, end = damage.position, damage.position + damage.size
-        found = bytearray(self._bytes(segment, begin, end))
-        found[damage.change.position - begin] = damage.change.was
+    def _is_whole_with(self, segment: MappedFile, damage: Damage, change: Change) -> bool:
+        """Whether a whole record, or a BLANK, comes out when the one changed byte is put back."""
+        begin = damage.position
+        found = bytearray(self._bytes(segment, begin, damage.end))
+        found[change.position - begin] = change.was
         size = check_record(found, 0, len(found))
         if size == 0:
-            return bytes(found) if int.from_bytes(found[:4], "big") == len(found) else None
-        return bytes(found) if size == len(found) and is_record(memoryview(found), begin) else None
+            return int.from_bytes(found[:4], "big") == len(found)
+        return size == len(found) and is_record(memoryview(found), begin)
 
     # ---- writing
 

@@ -40,10 +40,11 @@ class StepThread:
         self._stopping = False
         self._thread: threading.Thread | None = None
 
-    def start(self, *, at_once: bool = True) -> None:
-        """Start the thread; the first step is done at once or when it is woken."""
+    def start(self, *, at_once: bool = True, first_ms: int | None = None) -> None:
+        """Start the thread; the first step is done at once, after `first_ms`, or when it is woken."""
+        pause_ms = 0 if at_once else first_ms
         self._thread = threading.Thread(
-            target=run_or_end, args=(self._name, lambda: self._run(at_once)), name=self._name, daemon=True
+            target=run_or_end, args=(self._name, lambda: self._run(pause_ms)), name=self._name, daemon=True
         )
         self._thread.start()
 
@@ -61,8 +62,7 @@ class StepThread:
         self._thread = None
         return True
 
-    def _run(self, at_once: bool) -> None:
-        pause_ms: int | None = 0 if at_once else None
+    def _run(self, pause_ms: int | None) -> None:
         while not self._stopping:
             self._wanted.wait(None if pause_ms is None else pause_ms / 1000)
             self._wanted.clear()

@@ -1,0 +1,216 @@
+"""The scrub: reads the whole log again, slowly, and looks for what changed since it was flushed.
+
+A step takes the records of a bounded piece, from a record's start to a record's end: their bodies must have
+their CRCs, and the pieces their sums (`checksums.py`). It then pauses for as long as the rate asks. One pass
+goes from the log's first byte to the flushed position; the next begins when `scrubPassInterval` is over. How
+far it is, is written to `checksums/scrub.json` now and then, and counted in the page.
+
+What it finds, while everybody goes on working:
+
+    one byte changed        it is put back (one store of one byte; the damaged record is kept aside)
+    anything else           the message's unit gets DAMAGED_TAGS_CODE, so that readers pass over it, and a row
+                            of the damage table tells the next start to replace the record
+    a sector not readable   reported; the rest of that segment is left out
+
+Bytes are read from the disk where nobody has them mapped, and not left in memory. A thread of the
+coordinator, the only one that scrubs; no lock. If it dies, it goes on from the last note.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+
+from shmq.base import log
+from shmq.base.clock import SYSTEM_CLOCK, Clock, monotonic_ms
+from shmq.base.files import write_durably
+from shmq.model.broker_settings import BrokerSettings
+from shmq.model.record import BLANK_BYTES_MIN
+from shmq.shm.control_page import ControlPage
+from shmq.shm.page_layout import FLUSHED_POSITION, MIN_OFFSET
+from shmq.store.checksum_check import Piece, SegmentChecksums
+from shmq.store.damage_search import Damage, behind_damage, find_damage
+from shmq.store.damage_table import MARKED, DamageRow
+from shmq.store.log_scan import ScanEnd, scan
+from shmq.store.mapped_file import MappedFile
+from shmq.store.names import StoreLayout
+from shmq.store.quarantine import Quarantine
+from shmq.store.scrub_progress import ScrubProgress
+from shmq.store.unit_finder import UnitFinder, mark_unit
+
+STEP_RECORDS = 4096
+"""Records of one step: some 10 ms."""
+
+PAUSE_MS_MIN = 1000
+"""An idle coordinator does not wake up more often for this."""
+
+NOTE_MS = 10_000
+"""How often the progress is written."""
+
+IDLE_MS = 60_000
+"""Pause between two looks whether there is something to do, at most."""
+
+READ_BYTES = 1 << 20
+
+_logger = log.get(__name__)
+
+
+class Scrub:
+    """Scrubs one store."""
+
+    def __init__(
+        self,
+        layout: StoreLayout,
+        page: ControlPage,
+        settings: BrokerSettings,
+        count: Callable[[str, int], None],
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """Go on where the last note says. `count` adds to a counter of the calling thread's own."""
+        self._layout = layout
+        self._page = page
+        self._rate = settings.scrub_bytes_per_second
+        self._interval_ms = settings.scrub_pass_interval
+        self._count = count
+        self._clock = clock
+        self._sums: SegmentChecksums | None = None
+        self._sums_of = -1
+        self.progress = ScrubProgress.load(layout)
+        self._note_at = 0
+
+    def step(self) -> int:
+        """Scrub a piece; return the pause in ms. Never raises: damage in the store must not end a process."""
+        try:
+            done = self._piece() if self._rate else 0
+        except Exception:
+            log.event(_logger, logging.ERROR, "scrub_failed", exc_info=True, position=self.progress.position)
+            return IDLE_MS
+        if not done:
+            return max(PAUSE_MS_MIN, min(IDLE_MS, self._interval_ms))
+        self._count("scrub_bytes", done)
+        return max(PAUSE_MS_MIN, done * 1000 // self._rate)
+
+    def _piece(self) -> int:
+        """Scrub from where we are; return how many bytes were looked at, 0 when a pass is over."""
+        progress, words = self.progress, self._page.words
+        now = self._clock.now_ms()
+        if progress.began <= progress.finished:
+            if now < progress.finished + self._interval_ms and progress.passes:
+                return 0
+            progress.position, progress.found, progress.bytes, progress.began = 0, 0, 0, now
+        begin = max(progress.position, int(words[MIN_OFFSET]))
+        flushed = int(words[FLUSHED_POSITION])
+        if begin >= flushed:
+            progress.finished, progress.passes = max(now, progress.began), progress.passes + 1
+            self._note()
+            log.event(_logger, logging.INFO, "scrub_pass_finished", **asdict(progress))
+            return 0
+        try:
+            end = self._records(begin, flushed)
+        except OSError as error:
+            end = self._layout.segment_start(begin) + self._layout.segment_bytes
+            if not isinstance(error, FileNotFoundError):  # that is retention, which was faster
+                progress.found += 1
+                self._count("scrub_damage", 1)
+                log.event(_logger, logging.ERROR, "scrub_unreadable", error=error, first=begin, end=end)
+        progress.position = end
+        progress.bytes += end - begin
+        if monotonic_ms() >= self._note_at:
+            self._note()
+        return end - begin
+
+    def _note(self) -> None:
+        self._note_at = monotonic_ms() + NOTE_MS
+        write_durably(self._layout.scrub_progress, json.dumps(asdict(self.progress)).encode(), backup=False)
+
+    def _records(self, begin: int, flushed: int) -> int:
+        """Check the records from `begin` on; return where they end."""
+        start, size = self._layout.segment_start(begin), self._layout.segment_bytes
+        stop = min(flushed, start + size)
+        self._read_through(start, begin, min(stop, begin + (STEP_RECORDS << 10)))
+        segment = MappedFile(self._layout.segment_path(start), start, size, writable=False)
+        end, is_whole = _follow(segment, begin, stop, STEP_RECORDS)
+        failing = self._failing(segment, begin, end, stop)
+        while failing and failing[-1].end > end:  # whoever is in a bad piece is judged together
+            end, also_whole = _follow(segment, end, stop, 1)
+            is_whole &= also_whole
+            failing = self._failing(segment, begin, end, stop)
+        if failing or not is_whole:
+            self._deal_with(segment, find_damage(self._layout, segment, begin, end, failing))
+        return end
+
+    def _failing(self, segment: MappedFile, begin: int, end: int, stop: int) -> list[Piece]:
+        """The pieces that reach into `[begin, end)` and do not sum up.
+
+        Those that begin before were dealt with by the step before.
+        """
+        sums = self._sums
+        if sums is None or self._sums_of != segment.start or not len(sums) or sums.ends[-1] < min(end, stop):
+            sums = self._sums = SegmentChecksums.load(self._layout, segment.start)
+            self._sums_of = segment.start
+        failing = sums.failing(segment.map, segment.start, begin, end, stop)
+        return [piece for piece in failing if piece.start >= begin]
+
+    def _read_through(self, start: int, begin: int, end: int) -> None:
+        """Bring what will be looked at into memory from the disk. OSError where a sector cannot be read."""
+        fd = os.open(self._layout.segment_path(start), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(fd, begin - start, end - begin, os.POSIX_FADV_DONTNEED)
+            for position in range(begin - start, end - start, READ_BYTES):
+                os.pread(fd, min(READ_BYTES, end - start - position), position)
+        finally:
+            os.close(fd)
+
+    # ---- findings
+
+    def _deal_with(self, segment: MappedFile, spoiled: list[Damage]) -> None:
+        """Mend what can be mended, mark the rest, and tell."""
+        quarantine = Quarantine(self._layout, "scrub")
+        finder: UnitFinder | None = None
+        for damage in spoiled:
+            known = quarantine.table.overlapping(damage.position, damage.end)
+            if any(row.state == MARKED for row in known):
+                continue
+            self.progress.found += 1
+            self._count("scrub_damage", 1)
+            if quarantine.mend(segment, damage):
+                continue
+            finder = finder or UnitFinder(self._layout)
+            units = finder.between(damage.position, damage.end)
+            row = DamageRow(
+                damage.position,
+                damage.size,
+                damage.reason,
+                MARKED,
+                store_time=damage.store_time,
+                found_by="scrub",
+            )
+            if units:
+                row.topic, row.queue_id, row.queue_offset = units[0][:3]
+            quarantine.table.put([row])
+            for unit in units:
+                mark_unit(self._layout, unit.topic, unit.queue_id, unit.queue_offset, unit.position)
+            log.event(
+                _logger,
+                logging.ERROR,
+                "damage_found",
+                **{name: value for name, value in asdict(row).items() if name not in ("found", "aside")},
+            )
+
+
+def _follow(segment: MappedFile, begin: int, stop: int, records: int) -> tuple[int, bool]:
+    """Where at most `records` records from `begin` on end, below `stop`, and whether all were sound.
+
+    Behind an unsound one it ends at once.
+    """
+    start = segment.start
+    found = scan(segment.map, begin - start, stop - start, start, records_max=records)
+    end = start + found.stop
+    if found.end is ScanEnd.BROKEN:
+        return behind_damage(segment, end, found.broken_size, stop), False
+    if found.end is ScanEnd.BLANK or start + segment.size - end < BLANK_BYTES_MIN:
+        end = min(stop, start + segment.size)
+    return end, True
