@@ -25,8 +25,8 @@ from shmq.store.names import StoreLayout
 faults.declare(
     {
         "delete.before_claim": "topics.json without the topic is durable, its queues still live",
-        "delete.retired": "the queues' generations are odd, their files still there",
-        "delete.unlinked": "the files are gone, topics.json does not know the last maxima yet",
+        "delete.retired": "the queues' generations are odd, topics.json does not know the last maxima yet",
+        "delete.unlinked": "the files are gone, nobody was told",
     }
 )
 
@@ -95,17 +95,19 @@ class Queues:
         self._directory.catch_up()
 
     def retire(self, topic: str) -> list[int]:
-        """End all queues of the topic, unlink their files, return their last maxima by queue id. Repeats."""
+        """End all queues of the topic, return their last maxima by queue id. Repeats."""
         living = self.refs(topic)
         faults.reach("delete.before_claim")
         for first in range(0, len(living), at.JOURNAL_PAIRS_MAX):
             self._end(living[first : first + at.JOURNAL_PAIRS_MAX])
         faults.reach("delete.retired")
-        maxima = self._last_maxima(topic)
+        return self._last_maxima(topic)
+
+    def remove_files(self, topic: str) -> None:
+        """Unlink the files of a topic whose queues have ended. Repeats."""
         self._forget_maps()
         self._unlink(topic)
         faults.reach("delete.unlinked")
-        return maxima
 
     def _last_maxima(self, topic: str) -> list[int]:
         """The maxima of a topic whose queues have ended, as far as their slots were not given out again."""

@@ -6,15 +6,17 @@ finish:
 
 ```text
 create   topics.json durable -> queue slots and directory entry
-delete   topics.json durable (topic under `shmqDeletedTopics`) -> slots retired by a claim
-         -> files unlinked -> topics.json durable again with the final maxima
+delete   topics.json durable (topic under `shmqDeletedTopics` and `shmqEndingTopics`) -> slots retired by a
+         claim -> topics.json durable again with the final maxima -> files unlinked
 ```
 The file is written whole, so changes that are made `together` share one write.
 
 `shmqDeletedTopics` (a member RocketMQ ignores, absent when empty) holds the last maximum of every queue of
 a deleted topic: made again under that name, its queues go on from there, since their old records are still
-in the log. Only topics named there are ever cleared away by a start. Rules: Apache RocketMQ 5.3,
-TopicConfigManager.java.
+in the log. Only topics named there are ever cleared away by a start. `shmqEndingTopics` names those whose
+final maxima are not in the file yet: their queues still count, for a recovery without the page too.
+
+Rules: Apache RocketMQ 5.3, TopicConfigManager.java.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from shmq.base import faults, log
@@ -40,6 +42,7 @@ from shmq.model.topic_config import PERM_INHERIT, PERM_READ_WRITE, TopicConfig
 QUEUE_NUMS_MAX = 65_535
 PERM_MAX = 7
 _DELETED = "shmqDeletedTopics"
+_ENDING = "shmqEndingTopics"
 
 _logger = log.get(__name__)
 
@@ -47,6 +50,7 @@ faults.declare(
     {
         "topic.saved": "topics.json with a new topic is durable, its queues are not made",
         "topic.made": "a new topic is durable and has its queues, no worker was told",
+        "delete.saved": "topics.json tells the last maxima, the files are still there",
     }
 )
 
@@ -64,7 +68,10 @@ class QueueSlots(Protocol):
         """Add queues; `starts` is the first queue offset of each."""
 
     def retire(self, topic: str) -> list[int]:
-        """End all queues of the topic, remove their files, return their last maxima by queue id."""
+        """End all queues of the topic, return their last maxima by queue id. May be repeated."""
+
+    def remove_files(self, topic: str) -> None:
+        """Remove the files of a topic whose queues have ended. May be repeated."""
 
 
 class TopicRegistry:
@@ -84,6 +91,7 @@ class TopicRegistry:
         self._topics = {name: TopicConfig.from_json(members, name) for name, members in table.items()}
         deleted = found.get(_DELETED) or {}
         self._deleted = {name: [int(n) for n in maxima] for name, maxima in deleted.items()}
+        self._ending = set(found.get(_ENDING) or ())
         self._rows: dict[str, tuple[TopicConfig, Prepared]] = {}
         self._waiting: list[TopicConfig] | None = None
         """Changed topics whose write comes at the end of `together`; None outside of it."""
@@ -204,6 +212,7 @@ class TopicRegistry:
         with self._changing():
             del self._topics[topic]
             self._deleted.setdefault(topic, [])
+            self._ending.add(topic)
         try:
             self._finish_delete(topic)
         except ServiceNotAvailable as error:
@@ -227,7 +236,7 @@ class TopicRegistry:
         if self._waiting is not None:
             yield
             return
-        before = dict(self._topics), dict(self._deleted), self.data_version
+        before = dict(self._topics), dict(self._deleted), set(self._ending), self.data_version
         self._dirty, self._waiting = False, []
         try:
             yield
@@ -236,7 +245,7 @@ class TopicRegistry:
                 self._write()
             changed = self._waiting
         except BaseException:
-            self._topics, self._deleted, self.data_version = before
+            self._topics, self._deleted, self._ending, self.data_version = before
             raise
         finally:
             self._waiting = None
@@ -265,6 +274,7 @@ class TopicRegistry:
         self._queues.reserve(sum(map(self._missing_queues, (*waiting, config))))
         with self._changing():
             self._topics[config.topic_name] = config
+            self._ending.discard(config.topic_name)
             assert self._waiting is not None
             self._waiting.append(config)
         return config
@@ -291,7 +301,10 @@ class TopicRegistry:
         self._deleted[topic] = [max(pair) for pair in both]
         if not any(self._deleted[topic]):
             del self._deleted[topic]  # it never had a message: nothing to go on from
+        self._ending.discard(topic)
         self._write()  # unchanged content is not written again
+        faults.reach("delete.saved")
+        self._queues.remove_files(topic)
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
@@ -302,7 +315,9 @@ class TopicRegistry:
 
     def _write(self) -> None:
         """Replace topics.json; the text of a topic that did not change is made only once."""
-        deleted: Mapping[str, Any] = {_DELETED: dict(sorted(self._deleted.items()))} if self._deleted else {}
+        deleted: dict[str, Any] = {_DELETED: dict(sorted(self._deleted.items()))} if self._deleted else {}
+        if self._ending:
+            deleted[_ENDING] = sorted(self._ending)
         rows = []
         for config in self:
             known = self._rows.get(config.topic_name)

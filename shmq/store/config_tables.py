@@ -17,21 +17,25 @@ from shmq.protocol import fastjson
 from shmq.store.names import StoreLayout
 
 DELETED_TOPICS = "shmqDeletedTopics"
+ENDING_TOPICS = "shmqEndingTopics"
 
 
 @dataclass(slots=True)
 class TopicTable:
     """Topics by name with their number of queues, and the last maxima of deleted ones by queue id.
 
-    `lows` may name a topic that lives: it was made again, and its queues go on from these maxima.
+    `lows` may name a topic that lives: it was made again, and its queues go on from these maxima. `ending`
+    are topics whose deletion did not come to know its last maxima: their queues are recovered, so that the
+    coordinator finds the maxima on the page when it finishes the deletion.
     """
 
     queue_counts: dict[str, int] = field(default_factory=dict)
     lows: dict[str, list[int]] = field(default_factory=dict)
+    ending: set[str] = field(default_factory=set)
 
     def is_deleted(self, topic: str) -> bool:
         """Whether the topic was deleted and not made again: its records are nobody's."""
-        return topic in self.lows and topic not in self.queue_counts
+        return topic in self.lows and topic not in self.queue_counts and topic not in self.ending
 
     def low(self, topic: str, queue_id: int) -> int:
         """The queue offset below which the queue's records belong to an earlier topic of that name."""
@@ -50,6 +54,8 @@ def load_topics(layout: StoreLayout) -> TopicTable:
     for topic, maxima in _table(found, DELETED_TOPICS):
         if isinstance(maxima, list):
             table.lows[topic] = [int(n) for n in maxima]
+    ending = found.get(ENDING_TOPICS)
+    table.ending = {str(topic) for topic in ending} if isinstance(ending, list) else set()
     return table
 
 

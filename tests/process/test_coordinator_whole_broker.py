@@ -217,6 +217,42 @@ def test_a_topic_made_again_goes_on_even_when_the_page_is_lost(tmp_path: Path) -
     assert list(check_store(tmp_path / "store")) == []
 
 
+@pytest.mark.parametrize(
+    "point",
+    [
+        "delete.retired",
+        pytest.param("delete.before_claim", marks=pytest.mark.long),
+        pytest.param("delete.saved", marks=pytest.mark.long),
+    ],
+)
+def test_a_deletion_cut_off_with_the_page_lost_keeps_the_last_offsets(tmp_path: Path, point: str) -> None:
+    """The topic had an earlier life, too: what the file says of that is not enough."""
+    with running_broker(tmp_path) as broker:
+        with broker.connect() as client:
+            send_some(client, 2)
+            assert client.ask(RequestCode.DELETE_TOPIC_IN_BROKER, {"topic": "t"}).code == 0
+            send_some(client, 5)
+        assert broker.stop() == 0
+    environment = {"SHMQ_FAULTS": f"{point}=stop", "SHMQ_FAULTS_DIR": str(tmp_path)}
+    broker = SupervisedBroker(tmp_path, environment=environment).start()
+    with broker.connect() as client:
+        send_some(client, 3)
+        client.sock.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.ask(RequestCode.DELETE_TOPIC_IN_BROKER, {"topic": "t"})
+    wait_until((tmp_path / point).exists, 10, "the coordinator stands in the deletion")
+    broker.kill_all()
+    name = page_name(tmp_path / "store").removeprefix("/")
+    for path in Path("/dev/shm").glob(f"*{name}*"):
+        path.unlink()
+    with running_broker(tmp_path) as broker, broker.connect() as client:
+        assert not (tmp_path / "store" / "consumequeue" / "t").exists()
+        send_some(client, 1)
+        assert client.max_offset("t") == 11
+        assert broker.stop() == 0
+    assert list(check_store(tmp_path / "store")) == []
+
+
 def test_many_new_groups_and_topics_at_once_share_few_writes(broker: SupervisedBroker) -> None:
     """Their first sends and commits arrive together; the files are not written once for each."""
     count = 200

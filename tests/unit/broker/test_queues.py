@@ -72,6 +72,8 @@ def test_ended_queues_are_dead_everywhere_and_tell_their_maxima(
     assert queues.retire("t") == [10 + n for n in range(count)]
     assert reader.queues("t") == [] and not any(table.alive(ref) for ref in refs)
     assert all(table.generation(ref.slot) == ref.generation + 1 for ref in refs)
+    assert (layout.consume_queue / "t").exists()
+    queues.remove_files("t")
     assert not (layout.consume_queue / "t").exists()
     assert forgotten == [1], "maps are dropped once"
     assert queues.count("u") == 1

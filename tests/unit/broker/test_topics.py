@@ -54,6 +54,9 @@ class Slots:
         self.ended[topic] = self.queues.pop(topic, self.ended.get(topic, []))
         return self.ended[topic]
 
+    def remove_files(self, topic: str) -> None:
+        assert topic not in self.queues
+
 
 def registry(folder: Path, slots: Slots, settings: BrokerSettings = SETTINGS) -> TopicRegistry:
     made = TopicRegistry(ConfigFile(folder / "topics.json"), slots, settings, ManualClock())

@@ -41,6 +41,9 @@ class Slots:
     def retire(self, topic: str) -> list[int]:
         return [0] * self.queues.pop(topic, 0)
 
+    def remove_files(self, topic: str) -> None:
+        assert topic not in self.queues
+
 
 @pytest.fixture
 def writes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
