@@ -35,6 +35,8 @@ GAP_SECONDS = 64
 """Empty seconds looked at one by one, before the whole wheel is searched for the next."""
 
 _DELAY_MAX = 2**31 - 1
+_Chain = tuple[int, int, int, int]
+"""A second; first and last timer log position of its chain; how many units."""
 _NOTHING: npt.NDArray[np.int64] = np.empty(0, np.int64)
 
 
@@ -75,6 +77,8 @@ class WaitingTimers:
         self._window = window_seconds
         self._cursors = cursors
         self._describe = describe
+        self.is_filling = False
+        """The wheel is being made again: timers come in the order of their arrival, not before any is due."""
         self._wheel: TimerWheel | None = None
         self._log: TimerLog | None = None
         self._end = 0
@@ -102,12 +106,12 @@ class WaitingTimers:
         self._read_from(self._cursors.fired[0] // PRECISION_MS)
         return True
 
-    def _make(self) -> tuple[TimerWheel, TimerLog]:
+    def _make(self, from_ms: int) -> tuple[TimerWheel, TimerLog]:
         self._cursors.log_end = 0
         self._log = TimerLog(self._log_folder, self._segment_bytes, make=True)
         self._wheel = TimerWheel(self._wheel_path, make=True)
         self._end = 0
-        self._reading = self._cursors.fired[0] // PRECISION_MS
+        self._reading = from_ms // PRECISION_MS
         return self._wheel, self._log
 
     def _read_from(self, second: int) -> None:
@@ -132,45 +136,47 @@ class WaitingTimers:
             return
         wheel, log = self._wheel, self._log
         if wheel is None or log is None:
-            wheel, log = self._make()
+            lowest = min(timer.ms for timer, _, _ in timers)
+            wheel, log = self._make(self._cursors.fired[0] if self.is_filling else min(lowest, now_ms))
         places = log.places(self._end, len(timers))
-        slots: dict[int, tuple[int, int, int]] = {}
+        slots: dict[int, _Chain] = {}
         units = []
         behind: list[Timer] = []
         trusted = self._cursors.log_end >= 0
+        fired_ms = self._cursors.fired[0]
         for (timer, described, size), place in zip(timers, places, strict=True):
-            second = self._second_for(wheel, timer.ms // PRECISION_MS, now_ms)
-            rolls = second != timer.ms // PRECISION_MS
+            slot = self._slot_for(wheel, slots, timer.due[0] // PRECISION_MS, now_ms)
+            second, first, last, count = slot
+            rolls = second != timer.due[0] // PRECISION_MS
             if second < self._reading:
                 behind.append(timer)
-            trusted &= second * PRECISION_MS + PRECISION_MS > self._cursors.fired[0]
-            at_ms = second * PRECISION_MS if rolls else timer.ms
+            trusted &= second * PRECISION_MS + PRECISION_MS > fired_ms
+            at_ms = second * PRECISION_MS if rolls else timer.due[0]
             base_ms = now_ms if abs(at_ms - now_ms) < _DELAY_MAX else at_ms
-            first, last, count = slots.get(second) or self._slot(wheel, second)
             magic = DEFAULT | (ROLL if rolls else 0) | (CANCELS if timer.cancels else 0)
             topic_hash = java_hash(described.real_topic)
             units.append(pack_unit(last, magic, base_ms, at_ms, timer.due[1], size, topic_hash))
-            slots[second] = (first if count else place, place, count + 1)
+            slots[second] = (second, first if count else place, place, count + 1)
         end = log.write(places, units)
         self._end = end
         self._cursors.log_end = end if trusted else -1
-        for second, (first, last, count) in slots.items():
+        for second, first, last, count in slots.values():
             wheel.write(second, first, last, count)
         for timer in behind:
             self._note(timer)
 
-    @staticmethod
-    def _slot(wheel: TimerWheel, second: int) -> tuple[int, int, int]:
-        slot = wheel.read(second)
-        return (-1, -1, 0) if slot is None else (slot.first, slot.last, slot.units)
-
-    def _second_for(self, wheel: TimerWheel, second: int, now_ms: int) -> int:
-        """The second whose slot takes a timer: its own, or an earlier one that is free."""
+    def _slot_for(self, wheel: TimerWheel, slots: dict[int, _Chain], second: int, now_ms: int) -> _Chain:
+        """The chain that takes a timer: of its own second, or of an earlier one whose slot is free."""
         second = min(second, max(now_ms // PRECISION_MS + self._window, self._reading))
         while True:
+            chain = slots.get(second)
+            if chain is not None:
+                return chain
             found = wheel.occupant(second)
-            if found.second == second or not found.units or found.second < self._reading:
-                return second
+            if found.second == second and found.units:
+                return second, found.first, found.last, found.units
+            if found.second < self._reading or not found.units:
+                return second, -1, -1, 0
             second -= 1
 
     def _note(self, timer: Timer) -> None:

@@ -48,8 +48,8 @@ BUSY_MS = 1
 """Pause when there is more to do than one step does."""
 REST_MS = 1000
 """Cursors are exported, and kept ones passed, so often."""
-TAKE_MAX = 512
-"""Timers taken in per step."""
+TAKE_MAX = 256
+"""Timers taken in per step: a few milliseconds."""
 CLAIM_MAX = 64
 """Timers delivered in one claim."""
 CLAIM_BYTES = 256 << 10
@@ -155,6 +155,7 @@ class TimerService:
         self._next = cursors.taken
         if cursors.kept < cursors.taken and (is_new_page or not self._waiting.open_kept()):
             self._next = cursors.kept
+            self._waiting.is_filling = True
             log.event(
                 _logger,
                 logging.INFO,

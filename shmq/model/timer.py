@@ -37,6 +37,8 @@ _HANDLE_VERSION = "v1"
 _OUT_MS = f"{TIMER_OUT_MS}\x01".encode()
 _CANCELS = f"{TIMER_DEL_UNIQKEY}\x01".encode()
 _REAL_TOPIC = f"{REAL_TOPIC}\x01".encode()
+_USUAL = re.compile(rb"\x02" + _OUT_MS + rb"([0-9]{1,18})\x02" + _REAL_TOPIC + rb"([^\x02]+)\x02")
+"""As `waiting_properties` writes them behind others."""
 
 
 class TimerWish(NamedTuple):
@@ -86,6 +88,9 @@ class WaitingTimer(NamedTuple):
 
 def waiting_timer(properties: bytes) -> WaitingTimer | None:
     """Read it from the encoded properties, without taking all of them apart; None without TIMER_OUT_MS."""
+    usual = _USUAL.search(properties)
+    if usual is not None and _CANCELS not in properties:
+        return WaitingTimer(int(usual[1]), False, str(usual[2], "utf-8", "replace"))
     due = _value(properties, _OUT_MS)
     if not due.isdigit() or len(due) > 18:
         return None

@@ -28,8 +28,6 @@ SLOTS = 1_209_600
 PRECISION_MS = 1000
 
 _SLOT = struct.Struct(">qqqii")
-_SECOND = struct.Struct(">q")
-_REST = struct.Struct(">qqii")
 WHEEL_BYTES = SLOTS * _SLOT.size
 _SCAN_SLOTS = 86_400
 
@@ -46,6 +44,9 @@ class Slot(NamedTuple):
     unused: int
 
 
+_make_slot = Slot._make
+
+
 class TimerWheel:
     """The slots of one store."""
 
@@ -60,7 +61,7 @@ class TimerWheel:
 
     def occupant(self, second: int) -> Slot:
         """What the slot of that second holds, whichever second it belongs to."""
-        return Slot._make(_SLOT.unpack_from(self._view, second % SLOTS * _SLOT.size))
+        return _make_slot(_SLOT.unpack_from(self._view, second % SLOTS * _SLOT.size))
 
     def read(self, second: int) -> Slot | None:
         """The chain of a second, None when it has none."""
@@ -68,14 +69,8 @@ class TimerWheel:
         return slot if slot.second == second and slot.units else None
 
     def write(self, second: int, first: int, last: int, count: int) -> None:
-        """Store a second's chain; a slot that was another second's belongs to nobody in between."""
-        at = second % SLOTS * _SLOT.size
-        if self.occupant(second).second != second:
-            os.pwrite(self._fd, _SECOND.pack(0), at)
-            os.pwrite(self._fd, _REST.pack(first, last, count, 0), at + _SECOND.size)
-            os.pwrite(self._fd, _SECOND.pack(second), at)
-        else:
-            os.pwrite(self._fd, _REST.pack(first, last, count, 0), at + _SECOND.size)
+        """Store a second's chain. It is one call, within one page: a death leaves the old or the new slot."""
+        os.pwrite(self._fd, _SLOT.pack(second, first, last, count, 0), second % SLOTS * _SLOT.size)
 
     def next_after(self, second: int) -> int | None:
         """The first second at or behind `second` that has a chain; None without one."""
