@@ -4,8 +4,8 @@
                     (DefaultMessageStore.java); whoever ends cleanly removes it
     identity.json   shmq's own note: {"engine", "page_id", "running", "checkpoint", "write_position", ...}
 
-Together they answer two questions at a start. Was the last run shmq's? No, when there is no identity, when
-`abort` has another form, when the note says "running" but `abort` is gone (somebody else removed it), or when
+Together they answer two questions at a start. Was the last run shmq's? Yes, when `abort` has our form. Else no,
+when there is no identity or another `abort`, when the note says "running" but `abort` is gone, or when
 the checkpoint is not the one the last clean stop wrote. Did it end cleanly? Yes, when `abort` is absent.
 Order of writing: start: abort, then identity "running"; clean stop: identity "stopped", then abort removed.
 So a crash between two writes reads as a crash of ours.
@@ -149,10 +149,10 @@ def read_marks(layout: StoreLayout) -> Marks:
     is_damaged = layout.identity.exists() and judge(layout.checksums, layout.identity) is FileState.CHANGED
     if is_damaged and (page_id or abort is None):
         return Marks(LastRun.CRASHED, Identity(), 0)  # ours, but nothing it says can be believed
-    if identity is None or (abort is not None and not page_id):
-        return Marks(LastRun.FOREIGN, identity, 0)
-    if abort is not None:
+    if page_id:
         return Marks(LastRun.CRASHED, identity, page_id)
+    if identity is None or abort is not None:
+        return Marks(LastRun.FOREIGN, identity, 0)
     same = Checkpoint.load(layout.checkpoint).encode().hex() == identity.checkpoint
     return Marks(LastRun.CLEAN if same and not identity.running else LastRun.FOREIGN, identity, 0)
 

@@ -78,6 +78,7 @@ ROWS = [
         ("directory.entry_written", 12),
         ("delete.before_claim", 2),
         ("delete.retired", 2),
+        ("delete.saved", 2),
         ("delete.unlinked", 2),
         ("file.temp_written", 12),
         ("file.backup_kept", 12),
@@ -101,7 +102,7 @@ ROWS = [
         ("worker.flushed", 20),
         ("flush.before_sync", 20),
         ("flush.synced", 20),
-        ("segment.zeroed", 2),
+        ("segment.zeroed", 6),  # the first few are on the way up
     ),
     *_rows(
         Scene.REPAIR_UNDOES,

@@ -333,6 +333,11 @@ def test_another_engine_is_seen_by_its_abort_or_its_checkpoint(store: OpenStore)
     store.layout.abort.unlink()
     assert read_marks(store.layout).last_run is LastRun.FOREIGN
     store.layout.abort.write_text(abort)
+    identity = store.layout.identity.read_bytes()
+    store.layout.identity.unlink()
+    assert read_marks(store.layout).last_run is LastRun.CRASHED, "a first start that died between its marks"
+    store.layout.identity.write_bytes(identity)
+    store.layout.abort.write_text(abort)
     store.close_cleanly()
     assert read_marks(store.layout).last_run is LastRun.CLEAN
     Checkpoint(physic_timestamp=5).save(store.layout.checkpoint)
