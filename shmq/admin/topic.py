@@ -13,7 +13,7 @@ from shmq.admin.output import Column, Report, local_time, rfc3339
 from shmq.admin.targets import ask_each, masters
 from shmq.client.admin_client import AdminClient
 from shmq.model.names import DLQ_PREFIX, RETRY_PREFIX
-from shmq.model.topic_config import SYS_FLAG_UNIT, SYS_FLAG_UNIT_SUB, TopicConfig, perm_text
+from shmq.model.topic_config import SINGLE_TAG, SYS_FLAG_UNIT, SYS_FLAG_UNIT_SUB, TopicConfig, perm_text
 
 ORDER_NAMESPACE = "ORDER_TOPIC_CONFIG"
 """Name server namespace of ordered topics: value `broker-a:4;broker-b:4`."""
@@ -146,6 +146,9 @@ def update_topic(
     attributes: Annotated[
         str, typer.Option("-a", "--attributes", help="+key=value and -key, separated by commas")
     ] = "",
+    filter_type: Annotated[
+        str, typer.Option("--topicFilterType", help="MULTI_TAG: messages may have several tags, A || B")
+    ] = SINGLE_TAG,
 ) -> Report:
     """Create a topic, or replace its settings: an option that is left out goes back to its default."""
     if perm not in (2, 4, 6):
@@ -156,6 +159,7 @@ def update_topic(
         read_queues,
         write_queues,
         perm,
+        topic_filter_type=filter_type,
         topic_sys_flag=flags,
         order=truth(order),
         attributes=_attributes(attributes),

@@ -15,6 +15,7 @@ from shmq.client.pulled_message import PulledMessage
 from shmq.model.message_queue import MessageQueue
 from shmq.model.record import iter_records
 from shmq.model.subscription import SUBSCRIBE_ALL, SubscriptionData
+from shmq.model.topic_config import SYS_FLAG_BROKER_FILTERS
 from shmq.protocol.codes import RequestCode, ResponseCode, error_of
 from shmq.protocol.command import Command
 from shmq.protocol.headers.pull import (
@@ -52,6 +53,8 @@ class PullResult:
     suggested_broker_id: int = 0
     record_bytes: int = 0
     """Bytes of the records read directly, for the statistics; 0 when the broker counted them itself."""
+    is_filtered_there: bool = False
+    """Only the broker can tell what of this topic is wanted: it must not be read directly."""
 
     def __str__(self) -> str:
         """Print status, offsets and the number of messages."""
@@ -113,7 +116,12 @@ class PullRequest:
             name = self.queue.broker_name
             messages = [PulledMessage(record, name, bounds) for record in iter_records(view_of(response))]
             messages = wanted(messages, self.subscription)
-        return PullResult(status, header.next_begin_offset, *bounds, messages, header.suggest_which_broker_id)
+        result = PullResult(
+            status, header.next_begin_offset, *bounds, messages, header.suggest_which_broker_id
+        )
+        judged = bool((header.topic_sys_flag or 0) & SYS_FLAG_BROKER_FILTERS)
+        result.is_filtered_there = judged and not self.subscription.matches_all
+        return result
 
     def pull(self, link: BrokerLink, timeout_s: float) -> PullResult:
         """Pull now, blocking this thread."""
@@ -121,7 +129,8 @@ class PullRequest:
 
 
 def wanted(messages: list[PulledMessage], subscription: SubscriptionData) -> list[PulledMessage]:
-    """Return the messages whose tag is exactly one of the subscription's: brokers compare only hashes."""
+    """Return the messages that have one of the subscription's tags: brokers compare only hashes."""
     if not subscription.is_by_tags or subscription.sub_string == SUBSCRIBE_ALL:
         return messages
-    return [message for message in messages if message.tags in subscription.tags_set]
+    tags, wants = subscription.tags_set, subscription.wants_tags
+    return [message for message in messages if message.tags in tags or wants(message.tags)]

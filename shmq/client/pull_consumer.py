@@ -123,7 +123,8 @@ class PullConsumer(ConsumerBase):
                 reader.note_socket_pull(queue, None, accepted=False)
             raise
         if reader is not None:
-            reader.note_socket_pull(queue, epoch, accepted=result.status is not PullStatus.OFFSET_ILLEGAL)
+            refused = result.status is PullStatus.OFFSET_ILLEGAL or result.is_filtered_there
+            reader.note_socket_pull(queue, epoch, accepted=not refused)
         self._suggested[queue] = result.suggested_broker_id
         return result
 

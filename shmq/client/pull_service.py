@@ -62,10 +62,15 @@ class PullService:
         found: Callable[[list[PulledMessage], ProcessQueue[PulledMessage], MessageQueue], None],
         offset_illegal: Callable[[MessageQueue, int], None],
         may_fetch: Callable[[], bool] = lambda: True,
+        span_counts: bool = True,
         pulled: Callable[[str, int, float], None] = lambda topic, messages, took_ms: None,
     ) -> None:
-        """`found` consumes messages already put into the process queue; `offset_illegal` gives a queue up;
-        `may_fetch` is the owner's say in flow control; `pulled` counts (topic, messages, milliseconds)."""
+        """`found` consumes messages already put into the process queue; `offset_illegal` gives a queue up.
+
+        `may_fetch` is the owner's say in flow control; `span_counts`: the distance between the first and the
+        last message in hand is bounded (not in orderly consumption); `pulled` counts (topic, messages,
+        milliseconds).
+        """
         self._group = group
         self._config = config
         self._instance = instance
@@ -74,6 +79,7 @@ class PullService:
         self._found = found
         self._offset_illegal = offset_illegal
         self._may_fetch = may_fetch
+        self._span_counts = span_counts
         self._pulled = pulled
         self._states: dict[MessageQueue, PullState] = {}
         self.readers = DirectReaders(group, config, instance.periodic)
@@ -150,7 +156,7 @@ class PullService:
         return (
             held.message_count > count_max
             or held.message_bytes // MIB > mib_max
-            or held.span > config.consume_concurrently_max_span
+            or (self._span_counts and held.span > config.consume_concurrently_max_span)
             or not self._may_fetch()
         )
 
@@ -204,7 +210,8 @@ class PullService:
                 self._failed(state, failure)
                 return
             if reader is not None:
-                reader.note_socket_pull(queue, epoch, accepted=result.status is not PullStatus.OFFSET_ILLEGAL)
+                refused = result.status is PullStatus.OFFSET_ILLEGAL or result.is_filtered_there
+                reader.note_socket_pull(queue, epoch, accepted=not refused)
             state.broker_id = result.suggested_broker_id
             held_s = time.monotonic() - state.asked_s
             is_idle = (

@@ -1,8 +1,8 @@
 """Sequencer: numbers the sends of an idempotent producer, so that a broker stores each once.
 
-One id and one count per broker: a producer's sends to one broker rise one by one. All attempts of a send carry
-the same number and stay with the broker of the first. When a broker refuses a number (it lost track of this
-producer) the next send begins with a new id. A forked child gets a sequencer of its own.
+One id and one count per broker: a producer's sends to one broker rise one by one. All attempts of a send
+carry the same number and stay with the broker of the first. When a broker refuses a number (it lost track of
+this producer) the next send begins with a new id. A forked child gets a sequencer of its own.
 """
 
 from __future__ import annotations

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 
-from shmq.base.errors import ShmqError
+from shmq.base.errors import InvalidParameter, ShmqError
 from shmq.handlers.coordinator_context import Call, CoordinatorContext
 from shmq.handlers.routes import Place, Route
 from shmq.model.message_queue import MessageQueue
-from shmq.model.topic_config import TopicConfig
+from shmq.model.topic_config import MULTI_TAG, SINGLE_TAG, TopicConfig
 from shmq.protocol.bodies.groups import encode_group_list
 from shmq.protocol.bodies.topics import (
     TopicOffset,
@@ -48,10 +48,18 @@ async def update_topic(
         header.topic_sys_flag or 0,
         header.order,
     )
+    _check_filter_type(wanted)
     changed = await ctx.topic_changes.make(lambda: ctx.topics.update(wanted, header.attributes or ""))
     if changed is not None:
         await ctx.announce.topic_changed(changed)
     return command.response(ResponseCode.SUCCESS)
+
+
+def _check_filter_type(config: TopicConfig) -> None:
+    if config.topic_filter_type not in (SINGLE_TAG, MULTI_TAG):
+        raise InvalidParameter(
+            f"topicFilterType {config.topic_filter_type!r} is unknown: {SINGLE_TAG} and {MULTI_TAG} exist"
+        )
 
 
 async def update_topics(ctx: CoordinatorContext, _call: Call, command: Command, _header: None) -> Command:
@@ -62,6 +70,7 @@ async def update_topics(ctx: CoordinatorContext, _call: Call, command: Command, 
         changed = []
         for config in wanted:
             try:
+                _check_filter_type(config)
                 if (update := ctx.topics.update(config)) is not None:
                     changed.append(update)
             except ShmqError as error:

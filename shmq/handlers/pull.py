@@ -13,6 +13,7 @@ from shmq.handlers.context import Ask, WorkerContext
 from shmq.handlers.offset_commits import commit_offset, note_pulled
 from shmq.handlers.pull_checks import PullTerms, check_pull
 from shmq.handlers.routes import Place, Route
+from shmq.model.topic_config import SYS_FLAG_BROKER_FILTERS
 from shmq.net.connection import Connection
 from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command, Serialization
@@ -143,7 +144,7 @@ def _reply(
         next_begin_offset=result.next_offset,
         min_offset=result.min_offset,
         max_offset=result.max_offset,
-        topic_sys_flag=terms.topic.topic_sys_flag,
+        topic_sys_flag=terms.topic.topic_sys_flag | SYS_FLAG_BROKER_FILTERS * terms.topic.has_several_tags,
         group_sys_flag=terms.group.config.group_sys_flag,
     )
     remark = None if found else result.status.name

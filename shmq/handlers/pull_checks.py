@@ -6,6 +6,7 @@ Used by ``handlers/pull.py`` in the worker's event loop; reads only the worker's
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from shmq.base.errors import (
@@ -16,10 +17,12 @@ from shmq.base.errors import (
 )
 from shmq.broker.broker_view import GroupView
 from shmq.filters.sql92 import SqlFilter, compile_sql
+from shmq.filters.stored_properties import finder, stored
 from shmq.handlers.context import Ask, NeedGroup, NeedTopic, WorkerContext
 from shmq.handlers.sql_allowed import check_sql_allowed
 from shmq.model import names
 from shmq.model.consumer_group import MessageModel
+from shmq.model.properties import TAGS
 from shmq.model.record import properties_of
 from shmq.model.subscription import TAG_EXPRESSION, MessageSelector, SubscriptionData, build_subscription
 from shmq.model.topic_config import PERM_READ, TopicConfig
@@ -78,7 +81,7 @@ def check_pull(ctx: WorkerContext, header: PullMessageHeader) -> PullTerms:
             f"queue id {header.queue_id} is out of range: topic {header.topic} has read queues "
             f"0..{topic.read_queue_nums - 1}"
         )
-    wanted = _filter_of(ctx, header, group)
+    wanted = _filter_of(ctx, header, group, topic)
     queue = ctx.directory.queue(header.topic, header.queue_id)
     if queue is None:
         ctx.directory.catch_up()
@@ -86,10 +89,13 @@ def check_pull(ctx: WorkerContext, header: PullMessageHeader) -> PullTerms:
     return PullTerms(topic, group, queue, wanted)
 
 
-def _filter_of(ctx: WorkerContext, header: PullMessageHeader, group: GroupView) -> MessageFilter:
+def _filter_of(
+    ctx: WorkerContext, header: PullMessageHeader, group: GroupView, topic: TopicConfig
+) -> MessageFilter:
     """Return what is wanted, from the request itself or from the group's live subscription.
 
-    Retried messages were chosen once already and are not judged again (``filterSupportRetry`` for SQL-92).
+    Where messages have several tags a hash of them says nothing: the record itself is asked. Retried messages
+    were chosen once already and are not judged again (``filterSupportRetry`` for SQL-92).
     """
     if header.has_subscription:
         wanted = MessageSelector(header.subscription or "", header.expression_type or TAG_EXPRESSION)
@@ -104,7 +110,22 @@ def _filter_of(ctx: WorkerContext, header: PullMessageHeader, group: GroupView) 
         return MessageFilter(exact=record_filter(compile_sql(subscription.sub_string)))
     if subscription.matches_all or is_retry:
         return EVERYTHING
+    if topic.has_several_tags:
+        return MessageFilter(exact=tags_filter(frozenset(subscription.tags_set)))
     return MessageFilter(tag_hashes=frozenset(subscription.code_set))
+
+
+@lru_cache(maxsize=1024)
+def tags_filter(wanted: frozenset[str]) -> ExactFilter:
+    """Return a look at one record's tags, of which one has to be among those `wanted`."""
+    names_of = {tag.encode() for tag in wanted}
+    find = finder(TAGS)
+
+    def exact(record: memoryview) -> bool:
+        tags = find(stored(properties_of(record)))
+        return tags is not None and any(tag.strip() in names_of for tag in tags.split(b"||"))
+
+    return exact
 
 
 def record_filter(wanted: SqlFilter) -> ExactFilter:

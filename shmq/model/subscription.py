@@ -51,6 +51,11 @@ def tags_code_of(tags: str | None) -> int:
     return java_hash(tags) if tags else 0
 
 
+def split_tags(text: str) -> list[str]:
+    """Return the tags of ``A || B``, blanks around them removed."""
+    return [tag for piece in text.split("||") if (tag := piece.strip())]
+
+
 @dataclass(slots=True)
 class SubscriptionData:
     """One group's subscription to one topic. ``sub_version`` is the time of its last change in ms."""
@@ -74,8 +79,13 @@ class SubscriptionData:
         return self.expression_type == TAG_EXPRESSION and self.sub_string == SUBSCRIBE_ALL
 
     def wants_tags(self, tags: str | None) -> bool:
-        """Tell whether a message with this TAGS value is wanted: the exact test, not the hash."""
-        return self.matches_all or (tags is not None and tags in self.tags_set)
+        """Tell whether a message with this TAGS value is wanted: the exact test, not the hash.
+
+        Of several tags (``A || B``, in topics of type MULTI_TAG) one is enough.
+        """
+        if self.matches_all:
+            return True
+        return tags is not None and (tags in self.tags_set or not self.tags_set.isdisjoint(split_tags(tags)))
 
 
 def build_subscription(topic: str, expression: Wanted, sub_version: int = 0) -> SubscriptionData:
@@ -102,7 +112,7 @@ def build_subscription(topic: str, expression: Wanted, sub_version: int = 0) -> 
         expression = expression.expression
     if expression is None or not expression.strip() or expression.strip() == SUBSCRIBE_ALL:
         return SubscriptionData(topic, sub_version=sub_version)
-    tags = frozenset(tag for piece in expression.split("||") if (tag := piece.strip()))
+    tags = frozenset(split_tags(expression))
     if not tags:
         raise SubscriptionParseFailed(
             f"expression {expression!r} names no tag; write A || B, or * for all messages"

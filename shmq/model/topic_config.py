@@ -21,6 +21,8 @@ MULTI_TAG = "MULTI_TAG"
 
 SYS_FLAG_UNIT = 1
 SYS_FLAG_UNIT_SUB = 2
+SYS_FLAG_BROKER_FILTERS = 1 << 16
+"""Only in answers to pulls: no tag hash of this topic means anything, so it may not be read directly."""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,11 @@ class TopicConfig:
     def writable(self) -> bool:
         """Tell whether producers may write."""
         return bool(self.perm & PERM_WRITE)
+
+    @property
+    def has_several_tags(self) -> bool:
+        """Tell whether a message may have several tags, ``A || B``; RocketMQ names the type, no more."""
+        return self.topic_filter_type == MULTI_TAG
 
     @property
     def inherited(self) -> bool:
