@@ -9,6 +9,8 @@ The sum is durable before the content is: a crash between the two leaves the old
 as well. So a content that has neither sum was changed by somebody else: by hand, by another engine, or by
 the disk. It is reported and never refused. A file without a sum (older, or another engine's) is not judged.
 
+A file that grows and is then finished is summed once, as far as it is used (`note_prefix`).
+
 One writer per file, like the file itself; any process may look. Blocks on the disk.
 """
 
@@ -22,6 +24,7 @@ from shmq.base.checksum import crc32
 from shmq.base.files import fsync_folder
 
 LINE_BYTES = 64
+PIECE_BYTES = 1 << 20
 
 Sum = tuple[int, int]
 """CRC-32 and length of a content."""
@@ -54,13 +57,28 @@ def announce(folder: Path, file: Path, data: bytes) -> None:
     path = sum_path(folder, file)
     before = _load(path)
     now, old = sum_of(data), before[0] if before else ABSENT
-    if before is not None and now == before[0]:
-        return
+    if before is None or now != before[0]:
+        _write(path, now, old)
+
+
+def note_prefix(folder: Path, file: Path, length: int) -> None:
+    """Note durably what the first `length` bytes of a finished file are. OSError when the disk refuses."""
+    found = _sum_of_prefix(file, length)
+    _write(sum_path(folder, file), found, found)
+
+
+def forget(folder: Path, file: Path) -> None:
+    """Remove the sum of a file that is about to change."""
+    sum_path(folder, file).unlink(missing_ok=True)
+
+
+def _write(path: Path, now: Sum, old: Sum) -> None:
+    """Write the line of a sum, durably."""
     text = f"{now[0]:08x} {now[1]:9d} {old[0]:08x} {old[1]:9d} "
     line = f"{text}{crc32(text.encode()):08x}".encode().ljust(LINE_BYTES - 1) + b"\n"
     new = not path.exists()
     if new:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         os.pwrite(fd, line, 0)
@@ -68,7 +86,28 @@ def announce(folder: Path, file: Path, data: bytes) -> None:
     finally:
         os.close(fd)
     if new:
-        fsync_folder(folder)
+        fsync_folder(path.parent)
+
+
+def _sum_of_prefix(file: Path, length: int) -> Sum:
+    """The sum of a file's first bytes, read a piece at a time."""
+    crc = read = 0
+    with open(file, "rb") as source:
+        while read < length and (piece := source.read(min(PIECE_BYTES, length - read))):
+            crc = crc32(piece, crc)
+            read += len(piece)
+    return crc, read
+
+
+def judge_prefix(folder: Path, file: Path) -> FileState:
+    """Compare those bytes of a file that `note_prefix` has summed."""
+    path = sum_path(folder, file)
+    if not path.exists() or not file.exists():
+        return FileState.UNKNOWN
+    sums = _load(path)
+    if sums is None:
+        return FileState.SUM_DAMAGED
+    return FileState.RIGHT if _sum_of_prefix(file, sums[0][1]) == sums[0] else FileState.CHANGED
 
 
 def judge(folder: Path, file: Path, length: int | None = None) -> FileState:

@@ -12,6 +12,7 @@ from shmq.base import log
 from shmq.base.file_sums import FileState, judge, sum_path
 from shmq.store.aside import keep_aside
 from shmq.store.checkpoint import FIELDS_BYTES
+from shmq.store.index_sums import is_index_sum
 from shmq.store.names import StoreLayout
 
 _logger = log.get(__name__)
@@ -28,7 +29,8 @@ def _summed(layout: StoreLayout) -> list[tuple[Path, int | None]]:
     files: list[tuple[Path, int | None]] = [(layout.checkpoint, FIELDS_BYTES), (layout.identity, None)]
     fixed = {sum_path(layout.checksums, path).name for path, _ in files}
     names = sorted(path.name for path in layout.checksums.glob("*.sum"))
-    files += [(layout.config / name.removesuffix(".sum"), None) for name in names if name not in fixed]
+    names = [name for name in names if name not in fixed and not is_index_sum(name)]
+    files += [(layout.config / name.removesuffix(".sum"), None) for name in names]
     return files
 
 

@@ -48,6 +48,7 @@ from shmq.store.checksum_check import SegmentChecksums
 from shmq.store.config_tables import load_topics
 from shmq.store.damage_search import find_damage
 from shmq.store.index_file import HEADER, IndexHeader, index_names
+from shmq.store.index_sums import changed_index_files
 from shmq.store.log_walk import LogWalk
 from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout, parse_file_name
@@ -261,7 +262,9 @@ def _behind_end(layout: StoreLayout, end: int) -> Iterator[Finding]:
 
 
 def _side_files(layout: StoreLayout, end: int) -> Iterator[Finding]:
-    """Checkpoint and index headers."""
+    """Checkpoint, index headers and index sums."""
+    for path, state in changed_index_files(layout).items():
+        yield Finding("index", path.name, state.value)
     yield from _checkpoint_shape(layout)
     confirm = Checkpoint.load(layout.checkpoint).confirm_offset
     if confirm > end:

@@ -45,6 +45,7 @@ from shmq.shm.producer_table import ProducerTable
 from shmq.store.checkpoint import Checkpoint
 from shmq.store.checksums import LogChecksums
 from shmq.store.index_file import full_index_files
+from shmq.store.index_sums import note_index
 from shmq.store.names import StoreLayout
 from shmq.store.producer_file import save_producers
 from shmq.store.sparse_files import sync_paths
@@ -75,6 +76,7 @@ class Checkpointer:
         self._layout = layout
         self._page = page
         self._checksums = checksums
+        self._index_slots = settings.max_hash_slot_num
         self._interval_ms = settings.flush_commit_log_thorough_interval
         self._checkpoint = Checkpoint.load(layout.checkpoint)
         self._directory = Directory(page)
@@ -158,6 +160,8 @@ class Checkpointer:
             confirm_offset=target,
         )
         try:
+            for path in unsealed:
+                note_index(self._layout, path, self._index_slots)
             self._note(noted)
         except OSError as error:
             if not self._refused:

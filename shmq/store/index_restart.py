@@ -17,12 +17,14 @@ from shmq.model.settings import BrokerSettings
 from shmq.store.checkpoint import Checkpoint
 from shmq.store.commit_log import CommitLog
 from shmq.store.index_file import IndexFile, index_names
+from shmq.store.index_sums import forget_gone
 from shmq.store.names import StoreLayout
 from shmq.store.run_marks import LastRun, Marks
 
 
 def indexed_position(layout: StoreLayout, settings: BrokerSettings, marks: Marks, low: int, end: int) -> int:
     """The position from which keys are missing; removes index files that cannot be trusted."""
+    forget_gone(layout)
     names = index_names(layout.index)
     trusted_ms = Checkpoint.load(layout.checkpoint).index_timestamp
     clean = marks.last_run is LastRun.CLEAN or (

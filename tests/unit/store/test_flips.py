@@ -14,6 +14,8 @@ from shmq.store.changed_files import changed_files
 from shmq.store.check import Finding, check_store
 from shmq.store.checksum_check import Piece, SegmentChecksums, changed_byte
 from shmq.store.damage_search import find_damage
+from shmq.store.index_file import IndexHeader, index_names
+from shmq.store.index_sums import changed_index_files
 from shmq.store.log_scan import ScanEnd, scan
 from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
@@ -35,7 +37,8 @@ def stopped(tmp_path: Path) -> Iterator[StoreLayout]:
     with OpenStore(tmp_path / "store") as store:
         for n in range(120):
             some = [random.Random(n).randbytes(n * 11 % 3000) for _ in range(n % 4 + 1)]
-            store.append(request(store.queue(f"Topic{n % 3}", n % 2), some, TAGS="AB"[n % 2], KEYS=f"k{n}"))
+            queue = store.queue(f"Topic{n % 3}", n % 2)
+            store.append(request(queue, some, TAGS="AB"[n % 2], KEYS=f"k{n} also{n}"))
             if n % 7 == 0:
                 store.flush()
         store.index_all()
@@ -170,6 +173,21 @@ def test_every_flip_and_cut_in_a_small_file_and_its_sum_is_found(
             file.write_bytes(raw)
         assert list(changed) == [path], (file, at)
     assert changed_files(stopped) == {}
+
+
+@flips(60, 1000)
+def test_every_flip_in_a_used_byte_of_an_index_file_is_found(stopped: StoreLayout, count: int) -> None:
+    chance = random.Random(count)
+    files = [stopped.index / name for name in index_names(stopped.index)]
+    assert len(files) > 1
+    for n in range(count):
+        path = chance.choice(files)
+        with path.open("rb") as file:
+            used = 40 + 4 * 101 + 20 * IndexHeader.decode(memoryview(file.read(40))).index_count
+        target = path if n % 10 else stopped.checksums / f"{path.name}.sum"
+        with Flip(target, chance.randrange(used if n % 10 else 64), chance.randrange(1, 256)):
+            assert [f.where for f in check_store(stopped.root) if f.rule == "index"], path
+            assert list(changed_index_files(stopped)) == [path]
 
 
 def test_the_changed_byte_is_told_by_the_sum_alone(stopped: StoreLayout) -> None:
