@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from shmq.base import faults, log
 from shmq.base.clock import SYSTEM_CLOCK, Clock
+from shmq.base.file_sums import forget
 from shmq.model.record import BLANK_BYTES_MIN
 from shmq.model.settings import BrokerSettings
 from shmq.shm.control_page import ControlPage
@@ -41,6 +42,7 @@ from shmq.store.index_file import (
     name_for,
 )
 from shmq.store.index_keys import keys_of
+from shmq.store.index_sums import note_index
 from shmq.store.log_scan import IntArray, Scan, ScanEnd, scan
 from shmq.store.names import StoreLayout
 from shmq.store.sparse_files import sync_paths
@@ -181,6 +183,7 @@ class IndexBuilder:
             if path is None:
                 self._file = self._make(IndexHeader())
             else:
+                forget(self._layout.checksums, path)
                 self._file = _OpenIndex(IndexFile(path, self._slots, self._items, writable=True))
                 self._file.mend()
         return self._file
@@ -217,6 +220,7 @@ class IndexBuilder:
         """Sync every file written to in this run: at a clean stop all keys are promised."""
         if self._file is not None:
             sync_paths([*self._filled, self._file.path, self._layout.index], self._layout.root)
+            note_index(self._layout, self._file.path, self._slots)
             self._file = None
         self._log.close()
 
