@@ -1,7 +1,7 @@
 """Which half messages are still open: a byte each from the oldest open one on, and where copies went.
 
-A half message ends (an op message says so) or is copied to the end of the queue for a later check, oldest
-first: so all below `base` are over, and their newest copies, if any, are known by the offset of the first.
+A half message ends (an op message says so) or is copied to the end of the queue for a later check. All below
+`base` are over, and the newest copies are known by the offset of the first.
 Pure; lives in the coordinator.
 """
 
@@ -55,10 +55,15 @@ class OpenHalves:
         self._ended_count += not self._ended[place]
         self._ended[place] = 1
 
+    def next_open(self, queue_offset: int) -> int:
+        """The first open one at or behind an offset; the queue may end before it."""
+        place = max(0, queue_offset - self.base)
+        found = self._ended.find(0, place)
+        return self.base + (found if found >= 0 else max(place, len(self._ended)))
+
     def skip_ended(self) -> int:
         """Move `base` to the oldest open one and return it."""
-        place = self._ended.find(0)
-        self.pass_to(self.base + (place if place >= 0 else len(self._ended)))
+        self.pass_to(self.next_open(self.base))
         return self.base
 
     def pass_to(self, queue_offset: int) -> None:

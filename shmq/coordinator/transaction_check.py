@@ -5,13 +5,15 @@ A round every `transactionCheckInterval` goes through the half messages that are
 first, and for each does one of
 
     stop           it is younger than `transactionTimeOut`: so are the ones behind it
-    put back       its own CHECK_IMMUNITY_TIME_IN_SECONDS is not over, or no producer of its group is here
+    leave          its own CHECK_IMMUNITY_TIME_IN_SECONDS is not over, or no producer of its group is here
     ask            put back with one more check, then request 39 to a live producer of the group, in turn
     give up        asked `transactionCheckMax` times, or older than `fileReservedTime`: the listener decides,
                    RocketMQ's moves it to TRANS_CHECK_MAX_TIME_TOPIC
 
-Only real checks count: a half message whose producers are away waits for them until it is too old. Ages are
-by the wall clock, as stored; when that was set back, a half message from the future is asked about at once.
+Only real checks count: a half message whose producers are away waits for them until it is too old. It stays
+where it is (RocketMQ copies it in every round), unless a start would have to read too much from it on, or its
+segment grows old: then it is put back without a check. Ages are by the wall clock, as stored; when that was
+set back, a half message from the future is asked about at once.
 
 Runs in the coordinator's duty cycle, once all workers have told which clients they hold.
 """
@@ -49,6 +51,8 @@ RETRY_MS = 50
 UNSETTLED_MS = 500
 """Pause while workers have not told yet which producers are connected."""
 HOUR_MS = 3_600_000
+WINDOW_MAX = 100_000
+"""Half messages a start may have to read: from then on the oldest open ones are put back."""
 
 _logger = log.get(__name__)
 
@@ -85,9 +89,11 @@ class TransactionCheck:
         self._clock = clock
         self._count = count
         self._end: int | None = None
+        self._at = 0
         self._due_ms = 0
         self._producers: Mapping[str, list[Member]] = {}
         """Who is connected, as of this step."""
+        self._lonely: set[str] = set()
         self._turns: dict[str, int] = {}
         """By group: whose turn it is to be asked."""
 
@@ -96,22 +102,24 @@ class TransactionCheck:
         if not self._settled():
             return now_ms + UNSETTLED_MS
         if self._end is None:
-            self._end = self._transactions.high
+            self._end, self._at = self._transactions.high, 0
             self._due_ms = now_ms + self._settings.transaction_check_interval
         self._producers = self._clients.producer_groups()
         for _ in range(TURN_MAX):
-            offset = self._transactions.oldest_open(self._end)
-            then = _Then.STOP if offset is None else self._visit(offset)
-            if then is _Then.STOP:
+            offset = self._transactions.next_open(self._at)
+            then = _Then.STOP if offset is None or offset >= self._end else self._visit(offset)
+            if offset is None or then is _Then.STOP:
                 self._end = None
+                self._tell_lonely()
                 return self._due_ms
             if then is _Then.WAIT:
                 return now_ms + RETRY_MS
+            self._at = offset + 1
         return now_ms + BUSY_MS
 
     def _visit(self, queue_offset: int) -> _Then:
         if self._transactions.is_deciding(queue_offset):
-            return _Then.WAIT
+            return _Then.NEXT
         half = self._transactions.half_at(queue_offset)
         if half is None:
             log.event(_logger, logging.ERROR, "half_message_unreadable", queue_offset=queue_offset)
@@ -124,14 +132,18 @@ class TransactionCheck:
         if half.checks >= settings.transaction_check_max or age_ms > too_old_ms:
             return self._give_up(half, age_ms)
         if 0 <= age_ms <= limit_ms:
-            return self._put_back(half) if own_immunity_ms(half.properties) is not None else _Then.STOP
+            return self._leave(half) if own_immunity_ms(half.properties) is not None else _Then.STOP
         producer = self._next_producer(half.group)
         if producer is None:
-            log.event(
-                _logger, logging.WARNING, "no_producer_to_ask", group=half.group, transaction=half.unique_key
-            )
-            return self._put_back(half)
+            self._lonely.add(half.group)
+            return self._leave(half)
         return self._ask(half, producer)
+
+    def _tell_lonely(self) -> None:
+        """Say, once a round, whose producers are missed."""
+        if self._lonely:
+            log.event(_logger, logging.WARNING, "no_producer_to_ask", groups=sorted(self._lonely))
+            self._lonely.clear()
 
     def _next_producer(self, group: str) -> Client | None:
         members = self._producers.get(group)
@@ -141,7 +153,14 @@ class TransactionCheck:
         turn = self._turns[group] = self._turns.get(group, -1) + 1
         return members[turn % len(members)].client
 
-    def _put_back(self, half: HalfMessage) -> _Then:
+    def _leave(self, half: HalfMessage) -> _Then:
+        """Let it wait without a check."""
+        age_ms = self._clock.now_ms() - half.fields.store_timestamp
+        if (
+            self._transactions.window <= WINDOW_MAX
+            and 2 * age_ms < self._settings.file_reserved_time * HOUR_MS
+        ):
+            return _Then.NEXT
         outcome = self._transactions.put_back(half, half.checks)
         return _then(outcome.error if outcome is not None else None, outcome is not None)
 
@@ -191,7 +210,7 @@ class TransactionCheck:
                 log.event(_logger, logging.ERROR, "check_listener_not_followed", reason=error)
             else:
                 done.add_done_callback(lambda _: done.exception())
-                return _Then.WAIT
+                return _Then.NEXT
         outcome = self._transactions.give_up(half)
         return _then(outcome.error if outcome is not None else None, outcome is not None)
 

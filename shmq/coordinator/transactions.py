@@ -2,8 +2,8 @@
 
     commit     the message's own topic + an op message        one claim (`AppendRequest.with_next`)
     rollback   an op message
-    put back   a copy at the half queue's end + its cursor    one claim (`AppendRequest.word`)
-    give up    TRANS_CHECK_MAX_TIME_TOPIC + the cursor        one claim
+    put back   a copy at the half queue's end + its cursor    one claim (`AppendRequest.word`); an op message
+    give up    TRANS_CHECK_MAX_TIME_TOPIC + the cursor        instead, when older ones stay open
 
 So a half message is decided, or known by a newer copy, exactly when its committed message is in the log, and
 each is in the log once, whoever dies. Which are open is known from both queues: `start` reads them from their
@@ -169,10 +169,15 @@ class Transactions:
         """The half queue's end."""
         return self._stored.max(self._stored.half)
 
-    def oldest_open(self, below: int) -> int | None:
-        """The queue offset of the oldest open half message below a limit; None without one."""
-        offset = self._halves.skip_ended()
-        return offset if offset < below else None
+    def next_open(self, queue_offset: int) -> int | None:
+        """The queue offset of the first open half message at or behind an offset; None without one."""
+        found = self._halves.next_open(queue_offset)
+        return found if found < self.high else None
+
+    @property
+    def window(self) -> int:
+        """How many half messages there are from the oldest open one on: what a start has to read."""
+        return self.high - self._halves.skip_ended()
 
     def is_deciding(self, queue_offset: int) -> bool:
         """Whether an outcome is on its way into the log."""
@@ -180,7 +185,7 @@ class Transactions:
 
     def lowest_needed(self) -> int | None:
         """The log offset of the oldest open half message, so that retention spares it; None without one."""
-        offset = self.oldest_open(self.high)
+        offset = self.next_open(0)
         half = self._stored.read(offset) if offset is not None else None
         return half.fields.physical_offset if half is not None else None
 
@@ -244,8 +249,7 @@ class Transactions:
         return done
 
     def _requests(self, half: HalfMessage, state: LocalTransactionState) -> list[AppendRequest]:
-        mark = op_record(half.queue_offset, half.fields.store_host, self._clock.now_ms())
-        op = AppendRequest(self._stored.op, mark, (len(mark),), (OP_TAGS_CODE,))
+        op = self._op(half)
         if state is not LocalTransactionState.COMMIT_MESSAGE:
             return [op]
         queue = self._queues.ref(half.topic, half.queue_id)
@@ -307,7 +311,7 @@ class Transactions:
     # -- what the check moves --
 
     def put_back(self, half: HalfMessage, checks: int) -> AppendOutcome | None:
-        """Append the oldest open one again at the queue's end, `checks` noted in it; None: no segment yet."""
+        """Append an open one again at the queue's end, `checks` noted in it; None: no segment yet."""
         faults.reach("transaction.putting_back")
         record = copied(half, TRANSACTION_HALF_TOPIC, checks)
         outcome = self._move(half, self._stored.half, record)
@@ -317,7 +321,7 @@ class Transactions:
         return outcome
 
     def give_up(self, half: HalfMessage) -> AppendOutcome | None:
-        """Move the oldest open one to TRANS_CHECK_MAX_TIME_TOPIC; None: no segment yet."""
+        """Move an open one to TRANS_CHECK_MAX_TIME_TOPIC; None: no segment yet."""
         record = copied(half, TRANSACTION_CHECK_MAX_TOPIC, half.checks)
         outcome = self._move(half, self._stored.own(TRANSACTION_CHECK_MAX_TOPIC), record)
         if outcome is not None and outcome.error is None:
@@ -325,18 +329,28 @@ class Transactions:
         return outcome
 
     def _move(self, half: HalfMessage, queue: QueueRef, record: bytearray) -> AppendOutcome | None:
-        """Append a copy and move the cursor past the original, in one claim."""
-        after = half.queue_offset + 1
+        """Append a copy; the same claim moves the cursor past the original, or marks that as ended."""
+        place = half.queue_offset
         code = tags_code_of(half.properties.get(TAGS))
-        request = AppendRequest(queue, record, (len(record),), (code,), word=(self._cursors.half_word, after))
-        (outcome,) = self._store.append([request])
+        request = AppendRequest(queue, record, (len(record),), (code,))
+        is_oldest = place == self._halves.skip_ended()
+        if is_oldest:
+            request.word = (self._cursors.half_word, place + 1)
+        else:
+            request.with_next = True
+        outcome = self._store.append([request] if is_oldest else [request, self._op(half)])[0]
         if outcome is not None and outcome.error is None:
-            self._halves.end(half.queue_offset, half.first)
-            self._halves.pass_to(after)
+            self._halves.end(place, half.first)
+            if is_oldest:
+                self._halves.pass_to(place + 1)
         return outcome
 
+    def _op(self, half: HalfMessage) -> AppendRequest:
+        mark = op_record(half.queue_offset, half.fields.store_host, self._clock.now_ms())
+        return AppendRequest(self._stored.op, mark, (len(mark),), (OP_TAGS_CODE,))
+
     def pass_over(self, queue_offset: int) -> None:
-        """Forget the oldest open one: its record is gone or makes no sense."""
+        """Forget an open one: its record is gone or makes no sense."""
         self._halves.end(queue_offset, queue_offset)
         self._advance()
 

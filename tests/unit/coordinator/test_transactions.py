@@ -8,93 +8,32 @@ from pathlib import Path
 
 import pytest
 
-from shmq.base.clock import SYSTEM_CLOCK
 from shmq.base.errors import ClientFault, IllegalOperation, TopicNotExist
-from shmq.broker.config_file import ConfigFile
-from shmq.broker.consumer_offsets import ConsumerOffsets
 from shmq.broker.half_message import half_of
-from shmq.broker.queues import Queues
-from shmq.broker.transaction_cursors import TransactionCursors
-from shmq.coordinator.transactions import Transactions
 from shmq.model.names import (
     TRANSACTION_CHECK_MAX_TOPIC,
     TRANSACTION_GROUP,
     TRANSACTION_HALF_TOPIC,
-    TRANSACTION_OP_HALF_TOPIC,
 )
-from shmq.model.record import encode_record, parse_record
+from shmq.model.record import encode_record
 from shmq.model.sys_flag import TRANSACTION_COMMIT
-from shmq.model.transaction import LocalTransactionState
 from shmq.protocol import fastjson
 from shmq.protocol.bodies.batch import BatchElement, encode_batch_elements
-from shmq.shm.append_lock import AppendLock
 from shmq.shm.page_layout import FLUSHED_POSITION, WRITE_POSITION
-from shmq.shm.worker_slots import FIRST_WORKER_SLOT
 from shmq.store.append_request import AppendRequest
 from shmq.store.check import check_store
 from tests.helpers.store import OpenStore, request
-
-COMMIT, ROLLBACK = LocalTransactionState.COMMIT_MESSAGE, LocalTransactionState.ROLLBACK_MESSAGE
-REAL = {"REAL_TOPIC": "T", "REAL_QID": "0", "PGROUP": "G", "TRAN_MSG": "true"}
-
-
-class World:
-    """A store with the topics of transactions, and what a coordinator makes of it."""
-
-    def __init__(self, store: OpenStore) -> None:
-        self.store = store
-        for topic in (
-            "T",
-            TRANSACTION_HALF_TOPIC,
-            TRANSACTION_OP_HALF_TOPIC,
-            TRANSACTION_CHECK_MAX_TOPIC,
-        ):
-            store.queue(topic)
-        self.counts: dict[str, int] = {}
-        self.start()
-
-    def start(self) -> None:
-        """As a new coordinator begins."""
-        store = self.store
-        self.file = ConfigFile(store.layout.config / "consumerOffset.json")
-        self.offsets = ConsumerOffsets(self.file, store.page, store.directory)
-        self.cursors = TransactionCursors(store.page, self.offsets)
-        lock = AppendLock(store.page, FIRST_WORKER_SLOT, store.semaphore, lambda: False)
-        queues = Queues(store.page, store.directory, lock, store.layout, lambda: None)
-        self.transactions = Transactions(
-            store.store, queues, self.cursors, store.settings, SYSTEM_CLOCK, self._count
-        )
-        self.transactions.start()
-
-    def _count(self, name: str, n: int) -> None:
-        self.counts[name] = self.counts.get(name, 0) + n
-
-    def half(self, body: bytes = b"x", **more: str) -> tuple[int, int]:
-        """Store a half message; its queue offset and log offset."""
-        sent = self.store.send(TRANSACTION_HALF_TOPIC, body, UNIQ_KEY=f"K{body!r}", **{**REAL, **more})
-        return sent.queue_offset, sent.physical_offset
-
-    def end(self, at: tuple[int, int], state: LocalTransactionState = COMMIT, group: str = "G") -> None:
-        asyncio.run(self.transactions.end(group, *at, state, from_check=False))
-
-    def bodies(self, topic: str = "T") -> list[bytes]:
-        queue, found = self.store.queue(topic), []
-        for offset in range(self.store.store.max(queue)):
-            record = self.store.store.record_at(self.store.store.queues.unit(queue, offset).physical_offset)
-            assert record is not None
-            fields = parse_record(record)
-            found.append(bytes(record[fields.body_at : fields.body_at + fields.body_length]))
-        return found
+from tests.helpers.transaction_world import COMMIT, ROLLBACK, TransactionWorld
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path) -> Iterator[TransactionWorld]:
     with OpenStore(tmp_path / "store") as opened:
-        yield World(opened)
+        yield TransactionWorld(opened)
         assert list(check_store(opened.root, opened.page)) == []
 
 
-def test_a_new_coordinator_knows_what_has_ended(world: World) -> None:
+def test_a_new_coordinator_knows_what_has_ended(world: TransactionWorld) -> None:
     halves = [world.half(b"%d" % n) for n in range(6)]
     for n in (0, 1, 3):
         world.end(halves[n], ROLLBACK if n == 1 else COMMIT)
@@ -111,10 +50,10 @@ def test_a_new_coordinator_knows_what_has_ended(world: World) -> None:
     assert world.counts == {"transactions_committed": 5, "transactions_rolled_back": 1}
 
 
-def test_a_copy_is_known_by_any_of_its_offsets(world: World) -> None:
+def test_a_copy_is_known_by_any_of_its_offsets(world: TransactionWorld) -> None:
     first = world.half()
     for checks in (1, 2):
-        half = world.transactions.half_at(world.transactions.oldest_open(9) or 0)
+        half = world.transactions.half_at(world.transactions.next_open(0) or 0)
         assert half is not None
         outcome = world.transactions.put_back(half, checks)
         assert outcome is not None and outcome.error is None
@@ -128,11 +67,11 @@ def test_a_copy_is_known_by_any_of_its_offsets(world: World) -> None:
     assert world.bodies() == [b"x"] and world.transactions.open_count == 0
 
 
-def test_a_cursor_that_is_behind_shows_no_transaction_twice(world: World) -> None:
+def test_a_cursor_that_is_behind_shows_no_transaction_twice(world: TransactionWorld) -> None:
     """The file lags behind the page, and is all there is after a power cut."""
     first, other = world.half(b"1"), world.half(b"2")
     for checks in (1, 1):
-        half = world.transactions.half_at(world.transactions.oldest_open(9) or 0)
+        half = world.transactions.half_at(world.transactions.next_open(0) or 0)
         assert half is not None
         world.transactions.put_back(half, checks)
     world.end(first)
@@ -146,7 +85,7 @@ def test_a_cursor_that_is_behind_shows_no_transaction_twice(world: World) -> Non
 
 
 @pytest.mark.parametrize("there", [0, 1, 2, 3])
-def test_a_commit_of_which_a_power_cut_left_a_part_is_finished(world: World, there: int) -> None:
+def test_a_commit_of_which_a_power_cut_left_a_part_is_finished(world: TransactionWorld, there: int) -> None:
     """Without its op message the half message looks open, and its check would commit it again."""
     elements = encode_batch_elements(BatchElement(b"%d" % n, b"") for n in range(3))
     at = world.half(elements, SHMQ_HALF_BATCH="3")
@@ -176,7 +115,7 @@ def test_a_commit_of_which_a_power_cut_left_a_part_is_finished(world: World, the
         world.end(at)
 
 
-def test_the_file_never_says_more_than_is_on_the_disk(world: World) -> None:
+def test_the_file_never_says_more_than_is_on_the_disk(world: TransactionWorld) -> None:
     at = world.half()
     world.end(at)
     name = f"{TRANSACTION_HALF_TOPIC}@{TRANSACTION_GROUP}"
@@ -196,7 +135,7 @@ def test_the_file_never_says_more_than_is_on_the_disk(world: World) -> None:
     assert fastjson.loads(world.file.path.read_bytes())["offsetTable"] == saved
 
 
-def test_what_cannot_be_ended_stays_open(world: World) -> None:
+def test_what_cannot_be_ended_stays_open(world: TransactionWorld) -> None:
     nowhere = world.half(b"1", REAL_TOPIC="Gone")
     with pytest.raises(TopicNotExist):
         world.end(nowhere)
@@ -210,7 +149,7 @@ def test_what_cannot_be_ended_stays_open(world: World) -> None:
     assert world.transactions.open_count == 1
 
 
-def test_what_is_no_half_message_is_passed_over(world: World) -> None:
+def test_what_is_no_half_message_is_passed_over(world: TransactionWorld) -> None:
     queue = world.store.queue(TRANSACTION_HALF_TOPIC)
     world.store.append(request(queue, [b"nothing real"]))
     at = world.half()
@@ -218,12 +157,12 @@ def test_what_is_no_half_message_is_passed_over(world: World) -> None:
     with pytest.raises(ClientFault, match="no half message"):
         world.end((0, 0))
     world.transactions.pass_over(0)
-    assert world.transactions.oldest_open(9) == 1
+    assert world.transactions.next_open(0) == 1
     world.end(at)
     assert world.bodies() == [b"x"]
 
 
-def test_outcomes_of_one_turn_are_one_claim(world: World) -> None:
+def test_outcomes_of_one_turn_are_one_claim(world: TransactionWorld) -> None:
     halves = [world.half(b"%d" % n) for n in range(20)]
 
     async def all_at_once() -> list[BaseException | None]:
@@ -240,9 +179,35 @@ def test_outcomes_of_one_turn_are_one_claim(world: World) -> None:
     assert len(world.bodies()) == 20 == len(set(world.bodies()))
 
 
-def test_half_of_refuses_other_records(world: World) -> None:
+def test_half_of_refuses_other_records(world: TransactionWorld) -> None:
     sent = world.store.send("T", b"plain")
     record = world.store.store.record_at(sent.physical_offset)
     assert record is not None
     with pytest.raises(Exception, match="no message of"):
         half_of(record)
+
+
+@pytest.mark.parametrize("gives_up", [False, True])
+def test_one_that_is_moved_past_older_ones_is_known_to_have_moved(
+    world: TransactionWorld, gives_up: bool
+) -> None:
+    """The cursor stays with the older ones: the op message says that the original is over."""
+    waiting, moved = world.half(b"1"), world.half(b"2")
+    half = world.transactions.half_at(1)
+    assert half is not None
+    outcome = world.transactions.give_up(half) if gives_up else world.transactions.put_back(half, 1)
+    assert outcome is not None and outcome.error is None
+    assert world.cursors.half == 0
+    for _ in range(2):
+        assert world.transactions.open_count == 2 - gives_up
+        assert world.transactions.window == 3 - gives_up
+        world.start()
+    if gives_up:
+        with pytest.raises(ClientFault, match="ended already"):
+            world.end(moved)
+        assert world.bodies(TRANSACTION_CHECK_MAX_TOPIC) == [b"2"]
+    else:
+        world.end(moved)
+    world.end(waiting)
+    assert world.bodies() == ([b"1"] if gives_up else [b"2", b"1"])
+    assert world.transactions.open_count == 0
