@@ -88,6 +88,7 @@ ROWS = [
         ("index.slots_written", 2),
         ("index.header_written", 2),
         ("delay.due", 2),
+        "producer.row_ended",
         # the supervisor
         ("flush.before_sync", 2),
         ("flush.synced", 2),
@@ -177,6 +178,8 @@ DEFECTS = {"flush.acknowledge_early"}
 """Points that are no windows but defects to be switched on, to show that a test notices."""
 
 RETENTION = "tests/process/test_retention.py"
+TIMERS = "tests/process/test_timers.py"
+QUARANTINE = "tests/unit/store/test_quarantine.py"
 
 ELSEWHERE: dict[str, str] = {
     "retention.min_stored": RETENTION,
@@ -190,5 +193,12 @@ ELSEWHERE: dict[str, str] = {
     "transaction.ended": "tests/process/test_transaction_deaths.py",
     "transaction.putting_back": "tests/process/test_transaction_deaths.py",
     "transaction.put_back": "tests/process/test_transaction_deaths.py",
+    "timer.taken": TIMERS,
+    "timer.due": TIMERS,
+    "timer.fired": TIMERS,
+    "quarantine.kept": QUARANTINE,
+    "quarantine.noted": QUARANTINE,
+    "quarantine.written": QUARANTINE,
+    "quarantine.summed": QUARANTINE,
 }
 """Points whose windows need a scene of their own: the file whose tests kill a process there."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import shmq
+from shmq import Message, Producer, SendStatus
 from shmq.base import faults
 from shmq.base.runtime_dir import page_name
 from shmq.model.settings import BrokerSettings
@@ -55,7 +56,9 @@ def test_every_declared_point_is_in_the_table() -> None:
 
 def test_a_point_with_a_scene_of_its_own_is_visited_there() -> None:
     for point, path in ELSEWHERE.items():
-        assert f"{point}=kill" in (PROJECT / path).read_text(), f"{path} kills nobody at {point}"
+        text = (PROJECT / path).read_text()
+        dies = "=kill" in text or "FaultReached" in text
+        assert f'"{point}' in text and dies, f"{path} lets nobody die at {point}"
 
 
 def rows(*scenes: Scene) -> list[Row]:
@@ -182,11 +185,25 @@ def test_a_process_dies_under_load(make: BrokerMaker, tmp_path: Path, row: Row, 
     broker.start()
     load = FaultLoad(broker, queues)
     load.start()
+    if row.point.startswith("producer."):
+        sent_in_sequence(broker)
     load.until(deaths.fired(row.point), 60, f"{row.point} was reached")
     if row.point.startswith(("flush.", "checksums.", "checkpoint.", "segment.")):
         wait_until(lambda: run_again_if_dead(broker), 10, "the supervisor died")
     load.goes_on()
     finish(broker, load)
+
+
+def sent_in_sequence(broker: SupervisedBroker) -> None:
+    """What an idempotent producer sends is there once, whoever dies while it is introduced."""
+    address = f"unix:{broker.places['namesrvUnix']}"
+    with Producer("Sequence", namesrv_addr=address, enable_idempotence=True) as producer:
+        for n in range(20):
+            result = producer.send(Message("sequence", b"%d" % n), timeout_ms=20_000)
+            assert result.send_status is SendStatus.SEND_OK
+    with broker.connect() as client:
+        found = [body for queue in range(4) for body in client.bodies("sequence", queue)]
+    assert sorted(found, key=int) == [b"%d" % n for n in range(20)]
 
 
 @pytest.mark.long
