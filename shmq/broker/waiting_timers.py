@@ -196,7 +196,7 @@ class WaitingTimers:
         """Forget cancellations of what has been given out; those behind a physical offset stay."""
         before_ms = self.frontier[0]
         self._cancels = {
-            at: place for at, place in self._cancels.items() if at[0] >= before_ms or place > taken_at
+            at: place for at, place in self._cancels.items() if at[0] >= before_ms or place >= taken_at
         }
 
     def is_cancelled(self, timer: Timer, keys: Sequence[str]) -> bool:

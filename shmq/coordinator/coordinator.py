@@ -131,6 +131,9 @@ class Coordinator:
             self.clock,
             self.counters.add,
         )
+        self.timer_changes = TimerChanges(
+            self.store, self.queues, self.timers, settings, self.bells, self.clock
+        )
         self.states = GroupStates(self.topics, self.groups, self.clients, self.resets)
 
     def _make_links(self) -> None:
@@ -178,7 +181,7 @@ class Coordinator:
             calls=self.calls,
             store=self.store,
             transactions=self.transactions,
-            timers=TimerChanges(self.store, self.queues, self.timers, settings, self.bells, self.clock),
+            timers=self.timer_changes,
             retention=self.retention,
             broker_addr=broker_addr,
             settled=self.settling.wait,
@@ -246,7 +249,8 @@ class Coordinator:
         )
         self.duty.add("delays", delivery)
         self.duty.add("timers", self.timers)
-        self.retention.needed.append(delivery.lowest_needed)
+        self.retention.needed += (delivery.lowest_needed, self.timer_changes.lowest_needed)
+        self.retention.move_out.append(self.timer_changes.move_out)
         self.duty.add("retention", self.retention)
         scrub = Scrub(self.store.layout, self.page, self.boot.settings, self.counters.add)
         self.scrub = StepThread("scrub", scrub.step)

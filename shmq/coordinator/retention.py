@@ -14,7 +14,8 @@ Unlike RocketMQ it counts what deleting has already won. Space of deleted files 
 comes back without deleting more, so it does not count as used, and a round ends as soon as what was deleted
 suffices; otherwise one stopped reader would cost the whole log. Who holds them is logged; after
 destroyMapedFileIntervalForcibly the reader grants of those processes end, whereupon they let go. What the
-broker itself has not delivered yet (`needed`: delayed messages) is spared, except by forced deletion.
+broker itself has not delivered yet (`needed`: delayed messages) is spared, except by forced deletion;
+messages for a moment are appended once more first (`move_out`).
 
 How files are removed is in `store/log_cleaner.py`. Everything goes in small steps of the duty cycle; after a
 death the next coordinator begins by finishing.
@@ -43,6 +44,8 @@ DELETE_FILE_BATCH_MAX = 10
 """Segments a round deletes at most."""
 MANUAL_ROUNDS = 20
 """Rounds for which a request to delete holds."""
+MOVE_TURNS_MAX = 20_000
+"""Turns a service gets to move what it needs out of segments that go; the next round goes on."""
 STEP_PAUSE_MS = 1
 """Pause between two small steps."""
 FULL_LOOK_MS = 1000
@@ -87,6 +90,9 @@ class Retention:
         self._hurry = hurry
         self.needed: list[Callable[[], int | None]] = []
         """Each returns the lowest physical offset that a service of this broker still reads."""
+        self.move_out: list[Callable[[int], bool]] = []
+        """Each brings some of what its service needs below a physical offset to the log's end; True when
+        nothing is left there."""
         self._round: Iterator[int] | None = None
         self._manual_rounds = 0
         self._queues_wanted = False
@@ -141,6 +147,9 @@ class Retention:
             for _ in self._held.look():
                 yield STEP_PAUSE_MS
             self._report_held(now_ms)
+        wanted = self._choose(use, spare=False)
+        if wanted:
+            yield from self._move_out(wanted[-1] + self._layout.segment_bytes)
         chosen = self._choose(use)
         self._manual_rounds = max(0, self._manual_rounds - 1)
         if chosen:
@@ -159,6 +168,14 @@ class Retention:
             yield from self._follow()
             self._finished = self._deleted = True
             self._tell_full(DiskUse.of(self._layout.root).percent())
+
+    def _move_out(self, end: int) -> Iterator[int]:
+        """Let services move what they need out of the segments that are to go."""
+        for move in self.move_out:
+            for _ in range(MOVE_TURNS_MAX):
+                if move(end):
+                    break
+                yield STEP_PAUSE_MS
 
     def _follow(self) -> Iterator[int]:
         """Have everything below the minimum removed, at the pace that is set."""
@@ -185,8 +202,9 @@ class Retention:
 
     # ---- deciding
 
-    def _choose(self, use: DiskUse) -> list[int]:
-        """The starts of the segments that go now, oldest first."""
+    def _choose(self, use: DiskUse, *, spare: bool = True) -> list[int]:
+        """The starts of the segments that go now, oldest first; without `spare` also those that a service
+        needs."""
         settings = self._settings.now
         now_ms = self._clock.now_ms()
         hours = {int(hour) for hour in settings.delete_when.split(";")}
@@ -209,7 +227,7 @@ class Retention:
             )
             if not forced:
                 end = start + self._layout.segment_bytes
-                if not (due or scarce) or (spared is not None and spared < end):
+                if not (due or scarce) or (spare and spared is not None and spared < end):
                     break
                 if now_ms < self._expires_ms(start):
                     break

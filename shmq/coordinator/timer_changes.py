@@ -15,10 +15,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
+from shmq.base import faults
 from shmq.base.clock import Clock
 from shmq.base.errors import IllegalOperation, InvalidParameter, QueryNotFound, SystemBusy
 from shmq.broker.delayed_message import delivery_of
 from shmq.broker.queues import Queues
+from shmq.broker.timer_cursors import TimerCursors
 from shmq.broker.waiting_message import WaitingMessage, waiting_message
 from shmq.coordinator.timer_service import TimerService
 from shmq.model.message_id import parse_offset_message_id
@@ -51,11 +53,20 @@ LIST_ENTRIES_MAX = 1000
 """Entries of the timers' queue looked at per request: some milliseconds."""
 FLUSH_LOOK_S = 0.001
 """Pause between two looks whether the disk has a change."""
+MOVE_MAX = 64
+"""Messages appended once more per call."""
 CANCEL_BODY = b"0"
 """A message has at least one byte; RocketMQ's has this one."""
 MOVED_BODY = b"1"
 """Of what cancels a message because there is a copy for another moment, or because it was delivered."""
 _ALWAYS_MS = 2**62
+
+faults.declare(
+    {
+        "timer.moving": "a waiting message is to leave a segment that goes, its copy not appended",
+        "timer.moved": "the copy is appended and the cursor moved",
+    }
+)
 
 
 class TimerChanges:
@@ -249,6 +260,47 @@ class TimerChanges:
         key = cancel_key(message.topic, message.unique_key)
         self._service.cancel(message.due_ms, key, outcomes[0].physical_offset)
         return outcomes[-1].end
+
+    # -- what retention wants --
+
+    def lowest_needed(self) -> int | None:
+        """The physical offset of the oldest message that may still wait; None without one."""
+        queue = self._queue()
+        offset = self._service.kept(queue)
+        if offset >= self._store.max(queue):
+            return None
+        return self._store.queues.unit(queue, offset).physical_offset
+
+    def move_out(self, end: int) -> bool:
+        """Append what waits below a physical offset once more, some of it per call; True when nothing is left
+        there. A copy and the cursor behind its original are one claim."""
+        queue = self._queue()
+        first = self._service.kept(queue)
+        for offset in range(first, min(self._service.taken, first + MOVE_MAX)):
+            message = self._message_at(self._store.queues.unit(queue, offset).physical_offset)
+            if message is not None and message.physical_offset >= end:
+                return True
+            if message is not None and self._is_needed(message):
+                faults.reach("timer.moving")
+                record = self._record(message, message.properties, message.body)
+                code = tags_code_of(message.properties.get(TAGS))
+                request = AppendRequest(
+                    queue, record, (len(record),), (code,), word=TimerCursors.keeps(offset + 1)
+                )
+                (outcome,) = self._store.append([request])
+                if outcome is None or outcome.error is not None:
+                    return False
+                faults.reach("timer.moved")
+            self._service.pass_to(queue, offset + 1)
+        return self._service.kept(queue) >= self._store.max(queue)
+
+    def _is_needed(self, message: WaitingMessage) -> bool:
+        """Whether a message still waits. What cancels is not: what it cancelled lies before it."""
+        if message.cancels or self._service.is_over(message.due_ms, message.physical_offset):
+            return False
+        return self._cancellation(message, self._of_key(message.unique_key)) is None
+
+    # -- the log --
 
     async def durable(self, end: int) -> None:
         """Return when the log is as durable up to `end` as the broker promises, or after syncFlushTimeout."""

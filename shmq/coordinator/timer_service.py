@@ -163,9 +163,8 @@ class TimerService:
                 first=cursors.kept,
                 timers=high - cursors.kept,
             )
-        self._kept_at = self._place_of(queue, cursors.kept)
-        if self._next > low:
-            self._taken_at = self._place_of(queue, self._next - 1)
+        self._kept_at = self._behind(queue, cursors.kept)
+        self._taken_at = self._behind(queue, self._next)
         self._is_open = True
 
     def _rest(self, queue: QueueRef) -> None:
@@ -183,7 +182,7 @@ class TimerService:
             raise SystemBusy("the timers are not read yet: try again")
         if due_ms <= self._clock.now_ms() or physical_offset < self._kept_at:
             return False
-        return physical_offset > self._taken_at or not self._cursors.is_over((due_ms, physical_offset))
+        return physical_offset >= self._taken_at or not self._cursors.is_over((due_ms, physical_offset))
 
     def cancel(self, due_ms: int, key: str, physical_offset: int) -> None:
         """A cancellation was appended there."""
@@ -192,6 +191,16 @@ class TimerService:
     def kept(self, queue: QueueRef) -> int:
         """The first queue offset that may still be waited for."""
         return max(self._cursors.kept, self._store.min(queue))
+
+    @property
+    def taken(self) -> int:
+        """What is below this queue offset was taken in."""
+        return self._cursors.taken if self._is_open else 0
+
+    def is_over(self, due_ms: int, physical_offset: int) -> bool:
+        """Whether a timer that was taken in has been delivered, or passed over."""
+        due = (due_ms, physical_offset)
+        return due < self._waiting.frontier or self._cursors.is_over(due)
 
     # -- reading --
 
@@ -222,13 +231,15 @@ class TimerService:
         timer = described[0]
         return Timer((timer.due_ms, unit.physical_offset), timer.cancels), timer, unit.size
 
-    def _place_of(self, queue: QueueRef, queue_offset: int) -> int:
-        """The physical offset of an entry: what lies before it is not waited for any more."""
+    def _behind(self, queue: QueueRef, queue_offset: int) -> int:
+        """A physical offset behind every entry below a queue offset, as far as they are there."""
+        if queue_offset <= self._store.min(queue):
+            return 0
         try:
-            unit = self._store.queues.unit(queue, queue_offset)
+            unit = self._store.queues.unit(queue, queue_offset - 1)
         except FileNotFoundError:
             return 0
-        return 0 if unit.size == FILLER_SIZE else unit.physical_offset
+        return 0 if unit.size == FILLER_SIZE else unit.physical_offset + unit.size
 
     # -- taking in --
 
@@ -243,7 +254,7 @@ class TimerService:
         while offset < end and len(late) < CLAIM_MAX:
             entry = self._read(queue, offset)
             if entry is not None:
-                self._taken_at = entry[0].physical_offset
+                self._taken_at = entry[0].physical_offset + entry[2]
             if entry is not None and offset < self._fill_end:
                 if not cursors.is_over(entry[0].due):
                     rows.append(entry)
@@ -416,9 +427,13 @@ class TimerService:
             if entry is not None and entry[0].due >= frontier and not cursors.is_over(entry[0].due):
                 break
             offset += 1
-        if offset != cursors.kept:
-            cursors.kept = offset
-            self._kept_at = max(self._kept_at, self._place_of(queue, offset))
+        self.pass_to(queue, offset)
+
+    def pass_to(self, queue: QueueRef, queue_offset: int) -> None:
+        """Nothing below a queue offset is waited for any more."""
+        if queue_offset > self._cursors.kept:
+            self._cursors.kept = queue_offset
+        self._kept_at = max(self._kept_at, self._behind(queue, queue_offset))
 
     def export(self) -> bool:
         """Write the cursors; True when the file says what the page says."""

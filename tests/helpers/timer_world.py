@@ -11,6 +11,7 @@ from pathlib import Path
 from shmq.base.clock import ManualClock
 from shmq.broker.queues import Queues
 from shmq.broker.timer_cursors import TimerCursors
+from shmq.coordinator.timer_changes import TimerChanges
 from shmq.coordinator.timer_service import TimerService
 from shmq.model.names import TIMER_TOPIC
 from shmq.model.record import parse_record
@@ -49,6 +50,9 @@ class TimerWorld:
         self.cursors = TimerCursors(world.layout.config / "timercheck", page, lock, self.clock)
         self.service = TimerService(
             self.store, self.queues, self.cursors, world.settings, self.clock, self._count
+        )
+        self.changes = TimerChanges(
+            self.store, self.queues, self.service, world.settings, world.bells, self.clock
         )
 
     def _count(self, name: str, number: int) -> None:

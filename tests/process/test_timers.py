@@ -19,11 +19,13 @@ from shmq.embedded import Broker
 from shmq.model.names import TIMER_TOPIC
 from shmq.model.timer import RecallHandle
 from shmq.store.check import check_store
+from shmq.store.names import StoreLayout
 from tests.helpers.stepped_clock import StepClock
 from tests.helpers.waiting import wait_until
 from tests.helpers.whole_broker import coordinator_of, read_all
 
 MS = timedelta(milliseconds=1)
+SEGMENT = 256 << 10
 
 
 def with_properties(topic: str, body: bytes, **properties: str) -> Message:
@@ -248,3 +250,42 @@ def test_a_message_is_taken_back_or_put_off(tmp_path: Path, flush: str) -> None:
         assert list(wait_for(broker, "Recalled", 3)) == [b"sooner", b"stays", b"off"]
         with pytest.raises(IllegalOperation, match="come"):
             producer.recall_message("Recalled", new)
+
+
+@pytest.mark.parametrize(
+    "fault", ["", *(pytest.param(name, marks=pytest.mark.long) for name in ("timer.moving", "timer.moved"))]
+)
+def test_what_waits_outlives_the_segment_it_came_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """It is appended once more before its segment goes; one taken back is not."""
+    if fault:
+        monkeypatch.setenv("SHMQ_FAULTS", f"{fault}=kill@5")
+        monkeypatch.setenv("SHMQ_FAULTS_DIR", str(tmp_path))
+    root = tmp_path / "store"
+    layout = StoreLayout(root, SEGMENT, 20 * 64)
+    with (
+        Broker(
+            root,
+            brokerWorkers="1",
+            mappedFileSizeCommitLog=str(SEGMENT),
+            deleteWhen=";".join(f"{hour:02d}" for hour in range(24)),
+            cleanResourceInterval="100",
+            deleteCommitLogFilesInterval="0",
+        ) as broker,
+        Producer("Timers", namesrv_addr=broker.namesrv_addr) as producer,
+    ):
+        producer.create_topic("Outlives", 2)
+        producer.create_topic("Filling", 1)
+        bodies = [b"%d" % number for number in range(20)]
+        handles = [later(producer, "Outlives", body, 6 + 0.05 * int(body)).recall_handle for body in bodies]
+        producer.recall_message("Outlives", handles[7] or "")
+        for _ in range(30):
+            producer.send(Message("Filling", os.urandom(60_000)))
+        for start in layout.segments()[:-3]:
+            os.utime(layout.segment_path(start), (1, 1))
+        wait_until(lambda: layout.segments()[0] > 0, 30, "the oldest segment is gone")
+        if fault:
+            wait_until((tmp_path / fault).exists, 20, "the coordinator died")
+        expected = sorted(body for body in bodies if body != b"7")
+        assert sorted(wait_for(broker, "Outlives", len(expected))) == expected
