@@ -28,6 +28,15 @@ class ConsumerConfig(ClientConfig):
     """Read a local broker's store through its own maps where the broker grants it."""
     max_reconsume_times: int = -1
 
+    def check(self) -> None:
+        """Refuse what no consumer can work with; InvalidParameter."""
+        strategy = self.allocate_message_queue_strategy
+        if not callable(strategy):
+            raise InvalidParameter(
+                f"allocate_message_queue_strategy {strategy!r} is no allocation strategy: give a function of "
+                "(own client id, queues, client ids), such as those of shmq.model.allocation"
+            )
+
     def consume_timestamp_ms(self) -> int:
         """Return the moment `consume_timestamp` names, in ms."""
         if self.consume_timestamp is None:
@@ -57,6 +66,7 @@ class FetchingConfig(ConsumerConfig):
 
     def check(self) -> None:
         """Refuse values out of their range; InvalidParameter names setting, value and range."""
+        ConsumerConfig.check(self)
         for name, low, high in RANGES:
             value = getattr(self, name, low)
             if not low <= value <= high and not (value == -1 and name in UNLIMITED):
@@ -127,6 +137,7 @@ class PullConsumerConfig(ConsumerConfig):
 
     def check(self) -> None:
         """Refuse a client wait that is shorter than the broker's hold."""
+        ConsumerConfig.check(self)
         if self.consumer_timeout_when_suspend_ms < self.broker_suspend_max_time_ms:
             raise InvalidParameter(
                 f"consumer_timeout_when_suspend_ms {self.consumer_timeout_when_suspend_ms} is below "

@@ -164,6 +164,7 @@ class PushConsumer(ConsumerBase):
             found=lambda messages, held, queue: self._consuming.submit(messages, held, queue),
             offset_illegal=self._give_up_queue,
             pulled=self._stats.pulled,
+            span_counts=self._orderly_listener is None,
         )
         self._back = GiveBack(
             self.consumer_group, config.max_reconsume_times, self._instance.calls, self._instance.routes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,7 @@ import pytest
 from shmq import (
     AdminClient,
     BrokerError,
+    ConsumeConcurrentlyStatus,
     ConsumeFromWhere,
     Message,
     MessageExt,
@@ -193,3 +195,62 @@ def test_offsets_are_cloned_for_the_topic_that_is_named(admin: Admin, shared_bro
     admin("cloneGroupOffset", "-s", "OpsSource", "-d", "OpsCopy", code=ExitCode.USAGE)
     admin("cloneGroupOffset", "-s", "OpsSource", "-d", "OpsSource", "-t", "OpsCloneA", code=ExitCode.BAD_DATA)
     admin("cloneGroupOffset", "-s", "OpsUnknown", "-d", "OpsCopy", "-t", "OpsCloneA", code=ExitCode.NOT_FOUND)
+
+
+def test_the_track_of_a_message_says_what_each_group_did_with_it(admin: Admin, shared_broker: Broker) -> None:
+    """Checklist 256: not yet, consumed, filtered, pulled, not online."""
+    topic = "OpsTrack"
+    queue = filled(shared_broker, topic, 0)
+    with Producer("AdminGroups", namesrv_addr=shared_broker.namesrv_addr) as producer:
+        sent = producer.send(Message(topic, b"x", tags="A"), queue=queue)
+    gate = threading.Event()
+
+    def member(group: str, expression: str, listener: object) -> PushConsumer:
+        consumer = PushConsumer(
+            group,
+            namesrv_addr=shared_broker.namesrv_addr,
+            consume_from_where=ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET,
+        )
+        consumer.subscribe(topic, expression)
+        consumer.register_message_listener(listener)  # type: ignore[arg-type]
+        return consumer
+
+    def done(*_: object) -> ConsumeConcurrentlyStatus:
+        return ConsumeConcurrentlyStatus.CONSUME_SUCCESS
+
+    def slow(*_: object) -> ConsumeConcurrentlyStatus:
+        gate.wait(20)
+        return ConsumeConcurrentlyStatus.CONSUME_SUCCESS
+
+    def tracks() -> dict[str, str]:
+        (found,) = items(admin("queryMsgById", "-i", sent.offset_msg_id, "--json"))
+        return {track["consumerGroup"]: track["trackType"] for track in found["messageTracks"]}
+
+    with PullConsumer("TrackPulls", namesrv_addr=shared_broker.namesrv_addr) as puller:
+        puller.pull(queue, "*", 0, 1)
+        consumers = [
+            member("TrackDone", "*", done),
+            member("TrackFiltered", "B", done),
+            member("TrackSlow", "*", slow),
+        ]
+        for consumer in consumers:
+            consumer.start()
+        try:
+            wanted = {
+                "TrackDone": "CONSUMED",
+                "TrackFiltered": "CONSUMED_BUT_FILTERED",
+                "TrackSlow": "NOT_CONSUME_YET",
+                "TrackPulls": "PULL",
+            }
+
+            def told() -> bool:
+                for consumer in consumers:
+                    consumer.persist_offsets()
+                return tracks() == wanted
+
+            wait_until(told, 20, "each group's part")
+        finally:
+            gate.set()
+            for consumer in consumers:
+                consumer.shutdown()
+    wait_until(lambda: tracks().get("TrackDone") == "NOT_ONLINE", 20, "nobody is there")

@@ -93,3 +93,11 @@ def test_a_client_whose_process_has_ended_holds_nothing(locks: QueueLocks) -> No
     assert locks.held("g", "one") == {}
     assert locks.held("g", "two") == dict.fromkeys(QUEUES[2:], START)
     assert locks.lock("g", "two", QUEUES, START) == QUEUES
+
+
+def test_166_a_lock_renewed_every_20_s_never_lapses(locks: QueueLocks) -> None:
+    """Checklist 166: ten minutes, another client asking all the time."""
+    for now in range(START, START + 600_000, 1000):
+        if (now - START) % 20_000 == 0:
+            assert locks.lock("g", "one", QUEUES[:2], now) == QUEUES[:2]
+        assert locks.lock("g", "two", QUEUES[:2], now + 500) == []
