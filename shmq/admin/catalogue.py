@@ -78,9 +78,7 @@ ENTRIES = (
     Entry("queryMsgByKey", "msg by-key", "query", "query_by_key", "Messages that carry a key"),
     Entry("queryMsgByOffset", "msg by-offset", "query", "query_by_offset", "The message at a queue's offset"),
     Entry("dlqList", "dlq list", "dead_letters", "dlq_list", "Dead letters and the errors they died of"),
-    Entry(
-        "dlqResend", "dlq resend", "dead_letters", "dlq_resend", "Deliver dead letters again"
-    ),
+    Entry("dlqResend", "dlq resend", "dead_letters", "dlq_resend", "Deliver dead letters again"),
     Entry("dlqPurge", "dlq purge", "dead_letters", "dlq_purge", "Throw a group's dead letters away"),
     Entry(
         "resumeCheckHalfMessage",
@@ -92,6 +90,20 @@ ENTRIES = (
     Entry("brokerStatus", "broker status", "broker", "broker_status", "A broker's runtime figures"),
     Entry(
         "storeCheck", "store check", "store", "store_check", "Prove that a store is whole (broker up or down)"
+    ),
+    Entry(
+        "storeRepair",
+        "store repair",
+        "store",
+        "store_repair",
+        "Mend a stopped store, show first what is done",
+    ),
+    Entry(
+        "storeScrub",
+        "store scrub",
+        "store",
+        "store_scrub",
+        "Damage that was found, and the scrub's progress",
     ),
     Entry("prove", "store prove", "prove", "prove", "Cut the power of a copy of a store, see what is left"),
     Entry("ps", "broker ps", "processes", "ps", "Processes of this host, their roles and positions"),

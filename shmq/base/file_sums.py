@@ -67,6 +67,12 @@ def note_prefix(folder: Path, file: Path, length: int) -> None:
     _write(sum_path(folder, file), found, found)
 
 
+def last_sum(folder: Path, file: Path) -> Sum | None:
+    """The sum of what was written last; None when none is known."""
+    found = _load(sum_path(folder, file))
+    return None if found is None else found[0]
+
+
 def forget(folder: Path, file: Path) -> None:
     """Remove the sum of a file that is about to change."""
     sum_path(folder, file).unlink(missing_ok=True)
