@@ -196,6 +196,8 @@ ELSEWHERE: dict[str, str] = {
     "timer.taken": TIMERS,
     "timer.due": TIMERS,
     "timer.fired": TIMERS,
+    "timer.moving": TIMERS,
+    "timer.moved": TIMERS,
     "quarantine.kept": QUARANTINE,
     "quarantine.noted": QUARANTINE,
     "quarantine.written": QUARANTINE,
