@@ -8,10 +8,14 @@ new" or "nothing matched".
 
 from __future__ import annotations
 
+import mmap
+from typing import cast
+
 import numpy as np
 
 from shmq.base.checksum import crc32
 from shmq.base.errors import StoreDamaged
+from shmq.base.map_touch import touch
 from shmq.client.grant import READABLE, FileMap, ReaderGrant
 from shmq.client.pull import PullResult, PullStatus, wanted
 from shmq.client.pulled_message import PulledMessage
@@ -27,6 +31,10 @@ from shmq.protocol.grant import LOG, QUEUE, FileRequest
 from shmq.shm import page_layout as at
 from shmq.shm.queue_table import QueueRef
 
+HOT_SEGMENTS = 2
+"""The newest segments: they were just written, so they are in memory and are read without a question."""
+TOUCH_BYTES = 4 << 20
+"""Records that lie so near each other are touched together."""
 SCAN_UNITS = 800
 """Units looked at for one batch when a tag filter may drop most of them."""
 
@@ -109,7 +117,10 @@ def _records(
     grant: ReaderGrant, queue: MessageQueue, offsets: IntArray, positions: IntArray, sizes: IntArray
 ) -> list[FileMap] | None:
     """Return a checked view of each record; None when a segment is not there."""
-    file_starts = positions - positions % grant.answer.log_file_size
+    size = grant.answer.log_file_size
+    file_starts = positions - positions % size
+    words = grant.page.words
+    hot_from = words[words[at.VISIBLE_WORD]] - HOT_SEGMENTS * size
     found: list[FileMap] = []
     place = 0
     while place < len(positions):
@@ -119,9 +130,20 @@ def _records(
         if mapped is None:
             return None
         part = slice(place, end)
+        if start < hot_from and not _is_readable(mapped, positions[part] - start, sizes[part]):
+            raise StoreDamaged(f"the disk cannot give records of {queue} from offset {offsets[place]} on")
         found += _checked(mapped, queue, offsets[part], positions[part], positions[part] - start, sizes[part])
         place = end
     return found
+
+
+def _is_readable(mapped: FileMap, starts: IntArray, sizes: IntArray) -> bool:
+    """Bring records into memory; False when the disk cannot give them: a load would be SIGBUS, our end."""
+    low, high = int(starts[0]), int(starts[-1] + sizes[-1])
+    memory = cast(mmap.mmap, mapped.obj)
+    if high - low <= TOUCH_BYTES:
+        return touch(memory, low, high - low)
+    return all(touch(memory, *at) for at in zip(starts.tolist(), sizes.tolist(), strict=True))
 
 
 def _checked(

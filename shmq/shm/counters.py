@@ -93,6 +93,7 @@ COUNTER_NAMES: Mapping[str, str] = {
     "scrub_bytes": "bytes of log that the scrub has looked at",
     "scrub_damage": "damaged stretches of log that the scrub has found",
     "shared_waits": "waits of shmq's clients for all their idle queues together",
+    "deaths_by_sigbus": "child processes that died of SIGBUS: a bad sector, or a file that was cut",
 }
 """Every counter and what it counts, in the order of its place in a slot's block."""
 
@@ -122,6 +123,14 @@ class SlotCounters:
     def values(self) -> dict[str, int]:
         """Return this slot's own counts."""
         return {name: self._words[self._first + place] for name, place in _PLACES.items()}
+
+
+def has_died_of_sigbus(page: ControlPage) -> bool:
+    """Tell whether a process of this page died of SIGBUS: then maps are not read without care any more.
+
+    Any process, once at its start.
+    """
+    return totals(page)["deaths_by_sigbus"] > 0
 
 
 def totals(page: ControlPage) -> dict[str, int]:

@@ -9,12 +9,18 @@ follow it there, so a segment always ends with a BLANK (Apache RocketMQ 5.3, Com
 
 Made by every process that reads or writes records; one object per thread. Writing happens only inside an
 append claim, reading only below a position the caller loaded from the page.
+
+Before old bytes are read they are touched in a way that tells of a bad sector by an error instead of SIGBUS;
+the segment is then read page by page (`copied_segment.py`), for reading only. New bytes are in memory, as
+they were just written; but once any process of the broker has died of SIGBUS, nothing is taken for granted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import struct
 
+from shmq.base.errors import StoreDamaged
 from shmq.model.record import (
     BLANK_BYTES_MIN,
     MAGIC_V1,
@@ -24,6 +30,7 @@ from shmq.model.record import (
     encode_blank,
     record_size,
 )
+from shmq.store.copied_segment import CopiedSegment
 from shmq.store.mapped_file import MappedFile
 from shmq.store.mapped_files import SEGMENT_MAPS_MAX, MappedFiles
 from shmq.store.names import StoreLayout
@@ -32,11 +39,27 @@ _MAGIC_AND_OFFSET = struct.Struct(">4xi20xq")
 assert _MAGIC_AND_OFFSET.size == PHYSICAL_OFFSET_AT + 8
 
 
+HOT_SEGMENTS = 2
+"""The newest segments, whose bytes count as being in memory."""
+
+COPIED_BYTES_MAX = 64 << 20
+"""A copy of a bad segment that has grown larger is thrown away."""
+
+
+class UnreadableBytes(StoreDamaged):
+    """The disk cannot give these bytes of the log."""
+
+
 class CommitLog:
     """Reads and writes bytes at physical offsets."""
 
-    def __init__(self, layout: StoreLayout, *, writable: bool) -> None:
-        """Nothing is opened yet. `writable` maps are for processes with an appender slot."""
+    def __init__(self, layout: StoreLayout, *, writable: bool, wary: bool = False) -> None:
+        """Nothing is opened yet. `writable` maps are for processes with an appender slot.
+
+        `wary`: a process died of SIGBUS before: touch new bytes, too.
+        """
+        self._wary = wary
+        self._copies: dict[int, CopiedSegment] = {}
         self.layout = layout
         self.segment_bytes = layout.segment_bytes
         self._writable = writable
@@ -53,10 +76,39 @@ class CommitLog:
         """
         return self._segments.get(physical_offset - physical_offset % self.segment_bytes)
 
-    def view(self, physical_offset: int, size: int) -> memoryview:
-        """The `size` bytes at `physical_offset`, which must lie in one segment, without a copy."""
+    def view(self, physical_offset: int, size: int, end: int | None = None) -> memoryview:
+        """The `size` bytes at `physical_offset`, which must lie in one segment, without a copy.
+
+        `end` is the log's end as far as the caller knows, to tell old bytes from new. UnreadableBytes.
+        """
         position = physical_offset % self.segment_bytes
-        return self.segment(physical_offset).view[position : position + size]
+        hot = end is not None and physical_offset >= end - HOT_SEGMENTS * self.segment_bytes
+        if hot and not self._wary and not self._copies:
+            return self.segment(physical_offset).view[position : position + size]
+        segment = self._touched(physical_offset, size)
+        if isinstance(segment, CopiedSegment) and not segment.touch(position, size):
+            raise UnreadableBytes(f"the disk cannot give {size} bytes of the log at {physical_offset}")
+        return segment.view[position : position + size]
+
+    def window(self, begin: int, end: int) -> MappedFile:
+        """The segment that holds `[begin, end)`, for reading these; what the disk cannot give is zero."""
+        return self._touched(begin, end - begin)
+
+    def _touched(self, physical_offset: int, size: int) -> MappedFile:
+        """The segment with these bytes in memory: mapped, or a copy when the disk cannot give them all."""
+        position = physical_offset % self.segment_bytes
+        start = physical_offset - position
+        copy = self._copies.get(start)
+        if copy is None:
+            with contextlib.suppress(StoreDamaged):  # it was cut: what is left of it can be read
+                segment = self.segment(physical_offset)
+                if segment.touch(position, size):
+                    return segment
+        if copy is None or copy.copied_bytes > COPIED_BYTES_MAX:
+            copy = CopiedSegment(self.layout.segment_path(start), start, self.segment_bytes)
+            self._copies[start] = copy
+        copy.touch(position, size)
+        return copy
 
     def record_at(self, physical_offset: int, low: int, high: int) -> memoryview | None:
         """The record that begins at `physical_offset`, if it lies whole in `[low, high)`; None when none can
@@ -72,22 +124,24 @@ class CommitLog:
         if room < RECORD_OVERHEAD_V1:
             return None
         try:
-            view = self.segment(physical_offset).view
-        except FileNotFoundError:
+            size = record_size(self.view(physical_offset, RECORD_OVERHEAD_V1, high), 0)
+            if not RECORD_OVERHEAD_V1 <= size <= room:
+                return None
+            record = self.view(physical_offset, size, high)
+        except (FileNotFoundError, UnreadableBytes):
             return None
-        size = record_size(view, position)
-        if not RECORD_OVERHEAD_V1 <= size <= room:
-            return None
-        record = view[position : position + size]
         return record if is_record(record, physical_offset) else None
 
     def drop_below(self, min_offset: int) -> None:
         """Forget maps of segments that retention has removed, so that their blocks can be freed."""
         self._segments.drop_where(lambda start: start + self.segment_bytes <= min_offset)
+        for start in [start for start in self._copies if start + self.segment_bytes <= min_offset]:
+            del self._copies[start]
 
     def close(self) -> None:
         """Forget all maps; views handed out stay valid."""
         self._segments.clear()
+        self._copies.clear()
 
 
 def is_record(record: memoryview, physical_offset: int) -> bool:

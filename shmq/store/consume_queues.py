@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from shmq.base.errors import StoreDamaged
 from shmq.model.unit import UNIT_BYTES, UNIT_STRUCT, Unit
 from shmq.shm.queue_table import QueueRef
 from shmq.store.mapped_file import MappedFile
@@ -18,8 +19,12 @@ from shmq.store.names import StoreLayout
 class ConsumeQueues:
     """Maps of ConsumeQueue files, least recently used first out."""
 
-    def __init__(self, layout: StoreLayout, *, writable: bool) -> None:
-        """Nothing is opened yet. `writable` maps are for processes with an appender slot."""
+    def __init__(self, layout: StoreLayout, *, writable: bool, wary: bool = False) -> None:
+        """Nothing is opened yet. `writable` maps are for processes with an appender slot.
+
+        `wary`: a process died of SIGBUS before, so units are touched in a way that only gives an error.
+        """
+        self._wary = wary
         self.layout = layout
         self._file_bytes = layout.queue_file_bytes
         self._writable = writable
@@ -36,14 +41,29 @@ class ConsumeQueues:
         return self._files.get((queue, position - position % self._file_bytes))
 
     def units(self, queue: QueueRef, first: int, end: int) -> memoryview:
-        """The bytes of the units `[first, end)`, cut at the end of the file that holds `first`. No copy."""
+        """The bytes of the units `[first, end)`, cut at the end of the file that holds `first`. No copy.
+
+        StoreDamaged: the disk cannot give them, seen before they were read.
+        """
         file = self.file(queue, first)
         position = first * UNIT_BYTES - file.start
-        return file.view[position : min(end * UNIT_BYTES - file.start, file.size)]
+        stop = min(end * UNIT_BYTES - file.start, file.size)
+        if self._wary:
+            self._touch(queue, file, position, stop - position)
+        return file.view[position:stop]
+
+    def _touch(self, queue: QueueRef, file: MappedFile, position: int, size: int) -> None:
+        if not file.touch(position, size):
+            raise StoreDamaged(
+                f"the disk cannot give units of queue {queue.queue_id} of {queue.topic}: run storeCheck; a "
+                "start without that queue's files makes them anew from the log"
+            )
 
     def unit(self, queue: QueueRef, queue_offset: int) -> Unit:
         """One unit; FileNotFoundError when its file is gone."""
         file = self.file(queue, queue_offset)
+        if self._wary:
+            self._touch(queue, file, queue_offset * UNIT_BYTES - file.start, UNIT_BYTES)
         return Unit._make(UNIT_STRUCT.unpack_from(file.view, queue_offset * UNIT_BYTES - file.start))
 
     def next_file(self, queue_offset: int) -> int:

@@ -16,9 +16,9 @@ from shmq.shm.page_layout import WRITE_POSITION
 from shmq.shm.queue_table import QueueTable
 from shmq.store.checksum_check import SegmentChecksums
 from shmq.store.config_tables import TopicTable
+from shmq.store.copied_segment import map_segment
 from shmq.store.full_recovery import check_segments
 from shmq.store.log_walk import LogWalk
-from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
 from shmq.store.queue_repair import QueueRepair
 from shmq.store.queue_set import QueueSet, UnitsMissing
@@ -53,7 +53,7 @@ def _sums_agree(layout: StoreLayout, begin: int, end: int) -> bool:
     """Whether the walked part of the log has the sums of its side files."""
     for start in layout.segments():
         if start + layout.segment_bytes > begin and start < end:
-            segment = MappedFile(layout.segment_path(start), start, layout.segment_bytes, writable=False)
+            segment = map_segment(layout.segment_path(start), start, layout.segment_bytes)
             sums = SegmentChecksums.load(layout, start)
             if sums.failing(segment.map, start, begin, end):
                 return False

@@ -29,6 +29,7 @@ from shmq.store.checkpoint import Checkpoint
 from shmq.store.checksum_check import SegmentChecksums
 from shmq.store.commit_log import is_record
 from shmq.store.config_tables import TopicTable
+from shmq.store.copied_segment import map_segment
 from shmq.store.log_walk import LogWalk, Progress
 from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
@@ -277,7 +278,7 @@ class FullRecovery:
             if len(self._mapped) >= SEGMENTS_MAPPED:
                 self._mapped.clear()
             path, size = self._layout.segment_path(start), self._layout.segment_bytes
-            found = self._mapped[start] = MappedFile(path, start, size, writable=False)
+            found = self._mapped[start] = map_segment(path, start, size)
         return found
 
     # ---- cutting

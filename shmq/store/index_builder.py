@@ -27,7 +27,7 @@ from shmq.base.file_sums import forget
 from shmq.model.record import BLANK_BYTES_MIN
 from shmq.model.settings import BrokerSettings
 from shmq.shm.control_page import ControlPage
-from shmq.shm.counters import SlotCounters
+from shmq.shm.counters import SlotCounters, has_died_of_sigbus
 from shmq.shm.page_layout import INDEXED_POSITION, MIN_OFFSET
 from shmq.shm.worker_slots import COORDINATOR_SLOT
 from shmq.store.commit_log import CommitLog
@@ -49,6 +49,10 @@ from shmq.store.sparse_files import sync_paths
 
 STEP_RECORDS = 4096
 """Records per step: some 10 ms of the coordinator's loop."""
+
+WARY_BYTES = 64 << 20
+WARY_RECORDS = 4
+"""Records per step once a process died of SIGBUS, and what they need at most: read with care."""
 
 IDLE_MS = 500
 BUSY_MS = 50
@@ -90,6 +94,7 @@ class IndexBuilder:
         self._slots = settings.max_hash_slot_num
         self._items = settings.max_index_num
         self._log = CommitLog(layout, writable=False)
+        self._wary = has_died_of_sigbus(page)
         self._file: _OpenIndex | None = None
         self._filled: list[Path] = []
         self._refused = False
@@ -124,8 +129,11 @@ class IndexBuilder:
         words = self._page.words
         position = max(int(words[INDEXED_POSITION]), int(words[MIN_OFFSET]))
         visible = self._page.visible_position()
-        segment = self._log.segment(position)
-        end = segment.start + segment.size
+        end = self._layout.segment_start(position) + self._layout.segment_bytes
+        if self._wary:
+            segment = self._log.window(position, min(visible, end, position + WARY_BYTES))
+        else:
+            segment = self._log.segment(position)
         stop = min(visible, end) - segment.start
         found = scan(
             segment.map,
@@ -134,7 +142,7 @@ class IndexBuilder:
             segment.start,
             check_bodies=False,
             check_text=False,
-            records_max=STEP_RECORDS,
+            records_max=WARY_RECORDS if self._wary else STEP_RECORDS,
         )
         records, hashes = keys_of(segment.map, found)
         self._put(found, records, hashes)

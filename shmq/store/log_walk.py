@@ -24,6 +24,7 @@ from shmq.model.damaged_record import DAMAGED_MARK, DAMAGED_TAGS_CODE
 from shmq.model.record import PREPARED_TRANSACTION_OFFSET_AT
 from shmq.model.sys_flag import TRANSACTION_COMMIT, TRANSACTION_MASK
 from shmq.store.checksum_check import SegmentChecksums
+from shmq.store.copied_segment import map_segment
 from shmq.store.damage_search import Damage, behind_damage, find_damage
 from shmq.store.log_scan import BATCH_BYTES, IntArray, Scan, ScanEnd, overlapping, scan
 from shmq.store.mapped_file import MappedFile
@@ -84,7 +85,7 @@ class LogWalk:
         while self.stop is None or position < self.stop:
             start = self.layout.segment_start(position)
             try:
-                segment = MappedFile(self.layout.segment_path(start), start, size, writable=False)
+                segment = map_segment(self.layout.segment_path(start), start, size)
             except FileNotFoundError:
                 break
             position, goes_on = self._segment(segment, position)
@@ -158,6 +159,7 @@ class LogWalk:
         reason = "its body does not have its CRC" if has_shape else "no record can be read here"
         damage = Damage(position, behind - position, reason, None, has_shape, max(1, self.last_store_time))
         self.mend(segment, damage)
+        segment.changed(position - segment.start, behind - position)
         return True
 
     # ---- numbering

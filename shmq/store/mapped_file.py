@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from shmq.base.errors import StoreDamaged
+from shmq.base.map_touch import touch
 
 
 class MappedFile:
@@ -48,3 +49,10 @@ class MappedFile:
         self.start = start
         self.size = size
         self.view = memoryview(self.map).toreadonly()
+
+    def touch(self, position: int, size: int) -> bool:
+        """Bring these bytes into memory; False when the disk cannot give them, or the file was cut."""
+        return touch(self.map, position, size)
+
+    def changed(self, position: int, size: int) -> None:
+        """These bytes were written to the file by another way: a map sees that by itself, a copy does not."""

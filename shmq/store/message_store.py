@@ -21,6 +21,7 @@ from shmq.base.errors import Bug
 from shmq.model.settings import BrokerSettings
 from shmq.shm.append_lock import AppendLock
 from shmq.shm.control_page import ControlPage
+from shmq.shm.counters import has_died_of_sigbus
 from shmq.shm.doorbell import Doorbell
 from shmq.shm.page_layout import (
     CONFIRM_OFFSET,
@@ -74,8 +75,9 @@ class MessageStore:
         self.layout = layout
         self.page = page
         self.table = QueueTable(page)
-        self.log = CommitLog(layout, writable=writable)
-        self.queues = ConsumeQueues(layout, writable=writable)
+        wary = has_died_of_sigbus(page)
+        self.log = CommitLog(layout, writable=writable, wary=wary)
+        self.queues = ConsumeQueues(layout, writable=writable, wary=wary)
         self.reader = QueueReader(page, self.table, self.log, self.queues)
         self._times = QueueTimes(self.reader, self.table, self.log, self.queues)
         self._index = IndexLookup(layout, settings)

@@ -26,7 +26,7 @@ from shmq.model.unit import UNIT_BYTES, UNIT_STRUCT
 from shmq.model.unit_array import UNIT_DTYPE
 from shmq.shm.control_page import ControlPage
 from shmq.shm.queue_table import QueueRef, QueueTable
-from shmq.store.commit_log import CommitLog
+from shmq.store.commit_log import CommitLog, UnreadableBytes
 from shmq.store.consume_queue import FILLER_SIZE
 from shmq.store.consume_queues import ConsumeQueues
 
@@ -137,12 +137,16 @@ class QueueReader:
         except FileNotFoundError:
             skipped = min(high, max(low, self._queues.next_file(queue_offset)))
             return ReadResult(ReadStatus.OFFSET_FOUND_NULL, skipped, low, high)
-        if exact is not None:
-            result = ReadResult(ReadStatus.FOUND, queue_offset, low, high)
-            return self._judge(result, units, max(1, max_count), max_bytes, tag_hashes, exact)
-        select = _select_few if len(units) <= _SMALL * UNIT_BYTES else _select_many
-        runs, scanned = select(units, max(1, max_count), max_bytes, tag_hashes)
-        return self._collect(ReadResult(ReadStatus.FOUND, queue_offset + scanned, low, high), runs)
+        if exact is None:
+            select = _select_few if len(units) <= _SMALL * UNIT_BYTES else _select_many
+            runs, scanned = select(units, max(1, max_count), max_bytes, tag_hashes)
+            try:
+                result = ReadResult(ReadStatus.FOUND, queue_offset + scanned, low, high)
+                return self._collect(result, runs, visible)
+            except UnreadableBytes:
+                exact = _anything  # one by one, then: the disk gives most of them
+        result = ReadResult(ReadStatus.FOUND, queue_offset, low, high)
+        return self._judge(result, units, max(1, max_count), max_bytes, tag_hashes, exact, visible)
 
     def _judge(
         self,
@@ -152,16 +156,23 @@ class QueueReader:
         max_bytes: int,
         tag_hashes: frozenset[int] | None,
         exact: ExactFilter,
+        visible: int,
     ) -> ReadResult:
-        """Fill `result` with records `exact` agrees to, until it is full or all `units` were looked at."""
+        """Fill `result` with records `exact` agrees to, until it is full or all `units` were looked at.
+
+        One that the disk cannot give is passed over, like every known damage.
+        """
         looked = 0
         for start, size, tags_code in UNIT_STRUCT.iter_unpack(units):
             if _is_wanted(size, tags_code, tag_hashes):
                 try:
-                    record = self._log.view(start, size)
+                    record = self._log.view(start, size, visible)
                 except FileNotFoundError:
                     result.status = ReadStatus.MESSAGE_WAS_REMOVING
                     break
+                except UnreadableBytes:
+                    looked += 1
+                    continue
                 if exact(record):
                     if result.count and result.size + size > max_bytes:
                         break
@@ -178,11 +189,11 @@ class QueueReader:
             result.status = ReadStatus.NO_MATCHED_MESSAGE
         return result
 
-    def _collect(self, result: ReadResult, runs: list[Run]) -> ReadResult:
-        """Fill `result` with the views of `runs`."""
+    def _collect(self, result: ReadResult, runs: list[Run], visible: int) -> ReadResult:
+        """Fill `result` with the views of `runs`. UnreadableBytes."""
         for start, end, count in runs:
             try:
-                view = self._log.view(start, end - start)
+                view = self._log.view(start, end - start, visible)
             except FileNotFoundError:
                 break
             result.views.append(view)
@@ -195,6 +206,11 @@ class QueueReader:
         if not result.count:
             result.status = ReadStatus.MESSAGE_WAS_REMOVING
         return result
+
+
+def _anything(_record: memoryview) -> bool:
+    """Every record is wanted."""
+    return True
 
 
 def _refusal(queue_offset: int, low: int, high: int) -> tuple[ReadStatus, int] | None:

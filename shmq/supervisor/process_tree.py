@@ -140,6 +140,9 @@ class ProcessTree:
             exit=exit_text(exit_code),
         )
         self._shared.counters.add("children_died")
+        if exit_code == -signal.SIGBUS:
+            # The next one reads with care (`store/commit_log.py`): dying again of the same page helps nobody.
+            self._shared.counters.add("deaths_by_sigbus")
         self._shared.after_death(slot, self._running)
         restarts = self._restarts[slot]
         restarts.after_death(dead, monotonic_ms())

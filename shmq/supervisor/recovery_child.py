@@ -37,13 +37,41 @@ def recover_in_child(
 ) -> None:
     """Run recovery and wait for it; raises what it raised.
 
-    Unavailable when it died, or when `interrupts` (a descriptor) became readable: the start was called off.
+    When it died of SIGBUS, which is a bad sector, it is run once more, reading with care. Unavailable when it
+    died otherwise, or when `interrupts` (a descriptor) became readable: the start was called off.
     """
+    died = _run_child(root, settings, adopt, log_dir, interrupts, carefully=False)
+    if died == -signal.SIGBUS:
+        log.event(_logger, logging.ERROR, "recovery_met_a_bad_sector", advice="reading page by page")
+        died = _run_child(root, settings, adopt, log_dir, interrupts, carefully=True)
+    if died is not None:
+        raise Unavailable(f"recovery ended without a result ({exit_text(died)}); its log says more")
+
+
+def _run_child(
+    root: Path,
+    settings: BrokerSettings,
+    adopt: bool,
+    log_dir: Path | None,
+    interrupts: int,
+    *,
+    carefully: bool,
+) -> int | None:
+    """Run the child once. None: it has done its work; its exit code when it died without a word."""
     result_read, result_write = os.pipe()
     try:
         process = CONTEXT.Process(
             target=_main,
-            args=(root, settings, adopt, os.getpid(), log_dir, result_write, Inherited.of((result_write,))),
+            args=(
+                root,
+                settings,
+                adopt,
+                carefully,
+                os.getpid(),
+                log_dir,
+                result_write,
+                Inherited.of((result_write,)),
+            ),
             name=f"shmq: recovery {settings.broker_name}",
         )
         with nothing_as_main():
@@ -66,10 +94,11 @@ def recover_in_child(
     exit_code = process.exitcode
     process.close()
     if not outcome:
-        raise Unavailable(f"recovery ended without a result ({exit_text(exit_code or 0)}); its log says more")
+        return exit_code or 0
     answer = json.loads(outcome)
     if answer["fault"] is not None:
         raise _FAULTS.get(answer["fault"], StoreDamaged)(answer["reason"])
+    return None
 
 
 class _ProgressLog:
@@ -97,6 +126,7 @@ def _main(
     root: Path,
     settings: BrokerSettings,
     adopt: bool,
+    carefully: bool,
     owner_pid: int,
     log_dir: Path | None,
     result_fd: int,
@@ -111,8 +141,11 @@ def _main(
 
     setproctitle.setproctitle(f"shmq: recovery {settings.broker_name}")
     log.setup("recovery", log_dir, settings.log_level)
+    from shmq.store.copied_segment import read_carefully
     from shmq.store.recovery import open_or_recover
 
+    if carefully:
+        read_carefully()
     answer: dict[str, str | None] = {"fault": None, "reason": None}
     try:
         open_or_recover(root, settings, adopt, owner_pid=owner_pid, progress=_ProgressLog())
