@@ -21,6 +21,7 @@ from shmq.broker.clients import ClientTable
 from shmq.broker.config_file import ConfigFile
 from shmq.broker.consumer_offsets import ConsumerOffsets
 from shmq.broker.delay_cursors import DelayCursors
+from shmq.broker.filter_registry import FilterRegistry
 from shmq.broker.group_states import GroupStates
 from shmq.broker.groups import GroupRegistry
 from shmq.broker.live_settings import LiveSettings
@@ -172,6 +173,7 @@ class Coordinator:
             clients=self.clients,
             locks=self.locks,
             offsets=self.offsets,
+            filters=FilterRegistry(self.store.layout.filters),
             resets=self.resets,
             queues=self.queues,
             stats=self.stats,
@@ -249,8 +251,13 @@ class Coordinator:
         )
         self.duty.add("delays", delivery)
         self.duty.add("timers", self.timers)
-        self.retention.needed += (delivery.lowest_needed, self.timer_changes.lowest_needed)
-        self.retention.move_out.append(self.timer_changes.move_out)
+        transactions = self.transactions
+        self.retention.needed += (
+            delivery.lowest_needed,
+            self.timer_changes.lowest_needed,
+            transactions.lowest_needed,
+        )
+        self.retention.move_out += (self.timer_changes.move_out, transactions.move_out)
         self.duty.add("retention", self.retention)
         scrub = Scrub(self.store.layout, self.page, self.boot.settings, self.counters.add)
         self.scrub = StepThread("scrub", scrub.step)

@@ -11,9 +11,9 @@ first, and for each does one of
                    RocketMQ's moves it to TRANS_CHECK_MAX_TIME_TOPIC
 
 Only real checks count: a half message whose producers are away waits for them until it is too old. It stays
-where it is (RocketMQ copies it in every round), unless a start would have to read too much from it on, or its
-segment grows old: then it is put back without a check. Ages are by the wall clock, as stored; when that was
-set back, a half message from the future is asked about at once.
+where it is (RocketMQ copies it in every round), unless a start would have to read too much from it on: then
+it is put back without a check. Ages are by the wall clock, as stored; when that was set back, a half message
+from the future is asked about at once.
 
 Runs in the coordinator's duty cycle, once all workers have told which clients they hold.
 """
@@ -155,11 +155,7 @@ class TransactionCheck:
 
     def _leave(self, half: HalfMessage) -> _Then:
         """Let it wait without a check."""
-        age_ms = self._clock.now_ms() - half.fields.store_timestamp
-        if (
-            self._transactions.window <= WINDOW_MAX
-            and 2 * age_ms < self._settings.file_reserved_time * HOUR_MS
-        ):
+        if self._transactions.window <= WINDOW_MAX:
             return _Then.NEXT
         outcome = self._transactions.put_back(half, half.checks)
         return _then(outcome.error if outcome is not None else None, outcome is not None)

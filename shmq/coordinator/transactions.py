@@ -52,6 +52,8 @@ from shmq.store.message_store import MessageStore
 
 RETRY_S = 0.05
 """Pause while there is no segment to append to."""
+MOVE_MAX = 64
+"""Half messages moved out of old segments per call."""
 OPS_PER_TURN = 64
 """Op messages looked at per turn to move their cursor."""
 
@@ -319,6 +321,21 @@ class Transactions:
             self._halves.learn_copy(half.first, outcome.queue_offset)
         faults.reach("transaction.put_back")
         return outcome
+
+    def move_out(self, end: int) -> bool:
+        """Put some of the open ones below a log offset back, as their segment is to be deleted; True when
+        none is left there. One whose outcome is on its way is waited for."""
+        for _ in range(MOVE_MAX):
+            offset = self.next_open(0)
+            half = self._stored.read(offset) if offset is not None else None
+            if half is None or half.fields.physical_offset >= end:
+                return True
+            if self.is_deciding(half.queue_offset):
+                return False
+            outcome = self.put_back(half, half.checks)
+            if outcome is None or outcome.error is not None:
+                return False
+        return False
 
     def give_up(self, half: HalfMessage) -> AppendOutcome | None:
         """Move an open one to TRANS_CHECK_MAX_TIME_TOPIC; None: no segment yet."""

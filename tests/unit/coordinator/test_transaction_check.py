@@ -121,20 +121,14 @@ def test_without_a_producer_nothing_is_copied_and_others_go_on(world: Transactio
     assert checks.sent[-1][0] == 2
 
 
-@pytest.mark.parametrize("why", ["window", "age"])
-def test_what_would_hold_up_a_start_or_the_retention_is_put_back(
-    world: TransactionWorld, monkeypatch: pytest.MonkeyPatch, why: str
+def test_what_a_start_would_have_to_read_too_long_is_put_back(
+    world: TransactionWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checks = Checks(world)
     world.half(PGROUP="Away", CHECK_IMMUNITY_TIME_IN_SECONDS="1000000000")
     checks.round()
     assert world.cursors.half == 0
-    if why == "window":
-        monkeypatch.setattr(transaction_check, "WINDOW_MAX", 0)
-    else:
-        half = world.transactions.half_at(0)
-        assert half is not None
-        checks.clock.ms = half.fields.store_timestamp + 37 * 3_600_000
+    monkeypatch.setattr(transaction_check, "WINDOW_MAX", 0)
     checks.round()
     assert (world.cursors.half, world.transactions.open_count) == (1, 1)
     assert checks.sent == []

@@ -211,3 +211,20 @@ def test_one_that_is_moved_past_older_ones_is_known_to_have_moved(
     world.end(waiting)
     assert world.bodies() == ([b"1"] if gives_up else [b"2", b"1"])
     assert world.transactions.open_count == 0
+
+
+def test_open_ones_leave_a_segment_that_is_to_be_deleted(world: TransactionWorld) -> None:
+    halves = [world.half(b"%d" % n) for n in range(200)]
+    for at in halves[10:]:
+        world.end(at, ROLLBACK)
+    assert world.transactions.lowest_needed() == halves[0][1]
+    end = world.store.page.words[WRITE_POSITION]
+    while not world.transactions.move_out(end):
+        pass
+    lowest = world.transactions.lowest_needed()
+    assert lowest is not None and lowest >= end and world.transactions.open_count == 10
+    world.start()
+    for at in halves[:10]:
+        world.end(at)
+    assert world.bodies() == [b"%d" % n for n in range(10)]
+    assert world.transactions.lowest_needed() is None and world.transactions.move_out(1 << 60)
