@@ -4,7 +4,8 @@
 
 RULES is a file of lines `operation text errno`: a request of that kind to a file whose path holds `text`
 fails with that number and does nothing. Operations: lookup, open, create, read, write, sync, allocate,
-unlink. The file is looked at again whenever it changes.
+unlink. `sector` with `text#position` is one page that cannot be read, as a bad sector. The file is looked at
+again whenever it changes.
 
 Maps are the kernel's own: what is stored into a map lies in the page cache until a sync or write-back sends
 it here as a write. So a write that is refused leaves a page that everybody can read and that the disk does
@@ -89,6 +90,13 @@ class FaultDisk:
             self._rules = [(o, text, int(n)) for o, text, n in map(str.split, lines)]
         for wanted, text, number in self._rules:
             if wanted == operation and text in path:
+                raise OSError(number, "as the rules say")
+
+    def _may_read(self, path: str, begin: int, end: int) -> None:
+        """Raise EIO when a rule `sector name#position` names a page in that range: a bad sector."""
+        for wanted, text, number in self._rules:
+            name, _, position = text.partition("#")
+            if wanted == "sector" and name in path and begin < int(position) + 4096 and end > int(position):
                 raise OSError(number, "as the rules say")
 
     # ---- answers
@@ -254,6 +262,7 @@ class FaultDisk:
     def read(self, node: int, body: memoryview) -> bytes:
         handle, offset, size = struct.unpack_from("=2QI", body)
         self.may("read", self.paths[node])
+        self._may_read(self.paths[node], offset, offset + size)
         return os.pread(handle, size, offset)
 
     def write(self, node: int, body: memoryview) -> bytes:
