@@ -21,7 +21,6 @@ from shmq.broker.clients import ClientTable
 from shmq.broker.config_file import ConfigFile
 from shmq.broker.consumer_offsets import ConsumerOffsets
 from shmq.broker.delay_cursors import DelayCursors
-from shmq.broker.filter_registry import FilterRegistry
 from shmq.broker.group_states import GroupStates
 from shmq.broker.groups import GroupRegistry
 from shmq.broker.live_settings import LiveSettings
@@ -173,7 +172,6 @@ class Coordinator:
             clients=self.clients,
             locks=self.locks,
             offsets=self.offsets,
-            filters=FilterRegistry(self.store.layout.filters),
             resets=self.resets,
             queues=self.queues,
             stats=self.stats,
