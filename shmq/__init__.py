@@ -52,6 +52,7 @@ _EXPORTS = {
     "create_reply_message": "shmq.client.request_reply",
     "select_by_hash": "shmq.client.queue_selection",
     "select_by_random": "shmq.client.queue_selection",
+    "stop_on_signals": "shmq.client.stop_signals",
 }
 
 __all__ = ["__version__", *_EXPORTS]
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from shmq.client.send_result import Durability as Durability
     from shmq.client.send_result import SendResult as SendResult
     from shmq.client.send_result import SendStatus as SendStatus
+    from shmq.client.stop_signals import stop_on_signals as stop_on_signals
     from shmq.client.transaction_producer import TransactionListener as TransactionListener
     from shmq.client.transaction_producer import TransactionProducer as TransactionProducer
     from shmq.client.transaction_producer import TransactionSendResult as TransactionSendResult

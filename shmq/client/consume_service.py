@@ -25,7 +25,7 @@ from shmq.base.clock import now_ms
 from shmq.client.consumer_config import PushConsumerConfig
 from shmq.client.give_back import GiveBack
 from shmq.client.listener_calls import ListenerCalls
-from shmq.client.listener_pool import ListenerPool
+from shmq.client.listener_pool import TaskRunner, runner
 from shmq.client.offset_store import OffsetStore
 from shmq.client.process_queue import ProcessQueue
 from shmq.client.pulled_message import PulledMessage
@@ -103,8 +103,12 @@ class ConsumeService:
         self._later = later
         self._drained = drained
         self._resume_below = max(1, config.pull_threshold_for_queue // 2)
-        self._pool: ListenerPool[_Task] = ListenerPool(
-            f"shmq-consume-{group}", self._consume, config.consume_thread_max, config.consume_thread_min
+        self._pool: TaskRunner[_Task] = runner(
+            f"shmq-consume-{group}",
+            self._consume,
+            config.consume_thread_max,
+            config.consume_thread_min,
+            config.consume_executor,
         )
 
     def submit(

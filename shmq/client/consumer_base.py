@@ -170,6 +170,8 @@ class ConsumerBase:
 
     def _make_offset_store(self) -> OffsetStore:
         group, calls = self.consumer_group, self._instance.calls
+        if self._config.offset_store is not None:
+            return self._config.offset_store
         if self._config.message_model is MessageModel.BROADCASTING:
             return LocalOffsetStore(self._instance.client_id, group)
         return RemoteOffsetStore(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from shmq.base.errors import InvalidParameter
 from shmq.client.config import ClientConfig
+from shmq.client.offset_store import OffsetStore
 from shmq.client.pull import PULL_BATCH_BYTES, PULL_TIMEOUT_WHEN_SUSPEND_MS, SUSPEND_PULL_MS, SUSPEND_PUSH_MS
 from shmq.model.allocation import Strategy, averagely
 from shmq.model.consumer_group import ConsumeFromWhere, MessageModel
@@ -27,6 +29,8 @@ class ConsumerConfig(ClientConfig):
     direct_pull: bool = True
     """Read a local broker's store through its own maps where the broker grants it."""
     max_reconsume_times: int = -1
+    offset_store: OffsetStore | None = None
+    """Where offsets are kept instead of at the broker, or in the local file: anything that is one."""
 
     def check(self) -> None:
         """Refuse what no consumer can work with; InvalidParameter."""
@@ -80,6 +84,8 @@ class PushConsumerConfig(FetchingConfig):
     consume_thread_min: int = 20
     """Threads are made when they pay, up to the maximum; so many of them stay when nothing is to be done."""
     consume_thread_max: int = 20
+    consume_executor: Executor | None = None
+    """Runs the listener in place of threads of the consumer's own; it stays the application's."""
     consume_message_batch_max_size: int = 1
     consume_timeout_min: int = 15
     await_termination_millis_when_shutdown: int = 0

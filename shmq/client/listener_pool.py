@@ -16,11 +16,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from concurrent.futures import Executor
+from typing import Generic, Protocol, TypeVar
 
 from shmq.base import log
+from shmq.client.executor_pool import ExecutorPool
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 
 TICK_S = 0.002
 BUSY_SHARE = 0.8
@@ -172,3 +175,29 @@ class ListenerPool(Generic[T]):
                             self._watching = False
                             return
             finished, cpu = now_finished, now_cpu
+
+
+class TaskRunner(Protocol[T_contra]):
+    """What consumers need of whatever runs their listeners."""
+
+    def submit(self, task: T_contra) -> None:
+        """Hand a task over."""
+
+    def set_threads(self, count: int) -> None:
+        """Run at most `count` tasks at the same time."""
+
+    def stop(self, grace_s: float) -> bool:
+        """Let running tasks finish, drop waiting ones; False when some still run."""
+
+
+def runner(
+    name: str,
+    run: Callable[[T], None],
+    max_threads: int,
+    keep_threads: int,
+    executor: Executor | None,
+) -> TaskRunner[T]:
+    """Return what runs tasks: the application's executor, or threads of our own."""
+    if executor is not None:
+        return ExecutorPool(executor, run)
+    return ListenerPool(name, run, max_threads, keep_threads)

@@ -25,7 +25,7 @@ from enum import Enum
 from shmq.client.consumer_config import PushConsumerConfig
 from shmq.client.give_back import GiveBack
 from shmq.client.listener_calls import ListenerCalls
-from shmq.client.listener_pool import ListenerPool
+from shmq.client.listener_pool import TaskRunner, runner
 from shmq.client.offset_store import OffsetStore
 from shmq.client.orderly_locks import OrderlyLocks
 from shmq.client.process_queue import ProcessQueue
@@ -106,8 +106,12 @@ class OrderlyService:
         self._later = later
         self._drained = drained
         self._resume_below = max(1, config.pull_threshold_for_queue // 2)
-        self._pool: ListenerPool[_Turn] = ListenerPool(
-            f"shmq-orderly-{group}", self._run, config.consume_thread_max, config.consume_thread_min
+        self._pool: TaskRunner[_Turn] = runner(
+            f"shmq-orderly-{group}",
+            self._run,
+            config.consume_thread_max,
+            config.consume_thread_min,
+            config.consume_executor,
         )
         self._lock = threading.Lock()
         self._turns: dict[MessageQueue, _Turn] = {}

@@ -1,4 +1,4 @@
-"""Consume messages with a listener until Ctrl-C, or until `--count` have come."""
+"""Consume messages with a listener until Ctrl-C or SIGTERM, or until `--count` have come."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from shmq import (
     ConsumeFromWhere,
     MessageExt,
     PushConsumer,
+    stop_on_signals,
 )
 from shmq.examples.options import CONSUMER_GROUP, parser
 
@@ -44,13 +45,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     consumer.subscribe(options.topic, options.tags)
     consumer.register_message_listener(consume)
-    with consumer:
+    with consumer, stop_on_signals() as stopping:
         print("Consumer started", flush=True)
-        try:
-            while not enough.wait(timeout=1):
-                pass
-        except KeyboardInterrupt:
-            print("stopping")
+        while not stopping.is_set() and not enough.wait(timeout=0.5):
+            pass
 
 
 if __name__ == "__main__":

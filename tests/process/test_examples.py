@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from shmq.embedded import Broker
 EXAMPLES = [
     *("producer", "async_producer", "oneway_producer", "batch_producer", "consumer", "pull_consumer"),
     *("lite_pull_consumer", "pull_schedule", "queue_listener", "request_reply", "sql_filter"),
-    *("ordered_producer", "ordered_consumer", "transaction_producer"),
+    *("broadcasting", "delayed_messages", "ordered_producer", "ordered_consumer", "transaction_producer"),
 ]
 
 
@@ -90,3 +91,18 @@ def test_a_transaction_commits_rolls_back_or_is_checked(make_broker: Callable[..
     assert "checked TagC: COMMIT_MESSAGE" in sent and "checked TagA" not in sent
     consumed = run_example("consumer", *where, "--group", "ExampleTransactionGroup", "--count", "2")
     assert "Hello shmq 0" in consumed and "Hello shmq 2" in consumed and "Hello shmq 1" not in consumed
+
+
+def test_every_member_hears_a_broadcast_and_delayed_messages_come_later(
+    shared_broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROCKETMQ_LOCAL_OFFSET_STORE_DIR", str(tmp_path))
+    where = ("--namesrv", shared_broker.namesrv_addr, "--topic")
+    heard = run_example("broadcasting", *where, "ExampleBroadcast", "--group", "ExampleBroadcastGroup")
+    assert sorted(heard.splitlines()) == [
+        f"{name}: Hello everybody {number}" for name in ("first", "second") for number in range(3)
+    ]
+    late = run_example(
+        "delayed_messages", *where, "ExampleDelay", "--group", "ExampleDelayGroup", "--count", "1"
+    )
+    assert late.startswith("level 1 waited ") and float(late.split()[3]) >= 1
