@@ -43,7 +43,7 @@ def arrived(broker: Broker, topic: str) -> dict[bytes, int]:
 
 
 def wait_for(broker: Broker, topic: str, count: int) -> dict[bytes, int]:
-    wait_until(lambda: len(read_all(broker, topic)) >= count, 30, f"{count} messages are delivered")
+    wait_until(lambda: len(read_all(broker, topic)) >= count, 60, f"{count} messages are delivered")
     return arrived(broker, topic)
 
 
@@ -260,7 +260,7 @@ def test_what_waits_outlives_the_segment_it_came_in(
 ) -> None:
     """It is appended once more before its segment goes; one taken back is not."""
     if fault:
-        monkeypatch.setenv("SHMQ_FAULTS", f"{fault}=kill@5")
+        monkeypatch.setenv("SHMQ_FAULTS", f"{fault}=kill@3")
         monkeypatch.setenv("SHMQ_FAULTS_DIR", str(tmp_path))
     root = tmp_path / "store"
     layout = StoreLayout(root, SEGMENT, 20 * 64)
@@ -278,7 +278,10 @@ def test_what_waits_outlives_the_segment_it_came_in(
         producer.create_topic("Outlives", 2)
         producer.create_topic("Filling", 1)
         bodies = [b"%d" % number for number in range(20)]
-        handles = [later(producer, "Outlives", body, 6 + 0.05 * int(body)).recall_handle for body in bodies]
+        wait_s = 25 if fault else 5
+        handles = [
+            later(producer, "Outlives", body, wait_s + 0.05 * int(body)).recall_handle for body in bodies
+        ]
         producer.recall_message("Outlives", handles[7] or "")
         for _ in range(30):
             producer.send(Message("Filling", os.urandom(60_000)))
