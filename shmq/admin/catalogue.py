@@ -87,6 +87,9 @@ ENTRIES = (
         "resume_check_half_message",
         "Check a transaction again that was given up",
     ),
+    Entry("timerList", "timer list", "timers", "timer_list", "Messages that wait for their moment"),
+    Entry("timerCancel", "timer cancel", "timers", "timer_cancel", "Take waiting messages back"),
+    Entry("timerReschedule", "timer reschedule", "timers", "timer_reschedule", "Put waiting messages off"),
     Entry("brokerStatus", "broker status", "broker", "broker_status", "A broker's runtime figures"),
     Entry(
         "storeCheck", "store check", "store", "store_check", "Prove that a store is whole (broker up or down)"
@@ -117,6 +120,7 @@ GROUPS = {
     "group": "Consumer groups",
     "offset": "Offsets of consumer groups",
     "dlq": "Dead letters of consumer groups",
+    "timer": "Messages that wait for their moment",
     "producer": "Producers",
     "transaction": "Transactions that nobody decided",
     "store": "Stores on this host",

@@ -17,6 +17,7 @@ from shmq.base.errors import BrokerError, InvalidParameter, QueryNotFound, Topic
 from shmq.client.admin_dead_letters import AdminDeadLetters
 from shmq.client.admin_groups import AdminGroups
 from shmq.client.admin_links import AdminLinks
+from shmq.client.admin_timers import AdminTimers
 from shmq.client.broker_calls import LAST_MS
 from shmq.client.channel import view_of
 from shmq.client.config import ClientConfig
@@ -77,7 +78,7 @@ CONSUME_DIRECTLY_S = 15.0
 R = TypeVar("R")
 
 
-class AdminClient(AdminGroups, AdminDeadLetters):
+class AdminClient(AdminGroups, AdminDeadLetters, AdminTimers):
     """One operator's view of a cluster."""
 
     def __init__(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from shmq import ClientFault, Message, Producer, SendResult
+from shmq.admin import main
+from shmq.admin.exits import ExitCode
 from shmq.base.errors import IllegalOperation, MessageIllegal, NoPermission, TopicNotExist
 from shmq.client.errors import ClientError
 from shmq.embedded import Broker
@@ -292,3 +296,28 @@ def test_what_waits_outlives_the_segment_it_came_in(
             wait_until((tmp_path / fault).exists, 20, "the coordinator died")
         expected = sorted(body for body in bodies if body != b"7")
         assert sorted(wait_for(broker, "Outlives", len(expected))) == expected
+
+
+def test_operators_list_cancel_and_put_off(shared_broker: Broker, capsys: pytest.CaptureFixture[str]) -> None:
+    def admin(*words: str, code: ExitCode = ExitCode.OK) -> list[dict[str, Any]]:
+        capsys.readouterr()
+        assert main.run([*words, "--json", "-n", shared_broker.namesrv_addr]) == code
+        output = capsys.readouterr().out
+        found: list[dict[str, Any]] = json.loads(output)["items"] if code is ExitCode.OK else []
+        return found
+
+    with Producer("Operators", namesrv_addr=shared_broker.namesrv_addr) as producer:
+        producer.create_topic("Operated", 1)
+        sent = [later(producer, "Operated", b"%d" % number, 600) for number in range(4)]
+        listed = admin("timerList", "-t", "Operated")
+        assert [row["msgId"] for row in listed] == [result.msg_id for result in sent]
+        assert [row["recallHandle"] for row in listed] == [result.recall_handle for result in sent]
+        (row,) = admin("timer", "list", "-i", sent[1].offset_msg_id)
+        assert (row["msgId"], row["topic"], row["bodySize"]) == (sent[1].msg_id, "Operated", 1)
+        admin("timerCancel", "-i", f"{sent[0].msg_id},{sent[1].msg_id}")
+        admin("timer", "cancel", "-i", sent[0].msg_id, code=ExitCode.NOT_FOUND)
+        admin("timerReschedule", "-i", sent[2].msg_id, "-s", "now")
+        assert [row["msgId"] for row in admin("timerList", "-t", "Operated")] == [sent[3].msg_id]
+        assert list(wait_for(shared_broker, "Operated", 1)) == [b"2"]
+        assert main.run(["timer", "list", "-t", "Operated", "-n", shared_broker.namesrv_addr]) == ExitCode.OK
+        assert sent[3].msg_id in capsys.readouterr().out
