@@ -62,6 +62,15 @@ faults.declare(
 )
 
 
+_WHY = {
+    LastRun.NONE: "there is no store yet",
+    LastRun.CLEAN: "the last run stopped cleanly",
+    LastRun.CRASHED: "the last run was killed or its host went down, and no control page of it can be used",
+    LastRun.FOREIGN: "another engine has written the store, or it comes from elsewhere",
+}
+"""Why a start recovers from the files."""
+
+
 class RecoveryMode(enum.Enum):
     """How a start was done."""
 
@@ -72,12 +81,20 @@ class RecoveryMode(enum.Enum):
     FULL = "full"
 
 
+_WHY_KEPT = {
+    RecoveryMode.FAST: "the control page of the last run was kept: what may not be on the disk was checked",
+    RecoveryMode.READ_ONLY: "the disk refused in the last run and still does",
+}
+"""Why a start goes on with the page of the run before it."""
+
+
 @dataclass(slots=True)
 class RecoveryReport:
     """What a start found and did; `damaged` are (position, bytes) of the log that hold no sound record."""
 
     mode: RecoveryMode
     page_name: str
+    why: str = ""
     page_id: int = 0
     min_offset: int = 0
     write_position: int = 0
@@ -136,6 +153,9 @@ def open_or_recover(
         or _unwritable(layout, name, kept, marks)
         or _anew(layout, settings, name, kept, marks, progress)
     )
+    report.why = _WHY_KEPT.get(report.mode, _WHY[marks.last_run])
+    if report.rebuilt:
+        report.why += "; no checkpoint, or queues that do not fit the log: all of it was read"
     if kept is not None:
         kept.close()
     page = ControlPage.attach(name)
@@ -163,7 +183,10 @@ def _finish_damage(layout: StoreLayout) -> None:
         return
     from shmq.store.pending_damage import finish_pending
 
-    finish_pending(layout)
+    try:
+        finish_pending(layout)
+    except OSError as error:  # what is marked is passed over by readers all the same
+        log.event(_logger, logging.ERROR, "damage_left", error=error)
 
 
 def _attach_kept(name: str) -> ControlPage | None:

@@ -24,6 +24,7 @@ from shmq.supervisor.children import exit_text
 from shmq.supervisor.fork_server import CONTEXT, Inherited, leave_no_trace_in_child, nothing_as_main
 
 PROGRESS_MS = 1000
+BAR_WIDTH = 40
 
 _logger = log.get("shmq.recovery")
 
@@ -102,13 +103,13 @@ def _run_child(
 
 
 class _ProgressLog:
-    """Log how far recovery is, at most once a second; called by it as it walks the log."""
+    """Tell how far recovery is, at most once a second: in the log, and as a bar where somebody looks on."""
 
     def __init__(self) -> None:
         self._next_ms = monotonic_ms() + PROGRESS_MS
 
-    def __call__(self, records: int, known_flushed: int, position: int) -> None:
-        """`records` are checked, the walk is at `position`; below `known_flushed` nothing may be cut."""
+    def __call__(self, records: int, position: int, end: int) -> None:
+        """`records` are checked, the walk is at `position`; the log's files end at `end`."""
         now_ms = monotonic_ms()
         if now_ms >= self._next_ms:
             self._next_ms = now_ms + PROGRESS_MS
@@ -118,8 +119,12 @@ class _ProgressLog:
                 "recovering",
                 records=records,
                 position=position,
-                known_flushed=known_flushed,
+                files_end=end,
             )
+            if sys.stderr.isatty():
+                done = BAR_WIDTH * position // max(1, end)
+                bar = "#" * done + "." * (BAR_WIDTH - done)
+                print(f"\rrecovering [{bar}] {records:,} records", end="", file=sys.stderr, flush=True)
 
 
 def _main(
