@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import subprocess
 import sys
 import threading
@@ -511,6 +512,40 @@ def test_nobody_consumes_the_brokers_own_topics(quick: Broker) -> None:
         header = UpdateConsumerOffsetHeader(TRANSACTION_GROUP, TRANSACTION_HALF_TOPIC, 0, 0)
         answer = link.call(Command.request(RequestCode.UPDATE_CONSUMER_OFFSET, header), 5.0)
         assert answer.code == ResponseCode.NO_PERMISSION
+
+
+def test_an_open_one_outlives_its_segment(make_broker: Callable[..., Broker]) -> None:
+    """Retention moves it to the log's end before its segment goes."""
+    hour = f"{(time.localtime().tm_hour + 12) % 24:02d}"
+    broker = make_broker(
+        brokerWorkers="1",
+        transactionCheckInterval="3600000",
+        mappedFileSizeCommitLog=str(256 << 10),
+        cleanResourceInterval="100",
+        deleteCommitLogFilesInterval="0",
+        deleteWhen=hour,
+        flushCommitLogThoroughInterval="200",
+    )
+    segments = Path(broker.store_root) / "commitlog"
+    with producer(broker, "Kept") as sending:
+        sending.create_topic("Outliving", 1)
+        sent = sending.send_message_in_transaction(Message("Outliving", b"x"), UNKNOWN)
+        for _ in range(30):
+            sending.send([Message("Filling", bytes(2000)) for _ in range(20)])
+        old = sorted(segments.iterdir())[:3]
+        for segment in old:
+            os.utime(segment, (1, 1))
+        link = sending._path.link(sent.message_queue)
+        assert link.call(Command.request(RequestCode.DELETE_EXPIRED_COMMITLOG), 5.0).code == 0
+        wait_until(lambda: not any(segment.exists() for segment in old), 20, "the old segments are gone")
+        assert "no half message" in (end(sending, sent, COMMIT).remark or "")
+        queue = sent.message_queue._replace(topic=TRANSACTION_HALF_TOPIC, queue_id=0)
+        with AdminClient(broker.namesrv_addr) as admin:
+            kept = admin.message_at(queue, sending.max_offset(queue) - 1)
+        assert kept is not None and kept.transaction_id == sent.transaction_id
+        place = {"queue_offset": kept.queue_offset, "physical_offset": kept.physical_offset}
+        assert end(sending, sent, COMMIT, **place).code == ResponseCode.SUCCESS
+        assert bodies(broker, "Outliving") == [b"x"]
 
 
 def test_a_coroutine_listener_commits_and_is_asked(quick: Broker) -> None:
