@@ -30,7 +30,7 @@ def indexed_position(layout: StoreLayout, settings: BrokerSettings, marks: Marks
     clean = marks.last_run is LastRun.CLEAN or (
         marks.last_run is LastRun.FOREIGN and not layout.abort.exists()
     )
-    last_key = -1
+    last_key, is_complete = -1, True
     for name in names:
         path = layout.index / name
         try:
@@ -39,15 +39,17 @@ def indexed_position(layout: StoreLayout, settings: BrokerSettings, marks: Marks
             ).header()
         except (StoreDamaged, struct.error):
             path.unlink()
+            is_complete = False
             continue
         trusted = clean or (name != names[-1] and header.end_timestamp <= trusted_ms)
         if header.end_physical_offset >= end or not trusted:
             path.unlink()
+            is_complete = False
         elif header.index_count > 1:
             last_key = max(last_key, header.end_physical_offset)
     if last_key < low:
         return low
-    noted = marks.identity.indexed_position if marks.identity is not None and clean else -1
+    noted = marks.identity.indexed_position if marks.identity is not None and clean and is_complete else -1
     return min(end, noted) if noted > last_key else _behind(layout, last_key, low, end)
 
 

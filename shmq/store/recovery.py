@@ -339,6 +339,8 @@ def _save_checkpoint(layout: StoreLayout, end: int, last_store_time: int) -> Non
     """Everything below `end` has just been synced: say so, for a start after the next power cut."""
     checkpoint = Checkpoint.load(layout.checkpoint)
     checkpoint.confirm_offset = end
+    checkpoint.index_timestamp = max(0, min(checkpoint.index_timestamp, last_store_time))
+    checkpoint.master_flushed_offset = max(0, min(checkpoint.master_flushed_offset, end))
     if last_store_time:
         checkpoint.physic_timestamp = checkpoint.logics_timestamp = last_store_time
     checkpoint.save(layout.checkpoint)
