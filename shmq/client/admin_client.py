@@ -9,9 +9,10 @@ brokers' masters. Blocking, any thread; nothing stays connected after `close`. E
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from shmq.base.errors import BrokerError, InvalidParameter, QueryNotFound, TopicNotExist
 from shmq.client.admin_dead_letters import AdminDeadLetters
@@ -46,6 +47,7 @@ from shmq.protocol.codes import RequestCode, ResponseCode, error_of
 from shmq.protocol.command import Command
 from shmq.protocol.headers.admin import (
     CreateTopicHeader,
+    FilterHeader,
     GetConsumeStatsHeader,
     GetTopicConfigHeader,
     TopicHeader,
@@ -196,6 +198,18 @@ class AdminClient(AdminGroups, AdminDeadLetters, AdminTimers):
         """Delete a topic and its messages from one broker (215)."""
         self._ask(broker_addr, RequestCode.DELETE_TOPIC_IN_BROKER, TopicHeader(topic))
 
+    def clean_expired_consume_queue(self, broker_addr: str) -> None:
+        """Have a broker remove ConsumeQueue files in front of its log (306)."""
+        self._ask(broker_addr, RequestCode.CLEAN_EXPIRED_CONSUMEQUEUE)
+
+    def clean_unused_topic(self, broker_addr: str) -> None:
+        """Have a broker end the queues of topics that it does not know (316)."""
+        self._ask(broker_addr, RequestCode.CLEAN_UNUSED_TOPIC)
+
+    def delete_expired_commit_log(self, broker_addr: str) -> None:
+        """Have a broker delete expired segments now (329)."""
+        self._ask(broker_addr, RequestCode.DELETE_EXPIRED_COMMITLOG)
+
     def delete_topic_in_namesrv(self, topic: str, cluster: str | None = None) -> None:
         """Have every name server forget a topic, of one cluster only when it is named (216)."""
         header = DeleteTopicInNamesrvHeader(topic, cluster)
@@ -299,6 +313,19 @@ class AdminClient(AdminGroups, AdminDeadLetters, AdminTimers):
         host, physical_offset = parse_offset_message_id(offset_msg_id)
         body = self._ask(host_text(host), RequestCode.VIEW_MESSAGE_BY_ID, ViewMessageHeader(physical_offset))
         return decode_messages(body)[0]
+
+    def install_filter(self, broker_addr: str, name: str, source: bytes) -> None:
+        """Install the code of a filter function at one broker (30020), in place of an older one."""
+        self._ask(broker_addr, RequestCode.INSTALL_FILTER, FilterHeader(name), source)
+
+    def remove_filter(self, broker_addr: str, name: str) -> None:
+        """Forget a filter function at one broker (30021)."""
+        self._ask(broker_addr, RequestCode.REMOVE_FILTER, FilterHeader(name))
+
+    def filters(self, broker_addr: str) -> list[dict[str, Any]]:
+        """Return one broker's filter functions (30022): name, size in bytes, installedMs."""
+        found: list[dict[str, Any]] = json.loads(bytes(self._ask(broker_addr, RequestCode.LIST_FILTERS)))
+        return found
 
     def resume_check_half_message(self, offset_msg_id: str) -> None:
         """Have a transaction that was given up checked again (323); its message is in

@@ -21,6 +21,7 @@ from shmq.broker.clients import ClientTable
 from shmq.broker.config_file import ConfigFile
 from shmq.broker.consumer_offsets import ConsumerOffsets
 from shmq.broker.delay_cursors import DelayCursors
+from shmq.broker.filter_registry import FilterRegistry
 from shmq.broker.group_states import GroupStates
 from shmq.broker.groups import GroupRegistry
 from shmq.broker.live_settings import LiveSettings
@@ -42,7 +43,7 @@ from shmq.coordinator.grants import GrantServer
 from shmq.coordinator.internal_server import InternalServer
 from shmq.coordinator.registration import Registration
 from shmq.coordinator.retention import Retention
-from shmq.coordinator.services import ClientExpiry, OffsetExport, StatsSampling
+from shmq.coordinator.services import ClientExpiry, OffsetExport, SharedNames, StatsSampling
 from shmq.coordinator.settling import Settling
 from shmq.coordinator.timer_changes import TimerChanges
 from shmq.coordinator.timer_service import TimerService
@@ -172,6 +173,7 @@ class Coordinator:
             clients=self.clients,
             locks=self.locks,
             offsets=self.offsets,
+            filters=FilterRegistry(self.store.layout.filters),
             resets=self.resets,
             queues=self.queues,
             stats=self.stats,
@@ -232,6 +234,8 @@ class Coordinator:
         self.duty.add("statistics", StatsSampling(self.stats, self.clock))
         expiry = ClientExpiry(self.clients, self.locks, self.forwarding, self.settings)
         self.duty.add("expiry", expiry)
+        names = (self.boot.page_name, f"/sem.{self.boot.semaphore_name.removeprefix('/')}")
+        self.duty.add("shared names", SharedNames([f"/dev/shm{name}" for name in names]))
         self.duty.add("index", self.index)
         self.delays = DelayCursors(
             ConfigFile(self.store.layout.config / "delayOffset.json", self.store.layout.checksums),

@@ -9,7 +9,7 @@ only through ``Connection.send``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +61,19 @@ class WorkerStats(Protocol):
 
     def pulled(self, found: bool) -> None:
         """Count a pull by its outcome."""
+
+
+Verdicts = bytes
+"""A byte for each record a filter function was asked about: 0 no, anything else is wanted."""
+
+Then = Callable[[Verdicts | ShmqError], None]
+
+
+class Functions(Protocol):
+    """The worker's filter functions."""
+
+    def judge(self, name: str, records: Sequence[bytes], then: Then) -> None:
+        """Ask a function; ``then`` gets verdicts of at least the first record, or an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +141,7 @@ class WorkerContext:
     producers: ProducerFinder
     appends: Appends
     holds: PullHolds
+    functions: Functions
     stats: WorkerStats
     clock: Clock
     store_host: bytes

@@ -16,6 +16,7 @@ from shmq.base.clock import Clock
 from shmq.broker.client_key import ClientKey
 from shmq.broker.clients import ClientTable
 from shmq.broker.consumer_offsets import ConsumerOffsets
+from shmq.broker.filter_registry import FilterRegistry
 from shmq.broker.group_states import GroupStates
 from shmq.broker.groups import GroupRegistry
 from shmq.broker.half_message import HalfMessage
@@ -158,6 +159,7 @@ class CoordinatorContext:
     clients: ClientTable
     locks: QueueLocks
     offsets: ConsumerOffsets
+    filters: FilterRegistry
     resets: OffsetResets
     queues: Queues
     stats: BrokerStats

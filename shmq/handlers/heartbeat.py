@@ -21,7 +21,7 @@ from shmq.handlers.coordinator_context import Call, CoordinatorContext
 from shmq.handlers.routes import Place, Route
 from shmq.handlers.sql_allowed import check_sql_allowed
 from shmq.model import names
-from shmq.model.subscription import MessageSelector, build_subscription
+from shmq.model.subscription import FUNCTION_EXPRESSION, MessageSelector, build_subscription
 from shmq.model.topic_config import SYS_FLAG_UNIT_SUB, TopicConfig
 from shmq.protocol.bodies.groups import encode_consumer_list
 from shmq.protocol.bodies.heartbeat import ConsumerData, decode_client_config_check, decode_heartbeat
@@ -156,7 +156,9 @@ async def check_client_config(
         members.check_model(check.client_id, check.message_model)
     wanted = check.subscription
     build_subscription(wanted.topic, MessageSelector(wanted.sub_string, wanted.expression_type))
-    if not wanted.is_by_tags:
+    if wanted.expression_type == FUNCTION_EXPRESSION:
+        ctx.filters.check_installed(wanted.sub_string)
+    elif not wanted.is_by_tags:
         check_sql_allowed(ctx.settings.now)
         compile_sql(wanted.sub_string)
     return command.response(ResponseCode.SUCCESS)

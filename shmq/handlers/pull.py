@@ -12,6 +12,7 @@ from shmq.broker.pull_holds import Wake
 from shmq.handlers.context import Ask, WorkerContext
 from shmq.handlers.offset_commits import commit_offset, note_pulled
 from shmq.handlers.pull_checks import PullTerms, check_pull
+from shmq.handlers.pull_function import ask_function
 from shmq.handlers.routes import Place, Route
 from shmq.model.topic_config import SYS_FLAG_BROKER_FILTERS
 from shmq.net.connection import Connection
@@ -53,6 +54,9 @@ def pull_message(
         return _offset_was_reset(ctx, command, header, terms, reset)
     result = _read(ctx, command, header, terms, header.queue_offset)
     code = _code_of(result, header.queue_offset)
+    if code == ResponseCode.SUCCESS and terms.wanted.function:
+        _ask_function(ctx, connection, command, header, terms, result)
+        return None
     if code == ResponseCode.PULL_NOT_FOUND and header.may_suspend and terms.queue is not None:
         hold = HeldPull(ctx, connection, command, header, terms.queue)
         now_ms = ctx.clock.monotonic_ms()
@@ -61,6 +65,23 @@ def pull_message(
             ctx.wake_by(deadline_ms)
             return None
     return _reply(ctx, command, header, terms, result, code)
+
+
+def _ask_function(
+    ctx: WorkerContext,
+    connection: Connection,
+    command: Command,
+    header: PullMessageHeader,
+    terms: PullTerms,
+    result: ReadResult,
+) -> None:
+    """Answer with what the subscription's filter function wants of what was found."""
+
+    def answer(left: ReadResult) -> None:
+        code = _code_of(left, header.queue_offset)
+        connection.send(_reply(ctx, command, header, terms, left, code))
+
+    ask_function(ctx, connection, command, terms.wanted.function, result, answer)
 
 
 def _hold_ms(ctx: WorkerContext, header: PullMessageHeader) -> int:
@@ -206,6 +227,12 @@ class HeldPull:
             return None
         result = _read(ctx, command, header, terms, self.scan_offset)
         code = _code_of(result, self.scan_offset)
+        if code == ResponseCode.SUCCESS and terms.wanted.function:
+            try:
+                _ask_function(ctx, self._connection, command, header, terms, result)
+            except ShmqError as refusal:
+                self._connection.send(command.refusal(refusal))
+            return None
         if code == ResponseCode.PULL_RETRY_IMMEDIATELY:
             self.scan_offset = result.next_offset
         waits_on = code in (ResponseCode.PULL_NOT_FOUND, ResponseCode.PULL_RETRY_IMMEDIATELY)

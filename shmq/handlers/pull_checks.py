@@ -24,7 +24,14 @@ from shmq.model import names
 from shmq.model.consumer_group import MessageModel
 from shmq.model.properties import TAGS
 from shmq.model.record import properties_of
-from shmq.model.subscription import TAG_EXPRESSION, MessageSelector, SubscriptionData, build_subscription
+from shmq.model.subscription import (
+    FUNCTION_EXPRESSION,
+    TAG_EXPRESSION,
+    MessageSelector,
+    SubscriptionData,
+    build_subscription,
+    check_function_name,
+)
 from shmq.model.topic_config import PERM_READ, TopicConfig
 from shmq.protocol.headers.pull import PullMessageHeader
 from shmq.shm.queue_table import QueueRef
@@ -37,6 +44,8 @@ class MessageFilter(NamedTuple):
 
     tag_hashes: frozenset[int] | None = None
     exact: ExactFilter | None = None
+    function: str = ""
+    """Name of the filter function that has the last word, after the pull has found messages."""
 
 
 EVERYTHING = MessageFilter()
@@ -103,6 +112,9 @@ def _filter_of(
     else:
         subscription = _live_subscription(header, group)
     is_retry = header.topic.startswith(names.RETRY_PREFIX)
+    if subscription.expression_type == FUNCTION_EXPRESSION:
+        check_function_name(subscription.sub_string)
+        return EVERYTHING if is_retry else MessageFilter(function=subscription.sub_string)
     if not subscription.is_by_tags:
         check_sql_allowed(ctx.settings)
         if is_retry and not ctx.settings.filter_support_retry:

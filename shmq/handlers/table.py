@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from shmq.handlers import (
     admin_client,
+    admin_filter,
     admin_group,
     admin_offset,
     admin_runtime,
@@ -51,6 +52,7 @@ _FAMILIES: tuple[Mapping[int, Route], ...] = (
     admin_client.ROUTES,
     admin_runtime.ROUTES,
     admin_store.ROUTES,
+    admin_filter.ROUTES,
 )
 
 

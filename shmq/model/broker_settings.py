@@ -203,6 +203,15 @@ class BrokerSettings:
     )
     enable_property_filter: bool = switch(True, "let consumers filter by SQL92 expressions over properties")
     filter_support_retry: bool = switch(False, "judge retried messages by the SQL92 expression again")
+    filter_server_nums: int = number(
+        0, "filter function processes of one worker; 0: filter functions are off", 0, 64, "processes"
+    )
+    filter_function_memory: int = number(
+        256 << 20, "address space of a filter function's process", 64 << 20, 1 << 40, "bytes", own=True
+    )
+    filter_function_timeout: int = number(
+        1000, "a filter function that takes longer for one pull is killed", 10, 60_000, "ms", own=True
+    )
     long_polling_enable: bool = switch(True, "hold a pull that finds nothing until there is something")
     short_polling_time_mills: int = number(1000, "hold time when long polling is off", 1, _HOUR, "ms")
     direct_pull_enable: bool = switch(

@@ -4,6 +4,7 @@ The broker compares the 32-bit Java hash of a message's TAGS with ``code_set``; 
 itself afterwards (Apache RocketMQ 5.3, FilterAPI.java, SubscriptionData.java). Pure, any process.
 """
 
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -12,6 +13,10 @@ from shmq.base.errors import SubscriptionParseFailed
 SUBSCRIBE_ALL = "*"
 TAG_EXPRESSION = "TAG"
 SQL92_EXPRESSION = "SQL92"
+FUNCTION_EXPRESSION = "FUNCTION"
+"""shmq's own: the expression is the name of an installed filter function."""
+
+_FUNCTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,11 @@ class MessageSelector:
     def by_sql(cls, expression: str) -> "MessageSelector":
         """Want what an SQL-92 condition is true of, such as ``a > 5 AND b = 'abc'``; brokers evaluate it."""
         return cls(expression, SQL92_EXPRESSION)
+
+    @classmethod
+    def by_function(cls, name: str) -> "MessageSelector":
+        """Want what the filter function of that name wants, which an operator has installed."""
+        return cls(name, FUNCTION_EXPRESSION)
 
 
 Wanted = str | MessageSelector | None
@@ -88,6 +98,14 @@ class SubscriptionData:
         return tags is not None and (tags in self.tags_set or not self.tags_set.isdisjoint(split_tags(tags)))
 
 
+def check_function_name(name: str) -> None:
+    """Refuse what is no name of a filter function: SubscriptionParseFailed."""
+    if not _FUNCTION_NAME.fullmatch(name):
+        raise SubscriptionParseFailed(
+            f"filter function {name[:80]!r}: a name has letters, digits and _, at most 64, no digit first"
+        )
+
+
 def build_subscription(topic: str, expression: Wanted, sub_version: int = 0) -> SubscriptionData:
     """Build a subscription from ``*``, ``A || B || C`` or a selector.
 
@@ -105,9 +123,17 @@ def build_subscription(topic: str, expression: Wanted, sub_version: int = 0) -> 
                 sub_version=sub_version,
                 expression_type=SQL92_EXPRESSION,
             )
+        if expression.expression_type == FUNCTION_EXPRESSION:
+            check_function_name(expression.expression)
+            return SubscriptionData(
+                topic,
+                expression.expression,
+                sub_version=sub_version,
+                expression_type=FUNCTION_EXPRESSION,
+            )
         if expression.expression_type != TAG_EXPRESSION:
             raise SubscriptionParseFailed(
-                f"expression type {expression.expression_type!r} is unknown: TAG and SQL92 exist"
+                f"expression type {expression.expression_type!r} is unknown: TAG, SQL92 and FUNCTION exist"
             )
         expression = expression.expression
     if expression is None or not expression.strip() or expression.strip() == SUBSCRIBE_ALL:

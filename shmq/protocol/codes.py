@@ -121,6 +121,9 @@ class RequestCode(IntEnum):
     WAIT_FOR_MESSAGES = 30004
     LIST_TIMERS = 30010
     RESCHEDULE_TIMER = 30011
+    INSTALL_FILTER = 30020
+    REMOVE_FILTER = 30021
+    LIST_FILTERS = 30022
 
 
 class ResponseCode(IntEnum):

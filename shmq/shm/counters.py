@@ -93,6 +93,10 @@ COUNTER_NAMES: Mapping[str, str] = {
     "scrub_bytes": "bytes of log that the scrub has looked at",
     "scrub_damage": "damaged stretches of log that the scrub has found",
     "shared_waits": "waits of shmq's clients for all their idle queues together",
+    "filter_starts": "processes of filter functions that were started",
+    "filter_judged": "messages that filter functions judged",
+    "filter_failures": "messages let through because a filter function raised or its process died",
+    "filter_deaths": "processes of filter functions that died or were killed",
     "deaths_by_sigbus": "child processes that died of SIGBUS: a bad sector, or a file that was cut",
 }
 """Every counter and what it counts, in the order of its place in a slot's block."""

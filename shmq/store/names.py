@@ -121,6 +121,11 @@ class StoreLayout:
         return self.root / "shmq" / "producers"
 
     @property
+    def filters(self) -> Path:
+        """The folder of installed filter functions."""
+        return self.root / "filters"
+
+    @property
     def checksums(self) -> Path:
         """The folder of what the bytes of log and tables must sum to."""
         return self.root / "checksums"

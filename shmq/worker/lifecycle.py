@@ -61,6 +61,7 @@ async def _finish_sends(worker: Worker, hurry: asyncio.Event) -> None:
 
 async def _answer_holds(worker: Worker, hurry: asyncio.Event) -> None:
     worker.holds.release_all(monotonic_ms())
+    worker.functions.close()
 
 
 async def _close_connections(worker: Worker, hurry: asyncio.Event) -> None:

@@ -44,6 +44,7 @@ from shmq.worker.busy_poll import BusyPoll
 from shmq.worker.coordinator_calls import CoordinatorCalls
 from shmq.worker.dispatcher import Dispatcher
 from shmq.worker.duty import DutyCycle
+from shmq.worker.filter_functions import FilterFunctions
 from shmq.worker.handoff import Handoff, Spread
 from shmq.worker.pending_acks import PendingAcks
 from shmq.worker.ring_parking import WorkerRings
@@ -78,6 +79,7 @@ class Worker:
         self.tally = Tally(counters, self._report, self.duty.wake_by, monotonic_ms)
         count = self.tally.count
         self.holds = PullHolds(rings, count)
+        self.functions = FilterFunctions(loop, self.store.layout.filters, settings, count)
         words = self.page.words
         self.acks = PendingAcks(
             lambda: words[FLUSHED_POSITION],
@@ -143,6 +145,7 @@ class Worker:
             producers=ProducerFinder(self.page),
             appends=self.appends,
             holds=self.holds,
+            functions=self.functions,
             stats=self.tally,
             clock=SYSTEM_CLOCK,
             store_host=store_host,

@@ -22,6 +22,13 @@ class CreateTopicHeader:
 
 
 @dataclass(slots=True)
+class FilterHeader:
+    """30020 install, 30021 remove a filter function."""
+
+    name: str
+
+
+@dataclass(slots=True)
 class TopicHeader:
     """202 topic stats, 215 delete topic, 217 register topic, 300 who consumes it."""
 

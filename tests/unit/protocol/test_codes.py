@@ -62,4 +62,4 @@ def test_a_client_can_catch_either_way():
 
 def test_numbers_are_rocketmqs_and_our_own_stay_in_their_range():
     assert (RequestCode.SEND_MESSAGE, RequestCode.SEND_MESSAGE_V2, RequestCode.PULL_MESSAGE) == (10, 310, 11)
-    assert [code for code in RequestCode if code >= 1000] == [30001, 30002, 30003]
+    assert all(30001 <= code < 30100 for code in RequestCode if code >= 1000)
