@@ -13,6 +13,7 @@ from shmq.embedded import Broker
 
 EXAMPLES = [
     *("producer", "async_producer", "oneway_producer", "batch_producer", "consumer", "pull_consumer"),
+    "any_delay",
     *("lite_pull_consumer", "pull_schedule", "queue_listener", "request_reply", "sql_filter"),
     *("broadcasting", "delayed_messages", "ordered_producer", "ordered_consumer", "transaction_producer"),
 ]
@@ -68,6 +69,13 @@ def test_an_sql_expression_selects_and_a_request_is_answered(shared_broker: Brok
     assert "4 of 10 messages matched" in filtered
     asked = run_example("request_reply", *where, "ExampleAsk", "--group", "ExampleAskGroup")
     assert asked.splitlines() == [f"you said: question {number}" for number in range(3)]
+
+
+def test_messages_wait_for_any_moment(shared_broker: Broker) -> None:
+    where = ("--namesrv", shared_broker.namesrv_addr, "--topic", "ExampleAnyDelay")
+    said = run_example("any_delay", *where, "--group", "ExampleAnyDelayGroup").splitlines()
+    assert [line.split(" after ")[0] for line in said[1:]] == [*(f"delayed {n}" for n in range(3)), "put off"]
+    assert said[0].startswith("taken back: ") and "taken back after" not in said
 
 
 def test_the_steps_of_each_order_are_consumed_in_order(shared_broker: Broker) -> None:
