@@ -7,6 +7,8 @@ and the registration, the two large ones, have files of their own.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 
 from shmq.base import log
 from shmq.base.clock import Clock
@@ -65,6 +67,33 @@ class ClientExpiry:
             log.event(_logger, logging.WARNING, "clients_expired", groups=sorted(changed))
             self._forwarding.members_changed(changed)
         self._locks.expire(now_ms)
+        return now_ms + EXPIRY_LOOK_MS
+
+
+class SharedNames:
+    """Says when somebody has removed the broker's names from /dev/shm.
+
+    Whoever runs goes on with what it has mapped; the next child that is started cannot. So an operator
+    should hear of it before that.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """`names` are paths; nothing is looked at yet."""
+        self._names = [Path(name) for name in names]
+        self._told = False
+
+    def step(self, now_ms: int) -> int:
+        """Look once in a while; tell once."""
+        gone = [str(name) for name in self._names if not name.exists()]
+        if gone and not self._told:
+            log.event(
+                _logger,
+                logging.CRITICAL,
+                "shared_memory_removed",
+                gone=", ".join(gone),
+                advice="restart the broker soon: nothing is lost, but no child of it can be started again",
+            )
+        self._told = bool(gone)
         return now_ms + EXPIRY_LOOK_MS
 
 
