@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from shmq.base.errors import Bug, MessageIllegal
 from shmq.broker.half_message import HalfMessage, half_of
 from shmq.broker.queues import Queues
+from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.names import TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC
 from shmq.model.record import parse_record
 from shmq.model.sys_flag import TRANSACTION_COMMIT, TRANSACTION_MASK
@@ -95,7 +96,7 @@ class HalfQueues:
             unit = self._store.queues.unit(queue, queue_offset)
         except FileNotFoundError:
             return None
-        if unit.size == FILLER_SIZE:
+        if unit.size == FILLER_SIZE or unit.tags_code == DAMAGED_TAGS_CODE:
             return None
         words = self._words
         return self._store.log.record_at(unit.physical_offset, words[MIN_OFFSET], words[WRITE_POSITION])

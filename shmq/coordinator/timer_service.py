@@ -26,6 +26,7 @@ from shmq.broker.delayed_message import delivery_of
 from shmq.broker.queues import Queues
 from shmq.broker.timer_cursors import TimerCursors
 from shmq.broker.waiting_timers import Timer, WaitingTimers
+from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.names import TIMER_TOPIC
 from shmq.model.properties import TIMER_DEL_UNIQKEY, UNIQ_KEY, decode_properties
 from shmq.model.record import properties_of
@@ -225,7 +226,8 @@ class TimerService:
             unit = self._store.queues.unit(queue, queue_offset)
         except FileNotFoundError:
             return None
-        described = None if unit.size == FILLER_SIZE else self._describe(unit.physical_offset)
+        is_gone = unit.size == FILLER_SIZE or unit.tags_code == DAMAGED_TAGS_CODE
+        described = None if is_gone else self._describe(unit.physical_offset)
         if described is None:
             return None
         timer = described[0]

@@ -28,7 +28,9 @@ FLIPS_LONG = 3000
 
 def flips(default: int = FLIPS, long: int = FLIPS_LONG) -> pytest.MarkDecorator:
     """Run with `default` flips in the default run, with `long` ones in the long run."""
-    return pytest.mark.parametrize("count", [default, pytest.param(long, marks=pytest.mark.long)])
+    return pytest.mark.parametrize(
+        "count", [default, pytest.param(long, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
+    )
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def overwrite(store: OpenStore, position: int, data: bytes) -> bytes:
     return before
 
 
-@pytest.mark.parametrize("count", [25, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [25, pytest.param(300, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
 def test_one_changed_byte_is_put_back_wherever_it_was(filled: OpenStore, count: int) -> None:
     chance = random.Random(count)
     expected, records = messages(filled), places(filled)
