@@ -41,6 +41,7 @@ from shmq.client.payload import SinglePayload
 from shmq.client.producer import Producer
 from shmq.client.producer_config import ProducerConfig
 from shmq.client.send_result import Durability, SendResult, SendStatus
+from shmq.client.service_state import ServiceState
 from shmq.model import properties as names
 from shmq.model.message import Message
 from shmq.model.message_ext import MessageExt
@@ -135,8 +136,10 @@ class TransactionProducer(Producer):
 
     def shutdown(self) -> None:
         """Leave the group; other live producers of it are asked about what is still open."""
+        was_running = self.state is ServiceState.RUNNING
         super().shutdown()
-        self._checks.stop(0)
+        if was_running:
+            self._checks.stop(0)
 
     def _listener(self) -> TransactionListener:
         if self.transaction_listener is None:
@@ -253,12 +256,20 @@ class TransactionProducer(Producer):
         def check() -> None:
             self._check(link, header, message)
 
+        try:
+            self._submit(check)
+        except RuntimeError as error:
+            transaction = message.transaction_id
+            log.event(_LOG, logging.WARNING, "check_dropped", transaction=transaction, reason=error)
+
+    def _submit(self, check: Callable[[], None]) -> None:
+        """Run a check elsewhere; RuntimeError without room for it, or when the caller's executor is shut."""
         if self._check_executor is not None:
             self._check_executor.submit(check)
         elif self._checks.waiting < CHECKS_WAITING_MAX:
             self._checks.submit(check)
         else:
-            log.event(_LOG, logging.WARNING, "check_dropped", transaction=message.transaction_id)
+            raise RuntimeError("too many checks wait")
 
     def _check(self, link: BrokerLink, asked: CheckTransactionStateHeader, message: MessageExt) -> None:
         listener = self._listener()

@@ -473,6 +473,7 @@ def test_a_delayed_one_waits_from_its_commit_on(make_broker: Callable[..., Broke
 def test_bad_input_is_refused_before_anything_is_stored(quick: Broker) -> None:
     with pytest.raises(ClientFault, match="transaction_listener"):
         TransactionProducer("NoListener", namesrv_addr=quick.namesrv_addr).start()
+    TransactionProducer("NeverStarted", Ledger()).shutdown()
     with producer(quick, "Bad") as sending:
         sending.create_topic("BadTopic", 1)
         sending.transaction_listener = None
