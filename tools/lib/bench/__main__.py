@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from contextlib import ExitStack
 
@@ -19,6 +20,8 @@ from bench.selection import Plan
 
 def main() -> int:
     """Do what was asked for; 0 when every row has at least one figure."""
+    # A polite end, so that servers, clients and files are cleared away on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     asked = options.parse()
     # With --json the table goes where progress goes, so that the output is JSON alone.
     out = Console(stderr=True, highlight=False) if asked.json else console()

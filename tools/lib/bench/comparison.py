@@ -121,7 +121,7 @@ class Comparison(AbstractContextManager["Comparison"]):
             options["synced"] = True
         topic = f"Bench{self._topics}{workload.kind.replace('-', '').title()}"
         address = server.address if server else {}
-        return Seat(system.name, topic, address, options, lambda number: self.client(system, number))
+        return Seat(system.name, topic, address, options, lambda number: self.client(system, number), server)
 
     @contextmanager
     def fresh(self, system: System) -> Iterator[Server]:
@@ -144,8 +144,13 @@ class Comparison(AbstractContextManager["Comparison"]):
         """The system's running server; systems with the same one share it."""
         key = _server_key(system)
         if key not in self._servers:
-            self._servers[key] = server = self._make_server(system)
-            server.start()
+            server = self._make_server(system)
+            try:
+                server.start()
+            except BaseException:
+                server.stop()
+                raise
+            self._servers[key] = server
             self.settings[key] = server.settings
         return self._servers[key]
 

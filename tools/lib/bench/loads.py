@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from bench.clients import ClientProcess, run_together
 from bench.load.job import Job, Outcome
+from bench.servers.server import Server
+from bench.servers.shmq import ShmqServer
 from bench.workload import Workload
 
 Started = Callable[[], object]
+FILL_RATE_LEAST = 10_000
+"""A system that fills a topic more slowly, in messages a second, is taken for stuck."""
 
 
 @dataclass(slots=True)
 class Seat:
     """A system's place at one workload: its topic, where its server is, and its client processes by number.
 
-    `filled` remembers how many messages the topic got for the kinds that read a backlog.
+    `filled` remembers how many messages the topic got for the kinds that read a backlog. `server` is the
+    server's end, for the kinds that must do something to it.
     """
 
     system: str
@@ -26,8 +31,8 @@ class Seat:
     address: dict[str, str]
     options: dict[str, Any]
     client: Callable[[int], ClientProcess]
+    server: Server | None = None
     filled: int = 0
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def job(self, work: str, workload: Workload, seconds: float, **changes: Any) -> Job:
         """A job with the workload's sizes."""
@@ -46,6 +51,19 @@ class Seat:
             "count": 0,
         }
         return Job(**{**facts, **changes})
+
+
+def fill(seat: Seat, workload: Workload, count: int, topic: str | None = None) -> None:
+    """Write so many messages in batches, to the seat's topic or another."""
+    limit_s = 1.0 + count / FILL_RATE_LEAST
+    facts: dict[str, Any] = {
+        "count": count,
+        "batch": min(count, workload.batch),
+        "threads": 1,
+        "in_flight": 2,
+    }
+    job = seat.job("batch", workload, limit_s, topic=topic or seat.topic, **facts)
+    run_together([(seat.client(0), job)])
 
 
 def _nothing() -> None:
@@ -85,12 +103,42 @@ def _backlog(work: str) -> Callable[[Seat, Workload, float, Started], Outcome]:
     def run(seat: Seat, workload: Workload, seconds: float, started: Started = _nothing) -> Outcome:
         if not seat.filled and seat.address:
             seat.filled = workload.count
-            fill = seat.job("batch", workload, seconds, count=workload.count, threads=1)
-            run_together([(seat.client(0), fill)])
-        job = seat.job(work, workload, seconds, count=workload.count, threads=1)
+            fill(seat, workload, workload.count)
+        job = seat.job(work, workload, seconds, count=workload.count)
         return _joined(run_together([(seat.client(0), job)], started))
 
     return run
+
+
+def _stored(seat: Seat, workload: Workload, seconds: float, started: Started = _nothing) -> Outcome:
+    """Sync sends to a broker whose store already holds `count` messages of other topics."""
+    if not seat.filled and workload.count:
+        seat.filled = workload.count
+        fill(seat, workload, workload.count, topic=f"{seat.topic}Stored")
+    return _senders("send")(seat, workload, seconds, started)
+
+
+def _cold(seat: Seat, workload: Workload, seconds: float, started: Started = _nothing) -> Outcome:
+    """A reader of a backlog none of which is in memory: the broker is stopped, what is cached of its files
+    dropped, and it is started again before each turn."""
+    assert isinstance(seat.server, ShmqServer)
+    if not seat.filled:
+        seat.filled = workload.count
+        fill(seat, workload, workload.count)
+    seat.server.order("cool")
+    seat.address = seat.server.address
+    return _backlog("pull")(seat, workload, seconds, started)
+
+
+def _crowd(seat: Seat, workload: Workload, seconds: float, started: Started = _nothing) -> Outcome:
+    """One sync sender while `count` other producers are connected and idle."""
+    crowd = seat.client(1)
+    crowd.prepare(seat.job("connect", workload, 0.0, threads=workload.count))
+    try:
+        return _joined(run_together([(seat.client(0), seat.job("send", workload, seconds))], started))
+    finally:
+        crowd.go()
+        crowd.outcome(0.0)
 
 
 LOADS: dict[str, Callable[..., Outcome]] = {
@@ -101,6 +149,9 @@ LOADS: dict[str, Callable[..., Outcome]] = {
     "latency": _latency,
     "pull": _backlog("pull"),
     "consume": _backlog("consume"),
+    "send-stored": _stored,
+    "pull-cold": _cold,
+    "crowd": _crowd,
 }
 
 

@@ -84,6 +84,8 @@ def plan(asked: argparse.Namespace, stack: ExitStack) -> Plan:
 
 def _with_peers(workload: Workload, peers: list[str]) -> Workload:
     """The workload with the asked-for peers that can do its kind."""
+    if workload.options:  # filters, order, transactions: RocketMQ's own
+        return workload
     able = [name for name in peers if workload.kind in (SYSTEMS[name].kinds or {workload.kind})]
     return dataclasses.replace(workload, systems=(*workload.systems, *able))
 

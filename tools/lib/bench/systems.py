@@ -10,9 +10,12 @@ from typing import Any
 from bench import peers
 from bench.durability import MEASURED, Durability
 from bench.servers import rocketmq
+from bench.servers.beanstalkd import BeanstalkdServer
+from bench.servers.nats import NatsServer
 from bench.servers.redis import RedisServer
 from bench.servers.server import Server
 from bench.servers.shmq import ShmqServer
+from bench.servers.sqlite import SqliteServer
 
 ServerMaker = Callable[[Path, Durability, Path | None], Server]
 """Takes the folder for its files, the class, and the other source tree, if any."""
@@ -68,11 +71,17 @@ SERVERS: dict[str, ServerMaker] = {
     "shmq-small-segments": _shmq(mappedFileSizeCommitLog=16 << 20),
     "redis": _peer(RedisServer),
     "rocketmq": _peer(rocketmq.RocketmqServer),
+    "nats": _peer(NatsServer),
+    "beanstalkd": _peer(BeanstalkdServer),
+    "sqlite": _peer(SqliteServer),
 }
 JAVA = "java"
 """The driver that is no Python module: RocketMQ's own client."""
 PRODUCING = frozenset({"send", "stream", "batch", "paced"})
 READING = frozenset({"pull", "consume"})
+SERVER_ONLY = frozenset({"memory", "start", "idle"})
+ANY = PRODUCING | READING | SERVER_ONLY | {"latency"}
+"""What a peer without RocketMQ's model can be asked for."""
 
 _ALL = (
     System("shmq", "shmq, its Python client, Unix socket", "shmq", "shmq"),
@@ -112,8 +121,24 @@ _ALL = (
         kinds=frozenset({"batch"}),
         lacking=lambda: None if peers.program("redis-benchmark") else f"no redis-benchmark: {peers.HOW}",
     ),
+    System("nats", "NATS JetStream, nats-py", "nats", "nats", kinds=ANY, lacking=_needs_module("nats")),
+    System(
+        "beanstalkd",
+        "beanstalkd, greenstalk, Unix socket",
+        "beanstalkd",
+        "beanstalkd",
+        kinds=PRODUCING | SERVER_ONLY | {"latency"},
+        lacking=_needs_module("greenstalk"),
+    ),
+    System(
+        "sqlite",
+        "SQLite in WAL mode, sqlite3, no server",
+        "sqlite",
+        "sqlite",
+        kinds=ANY - {"memory", "start", "idle"},
+    ),
     System("bare", "this machine's limits (see drivers/bare.py)", None, "bare", kinds=PRODUCING | {"pull"}),
 )
-PEERS: tuple[str, ...] = ()
+PEERS = ("nats", "beanstalkd", "sqlite")
 """Systems that take part only when asked for by --peer."""
 SYSTEMS = {system.name: system for system in _ALL}

@@ -11,10 +11,13 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 from bench.load.job import Job, Outcome
 
 TAG = "TagA"
+OTHER_TAG = "TagB"
+"""What a filter for TAG does not pass."""
 KEY_EVERY = 100_000
 KEYS = [f"order-{number:06d}" for number in range(KEY_EVERY)]
 """Keys of messages, made ahead: formatting them is the program's work, not the queue's."""
@@ -68,7 +71,7 @@ class Driver(ABC):
     """One client library talking to one server. Each job makes its own."""
 
     @abstractmethod
-    def __init__(self, address: dict[str, str], options: dict[str, object]) -> None:
+    def __init__(self, address: dict[str, str], options: dict[str, Any]) -> None:
         """Remember where the server is; connect when needed."""
 
     @abstractmethod

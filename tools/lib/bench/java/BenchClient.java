@@ -22,13 +22,19 @@ import java.util.concurrent.atomic.AtomicReference;
 import java.util.concurrent.locks.LockSupport;
 import org.apache.rocketmq.client.consumer.DefaultMQPullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
+import org.apache.rocketmq.client.consumer.MessageSelector;
 import org.apache.rocketmq.client.consumer.PullResult;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
+import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.client.producer.LocalTransactionState;
 import org.apache.rocketmq.client.producer.SendCallback;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.client.producer.SendStatus;
+import org.apache.rocketmq.client.producer.TransactionListener;
+import org.apache.rocketmq.client.producer.TransactionMQProducer;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
@@ -113,8 +119,44 @@ public class BenchClient {
         return address.getString(address.containsKey("namesrv_tcp") ? "namesrv_tcp" : "namesrv");
     }
 
-    static Message message(String topic, byte[] body, long number) {
-        return new Message(topic, "TagA", KEYS[(int) (number % KEYS.length)], body);
+    static JSONObject options(JSONObject job) {
+        return job.getJSONObject("options");
+    }
+
+    /** Makes the messages of a job: tag, key and what its options ask for. */
+    static class Messages {
+        final String topic;
+        final int percent;
+        final boolean hasPart;
+        final int delayLevel;
+
+        Messages(JSONObject job) {
+            topic = job.getString("topic");
+            percent = options(job).containsKey("percent") ? options(job).getIntValue("percent") : 100;
+            hasPart = "sql".equals(options(job).getString("filter_kind"));
+            delayLevel = options(job).getIntValue("delay_s");
+        }
+
+        Message make(byte[] body, long number) {
+            String tag = number % 100 < percent ? "TagA" : "TagB";
+            Message message = new Message(topic, tag, KEYS[(int) (number % KEYS.length)], body);
+            if (hasPart) {
+                message.putUserProperty("part", tag);
+            }
+            if (delayLevel > 0) {
+                message.setDelayTimeLevel(delayLevel);
+            }
+            return message;
+        }
+    }
+
+    static MessageSelector wanted(JSONObject job) {
+        String filter = options(job).getString("filter");
+        if (filter == null) {
+            return MessageSelector.byTag("*");
+        }
+        boolean sql = "sql".equals(options(job).getString("filter_kind"));
+        return sql ? MessageSelector.bySql(filter) : MessageSelector.byTag(filter);
     }
 
     static byte[] body(JSONObject job) {
@@ -136,13 +178,17 @@ public class BenchClient {
     static Stretch sendOneByOne(JSONObject job) {
         byte[] body = body(job);
         String topic = job.getString("topic");
+        Messages make = new Messages(job);
         return (producer, first, latency) -> {
             List<MessageQueue> queues = producer.fetchPublishMessageQueues(topic);
             long end = deadline(job);
             long number = first;
             long before = System.nanoTime();
+            boolean inTransaction = producer instanceof TransactionMQProducer;
             while (before < end) {
-                check(producer.send(message(topic, body, number), queues.get((int) (number % queues.size()))));
+                Message message = make.make(body, number);
+                check(inTransaction ? producer.sendMessageInTransaction(message, null)
+                    : producer.send(message, queues.get((int) (number % queues.size()))));
                 long now = System.nanoTime();
                 latency.record(now - before);
                 before = now;
@@ -156,6 +202,7 @@ public class BenchClient {
         byte[] body = body(job);
         String topic = job.getString("topic");
         int inFlight = job.getIntValue("in_flight");
+        Messages make = new Messages(job);
         return (producer, first, latency) -> {
             List<MessageQueue> queues = producer.fetchPublishMessageQueues(topic);
             Answers answers = new Answers(inFlight, null);
@@ -163,7 +210,7 @@ public class BenchClient {
             long sent = 0;
             while (sent % 64 != 0 || System.nanoTime() < end) {
                 long number = first + sent;
-                producer.send(message(topic, body, number), queues.get((int) (number % queues.size())), answers.next());
+                producer.send(make.make(body, number), queues.get((int) (number % queues.size())), answers.next());
                 sent++;
             }
             answers.await();
@@ -176,6 +223,7 @@ public class BenchClient {
         String topic = job.getString("topic");
         int size = job.getIntValue("batch");
         long count = job.getLongValue("count");
+        Messages make = new Messages(job);
         return (producer, first, latency) -> {
             List<MessageQueue> queues = producer.fetchPublishMessageQueues(topic);
             Answers answers = new Answers(job.getIntValue("in_flight"), latency);
@@ -184,7 +232,7 @@ public class BenchClient {
             while (count > 0 ? sent < count : System.nanoTime() < end) {
                 List<Message> messages = new ArrayList<>(size);
                 for (int place = 0; place < size; place++) {
-                    messages.add(message(topic, body, sent + place));
+                    messages.add(make.make(body, sent + place));
                 }
                 producer.send(messages, queues.get((int) (sent / size % queues.size())), answers.next());
                 sent += size;
@@ -200,6 +248,7 @@ public class BenchClient {
         int threads = job.getIntValue("threads");
         double rate = job.getDoubleValue("rate") / threads;
         long count = Math.round(rate * job.getDoubleValue("seconds"));
+        Messages make = new Messages(job);
         return (producer, first, latency) -> {
             List<MessageQueue> queues = producer.fetchPublishMessageQueues(topic);
             long begin = System.nanoTime() + Math.round(first * 1e9 / rate / threads);
@@ -208,7 +257,7 @@ public class BenchClient {
                 waitUntil(moment);
                 byte[] stamped = body.clone();
                 ByteBuffer.wrap(stamped).putLong(moment);
-                check(producer.send(message(topic, stamped, number), queues.get((int) (number % queues.size()))));
+                check(producer.send(make.make(stamped, number), queues.get((int) (number % queues.size()))));
                 latency.record(System.nanoTime() - moment);
             }
             return count;
@@ -297,7 +346,7 @@ public class BenchClient {
                 }
                 List<MessageQueue> queues = producer.fetchPublishMessageQueues(topic);
                 if (!job.getString("work").equals("batch") && !job.getString("work").equals("paced")) {
-                    check(producer.send(message(topic, body, number), queues.get(0)));
+                    check(producer.send(new Messages(job).make(body, number), queues.get(0)));
                 }
             }
         }
@@ -335,13 +384,30 @@ public class BenchClient {
     }
 
     static DefaultMQProducer producer(JSONObject job) throws Exception {
-        DefaultMQProducer producer = new DefaultMQProducer("BenchProducer");
+        DefaultMQProducer producer = options(job).getBooleanValue("transaction")
+            ? new TransactionMQProducer("BenchTransactions") : new DefaultMQProducer("BenchProducer");
+        if (producer instanceof TransactionMQProducer) {
+            ((TransactionMQProducer) producer).setTransactionListener(new Committing());
+        }
         producer.setNamesrvAddr(address(job));
         producer.setInstanceName("bench" + INSTANCES.incrementAndGet());
         producer.setCompressMsgBodyOverHowmuch(1 << 30);
         producer.setSendMsgTimeout(30_000);
         producer.start();
         return producer;
+    }
+
+    /** The local transactions: nothing is done, all succeed. */
+    static class Committing implements TransactionListener {
+        @Override
+        public LocalTransactionState executeLocalTransaction(Message message, Object argument) {
+            return LocalTransactionState.COMMIT_MESSAGE;
+        }
+
+        @Override
+        public LocalTransactionState checkLocalTransaction(MessageExt message) {
+            return LocalTransactionState.COMMIT_MESSAGE;
+        }
     }
 
     static void makeTopic(DefaultMQProducer producer, JSONObject job) throws Exception {
@@ -407,8 +473,9 @@ public class BenchClient {
             makeTopic(producer, job);
             producer.shutdown();
             consumer = subscriber(job, job.getString("topic") + "Receiver");
+            long delay = (long) (options(job).getDoubleValue("delay_s") * 1e9);
             consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
-                long now = System.nanoTime();
+                long now = System.nanoTime() - delay;
                 for (MessageExt message : messages) {
                     ages.record(now - ByteBuffer.wrap(message.getBody()).getLong());
                     left.countDown();
@@ -434,35 +501,52 @@ public class BenchClient {
         }
     }
 
-    /** A new group reads a backlog; timed from the first delivery. */
+    /** New groups read a backlog, each all of it; timed from the first delivery. */
     static class Consuming implements Loop {
         final JSONObject job;
-        DefaultMQPushConsumer consumer;
+        final List<DefaultMQPushConsumer> consumers = new ArrayList<>();
+        final AtomicLong bytes = new AtomicLong();
+        final AtomicLong first = new AtomicLong();
+        final AtomicLong last = new AtomicLong();
+        final int wanted;
+        final CountDownLatch left;
 
         Consuming(JSONObject job) {
             this.job = job;
+            wanted = job.getIntValue("count") * job.getIntValue("threads");
+            left = new CountDownLatch(wanted);
+        }
+
+        void take(List<MessageExt> messages) {
+            long now = System.nanoTime();
+            first.compareAndSet(0, now);
+            last.set(now);
+            for (MessageExt message : messages) {
+                bytes.addAndGet(message.getBody().length);
+                left.countDown();
+            }
         }
 
         @Override
         public JSONObject run() throws Exception {
-            CountDownLatch left = new CountDownLatch(job.getIntValue("count"));
-            AtomicLong bytes = new AtomicLong();
-            AtomicLong first = new AtomicLong();
-            AtomicLong last = new AtomicLong();
-            consumer = subscriber(job, "BenchGroup" + System.nanoTime());
-            consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
-                long now = System.nanoTime();
-                first.compareAndSet(0, now);
-                last.set(now);
-                for (MessageExt message : messages) {
-                    bytes.addAndGet(message.getBody().length);
-                    left.countDown();
+            for (int number = 0; number < job.getIntValue("threads"); number++) {
+                DefaultMQPushConsumer consumer = subscriber(job, "BenchGroup" + System.nanoTime() + "n" + number);
+                consumers.add(consumer);
+                if (options(job).getBooleanValue("orderly")) {
+                    consumer.registerMessageListener((MessageListenerOrderly) (messages, context) -> {
+                        take(messages);
+                        return ConsumeOrderlyStatus.SUCCESS;
+                    });
+                } else {
+                    consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
+                        take(messages);
+                        return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
+                    });
                 }
-                return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
-            });
-            startWithQueues(consumer);
+                startWithQueues(consumer);
+            }
             left.await((long) (job.getDoubleValue("seconds") * 1000) + QUIET_MILLIS, TimeUnit.MILLISECONDS);
-            long count = job.getLongValue("count") - left.getCount();
+            long count = wanted - left.getCount();
             if (count < 2) {
                 throw new IllegalStateException("no message arrived");
             }
@@ -471,9 +555,7 @@ public class BenchClient {
 
         @Override
         public void close() {
-            if (consumer != null) {
-                consumer.shutdown();
-            }
+            consumers.forEach(DefaultMQPushConsumer::shutdown);
         }
     }
 
@@ -482,6 +564,7 @@ public class BenchClient {
         final JSONObject job;
         final DefaultMQPullConsumer consumer;
         final List<MessageQueue> queues;
+        final MessageSelector wanted;
 
         Pulling(JSONObject job) throws Exception {
             this.job = job;
@@ -489,6 +572,7 @@ public class BenchClient {
             consumer.setNamesrvAddr(address(job));
             consumer.setInstanceName("bench" + INSTANCES.incrementAndGet());
             consumer.start();
+            wanted = wanted(job);
             queues = new ArrayList<>(consumer.fetchSubscribeMessageQueues(job.getString("topic")));
             consumer.pull(queues.get(0), "*", 0, 1);
         }
@@ -504,11 +588,13 @@ public class BenchClient {
                     long offset = consumer.minOffset(queue);
                     long max = consumer.maxOffset(queue);
                     while (offset < max && System.nanoTime() < end) {
-                        PullResult found = consumer.pull(queue, "*", offset, PULL_COUNT);
-                        for (MessageExt message : found.getMsgFoundList()) {
-                            bytes += message.getBody().length;
+                        PullResult found = consumer.pull(queue, wanted, offset, PULL_COUNT);
+                        if (found.getMsgFoundList() != null) {
+                            for (MessageExt message : found.getMsgFoundList()) {
+                                bytes += message.getBody().length;
+                            }
                         }
-                        messages += found.getMsgFoundList().size();
+                        messages += found.getNextBeginOffset() - offset;
                         offset = found.getNextBeginOffset();
                     }
                 }

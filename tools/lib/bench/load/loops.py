@@ -186,26 +186,32 @@ class _Arrivals:
 
 def receive(driver: Driver, job: Job) -> Loop:
     """The other end of the paced loop: an idle consumer that is woken. Latency is each message's age on
-    arrival, from its intended time."""
+    arrival, from its intended time, less a delay that was asked for."""
     driver.make_topic(job.topic, job.queues)
     arrivals = _Arrivals(job.count, stamped=True)
     with driver.subscribe(job.topic, f"{job.topic}Receiver", arrivals.take):
         yield
         if not arrivals.complete.wait(job.seconds + QUIET_S):
             raise LoadFailed(f"{arrivals.count} of {job.count} messages arrived")
-    return Outcome(arrivals.count, arrivals.body_bytes, job.seconds, _histogram(arrivals.ages))
+    delay_ns = int(float(job.options.get("delay_s", 0)) * 1e9)
+    ages = [age - delay_ns for age in arrivals.ages]
+    return Outcome(arrivals.count, arrivals.body_bytes, job.seconds, _histogram(ages))
 
 
 def consume(driver: Driver, job: Job) -> Loop:
-    """A new group reads a backlog of `count` messages through a subscription, acknowledging them.
+    """`threads` new groups read a backlog of `count` messages through subscriptions, acknowledging them.
 
     Timed from the first delivery: joining a group is not consuming.
     """
-    arrivals = _Arrivals(job.count, stamped=False)
+    wanted = job.count * job.threads
+    arrivals = _Arrivals(wanted, stamped=False)
     yield
-    with driver.subscribe(job.topic, f"BenchGroup{time.time_ns()}", arrivals.take):
+    with ExitStack() as stack:
+        for number in range(job.threads):
+            group = f"BenchGroup{time.time_ns()}n{number}"
+            stack.enter_context(driver.subscribe(job.topic, group, arrivals.take))
         if not arrivals.complete.wait(job.seconds + QUIET_S) and arrivals.count < 2:
-            raise LoadFailed(f"{arrivals.count} of {job.count} messages arrived")
+            raise LoadFailed(f"{arrivals.count} of {wanted} messages arrived")
     seconds = (arrivals.last_ns - arrivals.first_ns) / 1e9
     return Outcome(arrivals.count, arrivals.body_bytes, max(seconds, 1e-9))
 
@@ -230,6 +236,17 @@ def pull(driver: Driver, job: Job) -> Loop:
     return Outcome(messages, body_bytes, (time.perf_counter_ns() - started) / 1e9)
 
 
+def connect(driver: Driver, job: Job) -> Loop:
+    """So many producers, each with a connection that was used once, idle until told to go; then they
+    leave."""
+    body = body_of(job.body_bytes)
+    with _senders(driver, job) as senders:
+        for number, sender in enumerate(senders):
+            sender.send(body, number)
+        yield
+    return Outcome()
+
+
 def hold(driver: Driver, job: Job) -> Loop:
     """So many idle consumers of the topic, waiting for messages until told to go; then they leave."""
     driver.make_topic(job.topic, job.queues)
@@ -249,6 +266,7 @@ LOOPS: dict[str, Callable[[Driver, Job], Loop]] = {
     "consume": consume,
     "pull": pull,
     "hold": hold,
+    "connect": connect,
 }
 
 

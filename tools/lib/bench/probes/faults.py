@@ -13,7 +13,8 @@ import psutil
 from bench import processes
 from bench.clients import run_together
 from bench.load.job import LoadFailed
-from bench.probes.stage import Stage, fill, first_send
+from bench.loads import fill
+from bench.probes.stage import Stage, first_send
 from bench.result import Turn
 from bench.servers.shmq import ShmqServer
 from bench.systems import System

@@ -6,7 +6,8 @@ import time
 
 from bench import processes
 from bench.clients import run_together
-from bench.probes.stage import Stage, fill
+from bench.loads import fill
+from bench.probes.stage import Stage
 from bench.result import Turn
 from bench.systems import System
 from bench.workload import Workload

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from bench.clients import ClientProcess, run_together
-from bench.loads import Seat
+from bench.clients import ClientProcess
+from bench.loads import Seat, fill
 from bench.servers.server import Server
 from bench.systems import System
 from bench.workload import Workload
@@ -28,9 +28,3 @@ class Stage(Protocol):
 def first_send(seat: Seat, workload: Workload) -> None:
     """One acknowledged message."""
     fill(seat, workload, 1)
-
-
-def fill(seat: Seat, workload: Workload, count: int) -> None:
-    """Write so many messages in batches."""
-    job = seat.job("batch", workload, 1.0, count=count, batch=min(count, workload.batch), threads=1)
-    run_together([(seat.client(0), job)])

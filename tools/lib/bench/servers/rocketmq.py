@@ -56,6 +56,7 @@ class RocketmqServer(Server):
         settings = {
             "mappedFileSizeCommitLog": SEGMENT_BYTES,
             "waitTimeMillsInSendQueue": 10_000,
+            "enablePropertyFilter": "true",
             **PULLING,
             **FLUSHING[self.durability],
         }

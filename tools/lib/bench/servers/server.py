@@ -81,10 +81,11 @@ class Server(ABC):
         while not is_ready():
             ended = [process for process in self._processes if process.poll() is not None]
             if ended or time.monotonic() > deadline:
-                raise Missing(f"{what} did not start: {self._last_words()}")
+                raise Missing(f"{what} did not start: {self.last_words()}")
             time.sleep(0.01)
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """The last line that each of its processes printed."""
         said = [path.read_text(errors="replace").strip() for path in sorted(self.folder.glob("*.out"))]
         return " | ".join(text.splitlines()[-1] for text in said if text) or "it said nothing"
 

@@ -93,7 +93,7 @@ class ShmqServer(Server):
         assert self._host.stdout is not None
         words = self._host.stdout.readline().split()
         if not words:
-            raise Missing(f"shmq did not start: {(self.folder / 'broker.out').read_text().strip()}")
+            raise Missing(f"shmq did not start: {self.last_words()}")
         self.address = {"namesrv": words[0], "namesrv_tcp": words[1], "socket": words[2]}
         self._pid = int(words[3])
 

@@ -2,8 +2,8 @@
 
 A process of its own, so that the broker can be another source tree's. It prints where the broker is after
 each start, and obeys lines: `kill` (every process at once), `forget` (what a power cut takes: the shared
-page, and what the page cache holds of the store), `start`. Stops the broker and removes its folder when its
-input ends.
+page, and what the page cache holds of the store), `start`, `cool` (stop, drop what is cached, start). Stops
+the broker and removes its folder when its input ends.
 """
 
 from __future__ import annotations
@@ -47,6 +47,17 @@ def _forget(broker: Broker) -> None:
     name = page_name(broker.store_root).removeprefix("/")
     for left in Path("/dev/shm").glob(f"*{name}*"):
         left.unlink()
+    _drop_cached(broker)
+
+
+def _cool(broker: Broker) -> None:
+    broker.stop()
+    _drop_cached(broker)
+    broker.start()
+
+
+def _drop_cached(broker: Broker) -> None:
+    """Nobody maps the files: what is clean of them leaves the page cache."""
     os.sync()
     for path in broker.store_root.rglob("*"):
         if path.is_file():
@@ -55,7 +66,7 @@ def _forget(broker: Broker) -> None:
             os.close(descriptor)
 
 
-COMMANDS = {"kill": _kill, "forget": _forget, "start": _start}
+COMMANDS = {"kill": _kill, "forget": _forget, "start": _start, "cool": _cool}
 
 if __name__ == "__main__":
     main()
