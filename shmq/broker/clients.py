@@ -122,6 +122,15 @@ class ClientTable:
             members = self._consumers[group] = ConsumerMembers(consumption)
         return members.beat(client, consumption, subscriptions, now_ms)
 
+    def beat_again(self, key: ClientKey, now_ms: int) -> None:
+        """A connection's client lives, and has said nothing new."""
+        connection = self._connections.get(key)
+        for is_consumer, group in connection.groups if connection is not None else ():
+            if is_consumer:
+                self._consumers[group].beat_again(key, now_ms)
+            elif (member := self._producers[group].get(key)) is not None:
+                member.beat_ms = now_ms
+
     def leave_producer(self, key: ClientKey, group: str) -> None:
         """A client unregistered from a producer group."""
         self._forget(key, False, group)

@@ -103,6 +103,11 @@ class ConsumerMembers:
             self._report()
         return self._subscribe(subscriptions) or joined
 
+    def beat_again(self, key: ClientKey, now_ms: int) -> None:
+        """A member lives, and has said nothing new."""
+        if key in self._members:
+            self._beats_ms[key] = now_ms
+
     def _report(self) -> None:
         """Log in what the members differ, when that has changed."""
         found = "; ".join(self.differences())

@@ -58,6 +58,7 @@ class InternalServer:
             InternalCode.CLIENT_CLOSED: self._client_closed,
             InternalCode.CLIENT_RESPONSE: self._client_response,
             InternalCode.STATS: self._stats,
+            InternalCode.BEATS: self._beats,
             InternalCode.RESET_TAKEN: self._reset_taken,
             InternalCode.KEPT: self._kept,
             InternalCode.REPLAY_DONE: self._replay_done,
@@ -151,6 +152,11 @@ class InternalServer:
     def _client_response(self, link: WorkerLink, command: Command) -> None:
         key = ClientKey(link.slot, command.read_header(internal.ClientHeader).conn_id)
         self._calls.answered(key, decode_frame(command.body_bytes()))
+
+    def _beats(self, link: WorkerLink, command: Command) -> None:
+        now_ms = self._ctx.clock.monotonic_ms()
+        for conn_id in orjson.loads(command.body_bytes()):
+            self._ctx.clients.beat_again(ClientKey(link.slot, conn_id), now_ms)
 
     def _stats(self, link: WorkerLink, command: Command) -> None:
         del link

@@ -23,6 +23,7 @@ code   name             direction  header                body                   
 30115  SETTLED          c -> w !   -                     Snapshot
 30116  SETTING_CHANGED  c -> w     SettingChangedHeader  -                               code 0 (3: unused)
 30117  PRODUCER_ROW     w -> c     ProducerRowHeader     -                               code 0
+30118  BEATS            w -> c !   -                     JSON list of connection ids
 ```
 `!` = oneway. A frame carried in a body is complete: the 4-byte length, the header, the body, exactly as it
 stood or will stand on the client's connection. FORWARD is answered with code 0, ForwardAnswerHeader and, as
@@ -34,6 +35,10 @@ before (the coordinator is the one that is new) it then sends CLIENT_OPENED for 
 and KEPT for every note it keeps. In both cases it ends with REPLAY_DONE. The coordinator answers nothing
 about membership and grants no lock before every live worker has said REPLAY_DONE; while `Snapshot.settled`
 is false the worker keeps the live subscriptions it already knows, and SETTLED replaces them.
+
+**Beats.** A heartbeat that says word for word what the same connection's last accepted one said is answered
+by the worker, which tells of it with BEATS. Any change of a group, of a topic's existence, or of coordinator
+makes the worker forget what it knows: the next heartbeats are forwarded again.
 
 **Kept notes.** What the coordinator must not forget when it dies it hands to the worker that holds the
 client: `ForwardAnswerHeader.keep_key` names a note and `keep` is its content (opaque to the worker; None =
@@ -72,6 +77,7 @@ class InternalCode(IntEnum):
     SETTLED = 30115
     SETTING_CHANGED = 30116
     PRODUCER_ROW = 30117
+    BEATS = 30118
 
 
 # ---- headers; field order is the CBOR array's order ----

@@ -8,6 +8,7 @@ change holds on every worker when his command returns.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +24,8 @@ from shmq.model.topic_config import TopicConfig
 from shmq.net.connection import Connection
 from shmq.net.connection_table import ConnectionTable
 from shmq.net.peer import has_ended
-from shmq.protocol.codes import ResponseCode
-from shmq.protocol.command import Command
+from shmq.protocol.codes import RequestCode, ResponseCode
+from shmq.protocol.command import Command, decode_frame
 from shmq.protocol.internal import (
     ClientClosedHeader,
     ClientHeader,
@@ -47,6 +48,10 @@ from shmq.protocol.internal import (
 )
 from shmq.worker.coordinator_link import CoordinatorLink
 from shmq.worker.kept_notes import KeptNote, KeptNotes
+from shmq.worker.known_beats import KnownBeats
+
+BEATS_S = 1.0
+"""How long the coordinator may not know of a heartbeat that says nothing new."""
 
 _logger = log.get(__name__)
 
@@ -78,6 +83,8 @@ class CoordinatorCalls:
         self._count = count
         self._monotonic_ms = monotonic_ms
         self._notes = KeptNotes()
+        self._beats = KnownBeats()
+        self._beats_due = False
         self._served_before = False
         self._asking: dict[Need, list[Resolved]] = {}
         self._taken_resets: list[ResetTakenHeader] = []
@@ -99,6 +106,7 @@ class CoordinatorCalls:
             InternalCode.WORKER_HELLO, WorkerHelloHeader(slot=self._slot, pid=self._pid)
         )
         self._view.apply_snapshot(Snapshot.decode(answer.body_bytes()))
+        self._beats.forget_all()
         for connection in self._connections:
             self.client_opened(connection)
         if self._served_before:
@@ -131,6 +139,7 @@ class CoordinatorCalls:
 
     def client_closed(self, connection: Connection) -> None:
         """Tell that a client's connection is gone, and forget what lived as long as it did."""
+        self._beats.forget(connection.id)
         ended = has_ended(connection.peer)
         self._notes.connection_closed(connection.id, process_ended=ended)
         header = ClientClosedHeader(conn_id=connection.id, process_ended=ended)
@@ -142,6 +151,15 @@ class CoordinatorCalls:
 
     def forward(self, connection: Connection, command: Command, frame: memoryview) -> None:
         """Let the coordinator answer a client's request; its answer frame is written as it is."""
+        digest = None
+        if command.code == RequestCode.HEART_BEAT:
+            digest = KnownBeats.digest(command.body_bytes())
+            if self._beats.beat(connection.id, digest):
+                self._beaten(connection, command)
+                return
+        elif command.code == RequestCode.UNREGISTER_CLIENT:
+            self._beats.forget(connection.id)
+        generation = self._beats.generation
 
         def answered(answer: Command | None, error: ShmqError | None) -> None:
             if answer is None:
@@ -150,9 +168,25 @@ class CoordinatorCalls:
                     connection.send(command.refusal(error))
                 return
             self._keep_note(connection, answer)
+            if digest is not None and connection.is_open and _accepted(answer):
+                self._beats.learn(connection.id, digest, generation)
             self._write(connection, answer)
 
         self.link.request(InternalCode.FORWARD, ForwardHeader(conn_id=connection.id), frame, answered)
+
+    def _beaten(self, connection: Connection, command: Command) -> None:
+        """Answer a heartbeat that says nothing new; the coordinator hears of it within a second."""
+        if not command.is_oneway:
+            connection.send(command.response(ResponseCode.SUCCESS, ext={}))
+        if not self._beats_due:
+            self._beats_due = True
+            asyncio.get_running_loop().call_later(BEATS_S, self._tell_beats)
+
+    def _tell_beats(self) -> None:
+        self._beats_due = False
+        beaten = self._beats.take_beaten()
+        if beaten and not self.link.oneway(InternalCode.BEATS, None, orjson.dumps(beaten)):
+            self._beats.give_back(beaten)
 
     def _keep_note(self, connection: Connection, answer: Command) -> None:
         header = answer.read_header(ForwardAnswerHeader)
@@ -241,12 +275,14 @@ class CoordinatorCalls:
     def _topic_changed(self, command: Command) -> None:
         header = command.read_header(TopicChangedHeader)
         if header.deleted:
+            self._beats.forget_all()  # a heartbeat makes a group's retry topic again
             self._view.topic_deleted(header.topic)
         else:
             self._view.topic_changed(TopicConfig.from_json(orjson.loads(command.body_bytes()), header.topic))
         self._on_change(header.topic, None)
 
     def _group_changed(self, command: Command) -> None:
+        self._beats.forget_all()
         header = command.read_header(GroupChangedHeader)
         if header.deleted:
             self._view.group_deleted(header.group)
@@ -255,8 +291,17 @@ class CoordinatorCalls:
         self._on_change(None, header.group)
 
     def _settled(self, command: Command) -> None:
+        self._beats.forget_all()
         self._view.apply_snapshot(Snapshot.decode(command.body_bytes()))
         self._on_change(None, None)
+
+
+def _accepted(carrier: Command) -> bool:
+    """Tell whether the answer that a command carries says yes."""
+    body = carrier.body
+    if body is None or isinstance(body, list):
+        return False
+    return decode_frame(memoryview(body)).code == ResponseCode.SUCCESS
 
 
 _SERVED: dict[int, Callable[[CoordinatorCalls, Command], None]] = {

@@ -31,6 +31,9 @@ SETTLE_S = 90
 CLOSE_NS = 1_000_000_000
 """A call that ended so shortly before its queue was given away may not have been counted yet."""
 
+OVERLAP_NS = 3_000_000_000
+"""How long two members may have one queue before the group has settled."""
+
 Place = tuple[str, int, int]
 
 
@@ -54,7 +57,7 @@ class Member:
     log: Path
     was_killed: bool = False
     left_ns: int = 0
-    """When it was told to leave."""
+    """When it was told to leave, or killed."""
 
 
 @dataclass
@@ -136,7 +139,7 @@ class Churn:
             self._leave(self.chance.choice(alive))
         else:
             member = self.chance.choice(alive)
-            member.was_killed = True
+            member.was_killed, member.left_ns = True, time.time_ns()
             member.process.kill()
             member.process.communicate()
 
@@ -296,7 +299,11 @@ def _reason(notes: Notes, before: Delivery, again: Delivery) -> str | None:
     topic, queue_id, _ = again.place
     if notes.members[before.member].was_killed:
         return "after a kill"
-    given_away = notes.given_away(before)
+    # Members hear of a change one after the other: for a moment the old and the new owner both have a queue.
+    ends = [notes.given_away(one) for one in (before, again)]
+    if any(end is not None and 0 <= end - again.started_ns <= OVERLAP_NS for end in ends):
+        return "two members had its queue while they balanced"
+    given_away = ends[0]
     if given_away is None or given_away > again.started_ns:
         return None
     # The next owner begins where the old one had committed: at the first message that was not finished.
