@@ -75,9 +75,18 @@ declare(
 
 
 def create_semaphore(page_name: str, page: ControlPage) -> str:
-    """Make the page's semaphore, free, and return its name. Whoever makes the page; once per page."""
+    """Make the page's semaphore, free, and return its name. Whoever makes the page; once per page.
+
+    Unavailable when /dev/shm has no room.
+    """
     name = semaphore_name(page_name, page)
-    posix_ipc.Semaphore(name, posix_ipc.O_CREX, mode=0o600, initial_value=1).close()
+    try:
+        posix_ipc.Semaphore(name, posix_ipc.O_CREX, mode=0o600, initial_value=1).close()
+    except OSError as error:
+        raise Unavailable(
+            f"the semaphore {name} cannot be made in /dev/shm ({error.strerror}): remove what fills it, or "
+            "give the container more (docker run --shm-size=256m)"
+        ) from error
     return name
 
 

@@ -146,7 +146,9 @@ class ProcessTree:
         self._shared.after_death(slot, self._running)
         restarts = self._restarts[slot]
         restarts.after_death(dead, monotonic_ms())
-        if exit_code == ChildExit.CANNOT_BOOT:
+        if (missing := self._shared.missing()) is not None:
+            self.failure = missing
+        elif exit_code == ChildExit.CANNOT_BOOT:
             self.failure = f"{dead.boot.title} cannot boot; its log line says why"
         elif restarts.hopeless:
             self.failure = f"{dead.boot.title} died {restarts.unready_deaths} times before it served"

@@ -112,6 +112,21 @@ class SharedState:
             tidy_dead_slot(self.page, dead_slot, self.bells)
         self.slots[dead_slot].empty()
 
+    def missing(self) -> str | None:
+        """Say what of ours has no name in /dev/shm any more; None when all is there.
+
+        Who has it mapped goes on with it; a new child cannot attach.
+        """
+        semaphore = f"/sem.{self.semaphore_name.removeprefix('/')}"
+        for kind, name in (("control page", self.page_name), ("semaphore", semaphore)):
+            if not Path(f"/dev/shm{name}").exists():
+                return (
+                    f"the {kind} of this broker was removed from /dev/shm by somebody (a login manager with "
+                    "RemoveIPC=yes, a clean-up script): no process can be started any more. Start the broker "
+                    "again: it makes a new one, and nothing is lost"
+                )
+        return None
+
     def look_for_stuck(self, running: Mapping[int, Child], now_ms: int) -> None:
         """Take a look at the AppendLock when it is due; stop the world when somebody hangs inside."""
         if now_ms < self.next_look_ms:
