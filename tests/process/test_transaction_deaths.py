@@ -193,7 +193,8 @@ def test_the_coordinator_dies_while_it_puts_a_half_message_back(
     assert list(check_store(tmp_path / "store")) == []
 
 
-@pytest.mark.parametrize("page", [pytest.param("kept", marks=pytest.mark.long), "lost"])
+@pytest.mark.long
+@pytest.mark.parametrize("page", ["kept", "lost"])
 def test_open_transactions_outlive_everything(tmp_path: Path, page: str) -> None:
     """kill -9 of all, with and without the shared page: open ones are still asked about, ended ones not."""
     outcomes = Outcomes()

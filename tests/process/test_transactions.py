@@ -385,13 +385,8 @@ def test_transactions_may_be_refused(make_broker: Callable[..., Broker]) -> None
         assert sending.send(Message("Rejected", b"plain")).send_status is SendStatus.SEND_OK
 
 
-@pytest.mark.parametrize(
-    "decision",
-    [
-        "COMMIT_MESSAGE",
-        *(pytest.param(name, marks=pytest.mark.long) for name in ("ROLLBACK_MESSAGE", "UNKNOW")),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("decision", ["COMMIT_MESSAGE", "ROLLBACK_MESSAGE", "UNKNOW"])
 def test_a_listener_of_the_operator_decides_in_the_end(
     make_broker: Callable[..., Broker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decision: str
 ) -> None:
@@ -515,6 +510,7 @@ def test_nobody_consumes_the_brokers_own_topics(quick: Broker) -> None:
         assert answer.code == ResponseCode.NO_PERMISSION
 
 
+@pytest.mark.long
 def test_an_open_one_outlives_its_segment(make_broker: Callable[..., Broker]) -> None:
     """Retention moves it to the log's end before its segment goes."""
     hour = f"{(time.localtime().tm_hour + 12) % 24:02d}"
