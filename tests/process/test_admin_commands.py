@@ -159,6 +159,16 @@ def test_the_modern_delete_needs_yes_without_a_terminal(admin: Admin) -> None:
     assert "Guarded" not in admin("topicList").splitlines()
 
 
+def test_cleaning_is_asked_of_one_broker_or_all(admin: Admin, broker: Broker) -> None:
+    assert admin("cleanExpiredCQ").strip() == "success"
+    assert admin("broker", "clean-cq", "-b", broker.tcp_addr).strip() == "success"
+    assert admin("cleanUnusedTopic", "-c", "DefaultCluster").strip() == "success"
+    admin("broker", "clean-topics", code=ExitCode.USAGE)
+    assert admin("broker", "clean-topics", "--yes").strip() == "success"
+    admin("deleteExpiredCommitLog", code=ExitCode.USAGE)
+    assert admin("deleteExpiredCommitLog", "-b", broker.tcp_addr).strip() == "success"
+
+
 def test_consumer_progress_of_a_group_shows_its_lag(admin: Admin, sent: list[SendResult]) -> None:
     items = _items(admin("consumerProgress", "-g", GROUP, "--json"))
     mine = next(item for item in items if item["queueId"] == sent[0].message_queue.queue_id)
