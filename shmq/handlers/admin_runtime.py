@@ -60,6 +60,7 @@ async def runtime(ctx: CoordinatorContext, _call: Call, command: Command, _heade
         now_ms - store_time_of(waiting) if waiting is not None else 0,
         damage_facts(ctx.store.layout),
     )
+    table["halfMessages"] = str(ctx.transactions.open_count)  # a key of our own
     return command.response(ResponseCode.SUCCESS, body=encode_kv_table(table))
 
 

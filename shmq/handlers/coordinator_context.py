@@ -100,6 +100,10 @@ class ClientCalls(Protocol):
 class OpenTransactions(Protocol):
     """The transactions without an outcome (`coordinator/transactions.py`)."""
 
+    @property
+    def open_count(self) -> int:
+        """How many there are."""
+
     async def end(
         self,
         group: str,

@@ -332,6 +332,8 @@ def test_what_an_outcome_must_name(make_broker: Callable[..., Broker]) -> None:
         assert end(sending, sent, 7).code == ResponseCode.INVALID_PARAMETER
         assert end(sending, sent, UNKNOWN).code == ResponseCode.SUCCESS
         assert bodies(broker, "Naming") == []
+        with AdminClient(broker.namesrv_addr) as admin:
+            assert admin.broker_runtime_info(broker.tcp_addr)["halfMessages"] == "2"
         assert end(sending, sent, COMMIT).code == ResponseCode.SUCCESS
         for again in (COMMIT, ROLLBACK):
             answer = end(sending, sent, again)
