@@ -36,10 +36,12 @@ APPENDERS_LOCK = "appenders.lock"
 
 _PR_SET_PDEATHSIG = 1
 
+OUTLIVES = "child.outlives_parent"
 faults.declare(
     {
         "child.before_go": "imported and booted, waiting for its slot; nothing shared was touched",
         "child.may_append": "LOCK_SH taken, nothing appended yet",
+        OUTLIVES: "a defect for tests: no parent-death signal, so a stopped child stays behind",
     }
 )
 _logger = log.get("shmq.child")
@@ -47,7 +49,8 @@ _logger = log.get("shmq.child")
 
 def main(boot: ChildBoot, go_fd: int, inherited: Inherited) -> None:
     """Run the child; never returns. `inherited` tells where the descriptors named in `boot` arrived."""
-    leave_with_parent(signal.SIGKILL)
+    if not faults.is_on(OUTLIVES):
+        leave_with_parent(signal.SIGKILL)
     leave_no_trace_in_child()
     here = inherited.here()
     boot, go_fd = boot.renumbered(here), here[go_fd]

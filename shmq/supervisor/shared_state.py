@@ -168,6 +168,19 @@ class SharedState:
             bell.close()
 
 
+def end_leftovers(root: Path) -> None:
+    """End whoever is left of an earlier run; under the store lock, before its sockets are opened again.
+
+    Unavailable, with their pids, when some cannot be ended.
+    """
+    kept = _attach_kept(page_name(root))
+    try:
+        lock_out_appenders(root, _recorded(kept)).release()
+    finally:
+        if kept is not None:
+            kept.close()
+
+
 def _attach_kept(name: str) -> ControlPage | None:
     """The page an earlier run left, when it can be used at all."""
     try:

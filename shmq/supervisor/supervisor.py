@@ -39,7 +39,7 @@ from shmq.supervisor.fronts import Fronts, advertised_address, is_loopback, open
 from shmq.supervisor.lifecycle import Lifecycle, Step
 from shmq.supervisor.naming_service import NamingService
 from shmq.supervisor.process_tree import ProcessTree
-from shmq.supervisor.shared_state import SharedState
+from shmq.supervisor.shared_state import SharedState, end_leftovers
 from shmq.supervisor.signals import STOP_SIGNALS, SignalQueue
 
 READY_LIMIT_MS = 30_000
@@ -107,6 +107,7 @@ class Supervisor:
         return [
             Step("process", self._set_up_process),
             Step("store_lock", self._take_store_lock, self._drop_store_lock),
+            Step("leftovers", lambda: end_leftovers(self._root)),
             Step("fronts", self._open_fronts, self._close_fronts),
             Step("store", self._open_store, self._close_store),
             Step("flush", self._start_flush, self._stop_flush),

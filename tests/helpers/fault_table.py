@@ -174,7 +174,7 @@ ROWS = [
     ),
 ]
 
-DEFECTS = {"flush.acknowledge_early"}
+DEFECTS = {"flush.acknowledge_early", "child.outlives_parent"}
 """Points that are no windows but defects to be switched on, to show that a test notices."""
 
 RETENTION = "tests/process/test_retention.py"

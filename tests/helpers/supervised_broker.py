@@ -118,6 +118,15 @@ class SupervisedBroker:
         self.process.communicate()
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 10, "children left")
 
+    def kill_supervisor(self) -> None:
+        """SIGKILL the supervisor alone; its children leave, or stay behind with our pipes."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            pipe.close()
+
     def kill_all(self) -> None:
         """SIGKILL every process of the broker, the supervisor first."""
         assert self.process is not None

@@ -68,6 +68,14 @@ def fired(folder: Path) -> Callable[[], bool]:
     return lambda: bool(list((folder / "faults").iterdir()))
 
 
+def lose_page(broker: SupervisedBroker) -> None:
+    """Remove what the broker's store has in shared memory."""
+    name = page_name(Path(broker.places["store"])).lstrip("/")
+    for one in shared_objects():
+        if name in one:
+            (Path("/dev/shm") / one).unlink()
+
+
 def with_fault(make: BrokerMaker, folder: Path, fault: str, **settings: str) -> SupervisedBroker:
     """A broker in which one process dies or stops at a fault point, once."""
     (folder / "faults").mkdir(parents=True)
@@ -214,18 +222,77 @@ def test_children_of_a_killed_supervisor_leave_and_the_restart_continues(
     assert not [one for one in shared_objects() if name in one]
 
 
-def test_a_stopped_child_of_a_killed_supervisor_is_killed_by_the_next(
+def test_all_die_at_once_inside_a_claim_and_the_next_start_goes_on_with_the_page(
     make: BrokerMaker, tmp_path: Path
 ) -> None:
-    broker = make(tmp_path).start()
-    send_until_acknowledged(broker, "t", b"1")
+    broker = with_fault(make, tmp_path, "claim.unit_written=stop@9", brokerWorkers="1").start()
+    with broker.connect() as client:
+        acknowledged = [b"%d" % n for n in range(8)]
+        assert all(client.send("t", body).code == 0 for body in acknowledged)
+        client.sock.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.send("t", b"never")
+    wait_until(fired(tmp_path), 5, "the worker stands in the claim")
+    broker.kill_all()
+    broker.environment.pop("SHMQ_FAULTS")
+    broker.start()
+    log = broker.log_text()
+    assert "shared_state_repaired journal=PREPARED" in log
+    assert "mode=RecoveryMode.FAST" in log
+    with broker.connect() as client:
+        assert client.bodies("t") == acknowledged
+        assert client.send("t", b"more").code == 0
+    assert broker.stop() == 0
+
+
+@pytest.mark.long
+def test_a_stopped_worker_that_no_page_names_can_append_nothing_when_it_wakes(
+    make: BrokerMaker, tmp_path: Path
+) -> None:
+    """Nobody knows whom to kill: the start gives up and says who is there. Awake, the worker leaves."""
+    fault = "claim.half_filled=stop@4,child.outlives_parent=on"
+    broker = with_fault(make, tmp_path, fault, brokerWorkers="1").start()
+    with broker.connect() as client:
+        assert all(client.send("t", b"%d" % n).code == 0 for n in range(3))
+        stopped = broker.children()[WORKER]
+        client.sock.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.send("t", b"3")
+    wait_until(fired(tmp_path), 5, "the worker stands in the claim")
+    broker.kill_supervisor()
+    wait_until(lambda: not broker.children() or list(broker.children().values()) == [stopped], 10)
+    lose_page(broker)
+    refused = broker.launch()
+    _, errors = refused.communicate(timeout=30)
+    assert refused.returncode != 0 and f"pid {stopped}" in errors.decode()
+    os.kill(stopped, signal.SIGCONT)
+    wait_until(lambda: not Path(f"/proc/{stopped}").exists(), 10, "it left by itself")
+    broker.environment.pop("SHMQ_FAULTS")
+    broker.start()
+    assert max_offset(broker, "t") in (3, 4)
+    assert broker.stop() == 0
+
+
+@pytest.mark.parametrize("outlives", ["", "claim.half_filled=stop@2,child.outlives_parent=on"])
+def test_a_stopped_child_of_a_killed_supervisor_is_killed_by_the_next(
+    make: BrokerMaker, tmp_path: Path, outlives: str
+) -> None:
+    """By the parent-death signal; and where that should fail, because the old page names it."""
+    broker = with_fault(make, tmp_path, outlives, brokerWorkers="1").start()
     stopped = broker.children()[WORKER]
-    os.kill(stopped, signal.SIGSTOP)
-    assert broker.process is not None
-    broker.process.kill()
-    broker.process.communicate()
+    with broker.connect() as client:
+        assert client.send("t", b"1").code == 0
+        if outlives:
+            client.sock.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                client.send("t", b"2")
+        else:
+            os.kill(stopped, signal.SIGSTOP)
+    broker.kill_supervisor()
+    broker.environment.pop("SHMQ_FAULTS")
     broker.start()
     try:
+        assert ("leftover_killed" in broker.log_text()) >= bool(outlives)
         wait_until(lambda: not Path(f"/proc/{stopped}").exists(), 5, "the stopped one is gone")
         assert max_offset(broker, "t") == 1
     finally:
@@ -236,11 +303,8 @@ def test_a_page_lost_with_the_processes_is_made_again_from_the_log(make: BrokerM
     broker = make(tmp_path).start()
     for n in range(20):
         send_until_acknowledged(broker, "t", b"%d" % n)
-    name = page_name(Path(broker.places["store"])).lstrip("/")
     broker.kill()
-    for one in shared_objects():
-        if name in one:
-            (Path("/dev/shm") / one).unlink()
+    lose_page(broker)
     broker.start()
     try:
         assert "mode=RecoveryMode.FULL" in broker.log_text()
