@@ -90,6 +90,20 @@ def test_what_no_consumer_was_given_and_an_offset_gone_back_are_noticed() -> Non
     assert wrong(found) == {"unseen", "went back"}
 
 
+def test_retention_explains_what_it_deleted_and_nothing_else() -> None:
+    found = evidence()
+    found.stored[QUEUE] = found.stored[QUEUE][2:]
+    found.minima[QUEUE] = 2
+    found.min_offset = found.expired_end = 4096
+    del found.seen[*QUEUE, 0]
+    assert judge(found).holds and judge(found).deleted == 2
+    found.stored[QUEUE][0] = Sender("p1", 77)
+    assert wrong(found) == {"lost"}
+    found = evidence()
+    found.min_offset, found.expired_end = 8192, 4096
+    assert wrong(found) == {"retention"}
+
+
 def test_a_seed_is_a_schedule() -> None:
     first, again, other = schedule(1), schedule(1), schedule(2)
     events = [next(first) for _ in range(50)]

@@ -117,6 +117,7 @@ def _storm(options: argparse.Namespace, folder: Path) -> tuple[Evidence, Happene
         broker.close()
     evidence = read(notes, folder / "store", TOPICS)
     evidence.committed = list(committed)
+    evidence.expired_end = storm.expired_end
     return evidence, happened
 
 
@@ -180,6 +181,7 @@ def _report(
             "seed": options.seed,
             "seconds": took_s,
             "acknowledged": verdict.acknowledged,
+            "deleted": verdict.deleted,
             "doubled": verdict.doubled,
             "seenAgain": verdict.seen_again,
             "silence": {kind: sorted(found) for kind, found in times.items()},
@@ -194,13 +196,14 @@ def _report(
         middle = sorted(found)[len(found) // 2]
         print(f"{kind:<16} {len(found):>6} {middle * 1000:>9.0f} {max(found) * 1000:>9.0f}")
     print(
-        f"\n{verdict.acknowledged:,} acknowledged, {verdict.doubled} stored twice by a second try, "
-        f"{verdict.seen_again:,} delivered again; {took_s:.0f} s, {options.workers} workers, {options.flush}"
+        f"\n{verdict.acknowledged:,} acknowledged ({verdict.deleted:,} deleted by retention), "
+        f"{verdict.doubled} stored twice by a second try, {verdict.seen_again:,} delivered again; "
+        f"{took_s:.0f} s, {options.workers} workers, {options.flush}"
     )
-    for kind, found in verdict.wrong.items():
-        if found:
-            print(f"WRONG {kind}: {len(found)}")
-            for line in found[:SHOWN_MAX]:
+    for kind, lines in verdict.wrong.items():
+        if lines:
+            print(f"WRONG {kind}: {len(lines)}")
+            for line in lines[:SHOWN_MAX]:
                 print(f"    {line}")
     print("every promise was kept" if verdict.holds else "PROMISES WERE BROKEN")
 

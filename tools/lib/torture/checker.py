@@ -6,6 +6,9 @@ order       a producer's later message before its earlier one in the same queue
 doubled     one message at two places, though its producer never tried twice
 unseen      acknowledged and never given to the group
 went back   a committed offset that was smaller later
+retention   more of the log deleted than was asked for
+
+What retention has deleted is only asked for its order.
 """
 
 from __future__ import annotations
@@ -42,6 +45,11 @@ class Evidence:
     tries: Counter[Sender] = field(default_factory=Counter)
     seen: Counter[tuple[str, int, int]] = field(default_factory=Counter)
     stored: dict[Queue, list[Sender | None]] = field(default_factory=dict)
+    minima: dict[Queue, int] = field(default_factory=dict)
+    """The first offset of each queue in `stored`, 0 when not given."""
+    min_offset: int = 0
+    expired_end: int = 0
+    """Where the log begins, and up to where it was to be deleted."""
     committed: list[Mapping[Queue, int]] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
 
@@ -54,6 +62,7 @@ class Verdict:
     acknowledged: int = 0
     doubled: int = 0
     seen_again: int = 0
+    deleted: int = 0
 
     @property
     def holds(self) -> bool:
@@ -75,9 +84,11 @@ def read(folder: Path, store: Path, topics: Iterable[str]) -> Evidence:
         for topic, queue_id, offset, *_ in rows(path):
             found.seen[topic, queue_id, offset] += 1
     view = StoreView(store, None)
+    found.min_offset = view.min_offset
     wanted = set(topics)
     for topic, queue_id, low, high in view.queues():
         if topic in wanted:
+            found.minima[topic, queue_id] = low
             found.stored[topic, queue_id] = [
                 _sender_at(view, unit.physical_offset) for unit in view.units(topic, queue_id, low, high)
             ]
@@ -97,11 +108,13 @@ def judge(evidence: Evidence) -> Verdict:
     verdict = Verdict(acknowledged=len(evidence.acks))
     wrong = verdict.wrong
     wrong["store"] = list(evidence.findings)
-    wrong["lost"] = [str(ack) for ack in evidence.acks if _at(evidence, ack) != ack.sender]
+    kept = [ack for ack in evidence.acks if ack.offset >= evidence.minima.get(ack.queue, 0)]
+    verdict.deleted = len(evidence.acks) - len(kept)
+    wrong["lost"] = [str(ack) for ack in kept if _at(evidence, ack) != ack.sender]
     wrong["torn"] = [
         f"{queue} offset {offset}"
         for queue, senders in evidence.stored.items()
-        for offset, sender in enumerate(senders)
+        for offset, sender in enumerate(senders, evidence.minima.get(queue, 0))
         if sender is None
     ]
     wrong["order"] = _disorder(evidence.acks)
@@ -111,15 +124,20 @@ def judge(evidence: Evidence) -> Verdict:
         f"{sender} {count} times" for sender, count in twice.items() if evidence.tries[sender] < count
     ]
     verdict.doubled = len(twice) - len(wrong["doubled"])
-    wrong["unseen"] = [str(ack) for ack in evidence.acks if (*ack.queue, ack.offset) not in evidence.seen]
+    wrong["unseen"] = [str(ack) for ack in kept if (*ack.queue, ack.offset) not in evidence.seen]
     verdict.seen_again = sum(count - 1 for count in evidence.seen.values())
     wrong["went back"] = _backward(evidence.committed)
+    wrong["retention"] = [
+        f"the log begins at {evidence.min_offset}, only what is below {evidence.expired_end} was to go"
+        for _ in range(evidence.min_offset > evidence.expired_end)
+    ]
     return verdict
 
 
 def _at(evidence: Evidence, ack: Ack) -> Sender | None:
     senders = evidence.stored.get(ack.queue, [])
-    return senders[ack.offset] if ack.offset < len(senders) else None
+    place = ack.offset - evidence.minima.get(ack.queue, 0)
+    return senders[place] if place < len(senders) else None
 
 
 def _disorder(acks: list[Ack]) -> list[str]:

@@ -27,11 +27,14 @@ KINDS = {
     "producer": 2,
     "consumer": 2,
     "topic": 2,
+    "retention": 1,
 }
 """Kinds of events and how often each comes."""
 
 PAUSE_S = (0.2, 2.0)
 STOPPED_S = (0.1, 1.5)
+KEPT_SEGMENTS = 4
+"""Retention leaves at least so many: consumers are hardly ever so far behind."""
 
 
 class Event(NamedTuple):
@@ -102,6 +105,8 @@ class Storm:
         self._producers = producers
         self._consumers = consumers
         self._topics = 0
+        self.expired_end = 0
+        """Physical offset up to which retention was asked to delete the log."""
 
     def carry_out(self, event: Event) -> None:
         """Do it."""
@@ -115,6 +120,7 @@ class Storm:
             "producer": lambda: self._producers.kill_one(event.dice),
             "consumer": lambda: self._consumers.kill_one(event.dice),
             "topic": self._topic_life,
+            "retention": self._retention,
         }[event.kind]()
 
     def _children(self, role: str) -> list[int]:
@@ -170,3 +176,18 @@ class Storm:
             with Producer("Storm-side", namesrv_addr=self._broker.namesrv_addr) as producer:
                 producer.send(Message(topic, b"side"))
             admin.delete_topic_in_broker(self._broker.tcp_addr, topic)
+
+    def _retention(self) -> None:
+        """Make the older half of the log look too old, and ask for what is expired to be deleted."""
+        from shmq import AdminClient, ShmqError
+
+        segments = sorted((self._broker.store_root / "commitlog").iterdir())
+        expired = segments[: min(len(segments) // 2, len(segments) - KEPT_SEGMENTS)]
+        if not expired:
+            return
+        for segment in expired:
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(segment, (1, 1))
+        self.expired_end = max(self.expired_end, int(segments[len(expired)].name))
+        with contextlib.suppress(ShmqError), AdminClient(self._broker.namesrv_addr) as admin:
+            admin.delete_expired_commit_log(self._broker.tcp_addr)
