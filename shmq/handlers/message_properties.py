@@ -21,6 +21,8 @@ MSG_REGION_DEFAULT = "DefaultRegion"
 _REWRITTEN = frozenset({names.MSG_REGION, names.TRACE_ON, names.CLUSTER, names.POP_CK})
 """Names a re-sent message may carry: the broker's own values take their place."""
 
+HALF_IN_BATCH = "a transaction's batch is one half message (SHMQ_HALF_BATCH): its messages have no TRAN_MSG"
+
 _OF_COPIES = (names.TRANSACTION_CHECK_TIMES, names.TRANSACTION_PREPARED_QUEUE_OFFSET)
 """What only the broker writes, into copies of half messages: a sender's own would pass for another's copy."""
 
@@ -131,9 +133,7 @@ def prepare_element(raw: bytes | bytearray | memoryview) -> PreparedProperties:
     text = str(raw, "utf-8", "replace")
     found = names.decode_properties(text)
     if _is_half(found):
-        raise MessageIllegal(
-            "a batch of a transaction is one half message (SHMQ_HALF_BATCH): its messages have no TRAN_MSG"
-        )
+        raise MessageIllegal(HALF_IN_BATCH)
     if level_of(found.get(names.DELAY)) or wish_of(found) is not None:
         raise MessageIllegal("a delayed message may not be part of a batch: send it alone")
     stored = bytes(raw)

@@ -16,7 +16,7 @@ import numpy as np
 
 from shmq.base.errors import InvalidParameter, MessageIllegal
 from shmq.handlers.context import WorkerContext
-from shmq.handlers.message_properties import prepare, prepare_element
+from shmq.handlers.message_properties import HALF_IN_BATCH, prepare, prepare_element
 from shmq.handlers.routes import Place, Route
 from shmq.handlers.send import topic_bytes
 from shmq.handlers.send_checks import check_body_size, check_send, choose_queue, received_body
@@ -56,6 +56,8 @@ def send_batch(
     body = received_body(command)
     check_body_size(len(body), ctx.settings.max_message_size)
     outer = prepare(header.properties or "", b"")
+    if outer.is_half:
+        raise MessageIllegal(HALF_IN_BATCH)
     if outer.timer is not None:
         raise MessageIllegal("a delayed message may not be part of a batch: send it alone")
     data = bytearray()

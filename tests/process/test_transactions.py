@@ -47,10 +47,11 @@ from shmq.model.properties import (
     TRANSACTION_CHECK_TIMES,
     TRANSACTION_PREPARED,
 )
+from shmq.protocol.bodies.batch import BatchElement, encode_batch_elements
 from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command
 from shmq.protocol.headers.offset import UpdateConsumerOffsetHeader
-from shmq.protocol.headers.send import EndTransactionHeader
+from shmq.protocol.headers.send import EndTransactionHeader, SendMessageV2Header
 from shmq.store.check import check_store
 from tests.helpers.waiting import wait_until
 
@@ -494,6 +495,18 @@ def test_bad_input_is_refused_before_anything_is_stored(quick: Broker) -> None:
         nobodys.properties[TRANSACTION_PREPARED] = "true"
         with pytest.raises(BrokerError, match=PRODUCER_GROUP):
             sending.send(nobodys)
+        elements = encode_batch_elements([BatchElement(b"one", b""), BatchElement(b"two", b"")])
+        link = sending._path.link(sending.fetch_publish_message_queues("BadTopic")[0])
+        for code, body, properties in (
+            (RequestCode.SEND_BATCH_MESSAGE, elements, ""),  # a batch that claims to be a half message
+            (RequestCode.SEND_MESSAGE_V2, elements, "SHMQ_HALF_BATCH\x013\x02"),
+            (RequestCode.SEND_MESSAGE_V2, elements[:-1], "SHMQ_HALF_BATCH\x012\x02"),
+            (RequestCode.SEND_MESSAGE_V2, elements, "SHMQ_HALF_BATCH\x012\x02DELAY\x011\x02"),
+        ):
+            marks = f"TRAN_MSG\x01true\x02PGROUP\x01Bad\x02{properties}"
+            header = SendMessageV2Header("Bad", "BadTopic", "TBW102", 4, 0, 0, 1, 0, marks)
+            answer = link.call(Command.request(code, header, body), 5.0)
+            assert answer.code == ResponseCode.MESSAGE_ILLEGAL, (code, properties, answer.remark)
         assert not ledger.executed
         assert bodies(quick, "BadTopic") == []
 
