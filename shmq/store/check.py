@@ -162,11 +162,15 @@ class _StoreCheck:
         """What the side files say of the log below `end`, and whether they are whole themselves."""
         known = {position for position, _ in walk.damaged}
         reached: int | None = None
-        for start in self._layout.segments():
+        starts = self._layout.segments()
+        for start in starts:
             sums = SegmentChecksums.load(self._layout, start)
             where = str(self._layout.checksum_path(start))
             for at in sums.broken:
                 yield Finding("checksums", f"{where} byte {at}", "holds no entry")
+            is_last = not any(self._layout.checksum_path(later).exists() for later in starts if later > start)
+            if sums.is_empty_file and not (is_last and self._page is not None):
+                yield Finding("checksums", where, "has no entry")
             for first, last in zip(sums.starts.tolist(), sums.ends.tolist(), strict=True):
                 if reached is not None and first != reached:
                     yield Finding("checksums", where, f"nothing is said of {reached} to {first}")

@@ -51,6 +51,7 @@ class SegmentChecksums:
     crcs: IntArray
     is_summed: np.ndarray
     broken: list[int]
+    is_empty_file: bool = False
 
     @classmethod
     def load(cls, layout: StoreLayout, start: int) -> SegmentChecksums:
@@ -70,7 +71,12 @@ class SegmentChecksums:
         table, lengths = table[whole], lengths[whole]
         starts = table["start"].astype(np.int64)
         return cls(
-            starts, starts + np.abs(lengths), table["crc"].astype(np.int64), np.asarray(lengths > 0), broken
+            starts,
+            starts + np.abs(lengths),
+            table["crc"].astype(np.int64),
+            np.asarray(lengths > 0),
+            broken,
+            is_empty_file=not count and layout.checksum_path(start).exists(),
         )
 
     def __len__(self) -> int:

@@ -128,9 +128,13 @@ def cut_back(layout: StoreLayout, trusted: int, end: int) -> None:
     """
     reached: int | None = None
     for start in file_starts(layout.checksums):
+        path = layout.checksum_path(start)
+        if path.stat().st_size < ENTRY_BYTES:
+            log.event(_logger, logging.WARNING, "checksums_lost", file=path)
+            path.unlink()
+            continue
         if start + layout.segment_bytes <= trusted:
             continue
-        path = layout.checksum_path(start)
         raw = path.read_bytes()
         count = len(raw) // ENTRY_BYTES
         pieces = [valid_entry(raw, n * ENTRY_BYTES) for n in range(count)]
@@ -148,6 +152,8 @@ def cut_back(layout: StoreLayout, trusted: int, end: int) -> None:
             )
             os.truncate(path, kept * ENTRY_BYTES)
             sync_path(path)
+            if not kept:
+                path.unlink()
             for later in [later for later in file_starts(layout.checksums) if later > start]:
                 remove_checksums(layout, later)
             break
@@ -219,7 +225,13 @@ class LogChecksums:
         with self._lock:
             try:
                 while self._summed < position:
-                    self._piece(position)
+                    try:
+                        self._piece(position)
+                    except FileNotFoundError:
+                        start = self._layout.segment_start(self._summed)
+                        if self._layout.segment_path(start).exists():
+                            raise
+                        self._summed = min(position, start + self._layout.segment_bytes)  # it was deleted
             except OSError as error:
                 self._note_refusal(error)
                 return

@@ -114,6 +114,15 @@ class IndexHeader:
             self.index_count,
         )
 
+    def makes_sense(self, slots: int, items: int) -> bool:
+        """Whether the numbers can be those of a file with so many slots and items."""
+        return (
+            0 <= self.begin_timestamp <= self.end_timestamp
+            and 0 <= self.begin_physical_offset <= self.end_physical_offset
+            and 0 <= self.slot_count <= slots
+            and self.index_count <= items
+        )
+
     def covers(self, begin: int, end: int) -> bool:
         """Whether keys stored in `[begin, end]` ms can be in this file."""
         return self.index_count > 1 and begin <= self.end_timestamp and end >= self.begin_timestamp

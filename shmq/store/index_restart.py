@@ -42,6 +42,7 @@ def indexed_position(layout: StoreLayout, settings: BrokerSettings, marks: Marks
             is_complete = False
             continue
         trusted = clean or (name != names[-1] and header.end_timestamp <= trusted_ms)
+        trusted &= header.makes_sense(settings.max_hash_slot_num, settings.max_index_num)
         if header.end_physical_offset >= end or not trusted:
             path.unlink()
             is_complete = False

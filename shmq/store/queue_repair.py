@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.unit import UNIT_BYTES, UNIT_STRUCT
 from shmq.model.unit_array import UNIT_DTYPE
 from shmq.store.consume_queue import FILLER_SIZE, make_room
@@ -135,13 +136,14 @@ class QueueRepair:
             return files.read(first, count)
 
     def merge(self, first: int, units: bytes) -> None:
-        """Make the units from `first` on what the log says; fill with fillers what is missing before them."""
+        """Make the units from `first` on what the log says; mark as lost what is missing before them."""
         count = len(units) // UNIT_BYTES
         self.touched = True
         make_room(self.layout, self.topic, self.queue_id, first, first + count)
         self.starts = file_starts(self.folder)
         with self._files(writable=True) as files:
-            files.fill_gap(first, self._first_unit, UNIT_STRUCT.unpack_from(units)[0])
+            physical, size, _ = UNIT_STRUCT.unpack_from(units)
+            files.fill_gap(first, self._first_unit, physical, size)
             found = files.read(first, count)
             if found != units:
                 files.write(first, units)
@@ -247,17 +249,17 @@ class _Files:
             os.pwrite(fd, units[done : done + length], at)
             done += length
 
-    def fill_gap(self, first: int, lowest: int, behind: int) -> None:
-        """Write fillers over the zero units directly in front of `first`, whose record begins at `behind`.
+    def fill_gap(self, first: int, lowest: int, physical: int, size: int) -> None:
+        """Write units over the zero ones directly in front of `first`: their records are lost.
 
-        Their records are lost (fillers in front of all records point to 0, these just below `behind`, so that
-        physical offsets keep rising).
+        They point to the record of `first`, at `physical`, as nobody's: our readers pass over them by their
+        tags code, and an Apache broker, which trusts a unit's size, meets a whole record.
         """
         gap = first
         while gap > lowest and self.read(gap - 1, 1) == bytes(UNIT_BYTES):
             gap -= 1
         if gap < first:
-            self.write(gap, UNIT_STRUCT.pack(max(0, behind - 1), FILLER_SIZE, 0) * (first - gap))
+            self.write(gap, UNIT_STRUCT.pack(physical, size, DAMAGED_TAGS_CODE) * (first - gap))
 
 
 def _is_below(units: bytes, n: int, position: int) -> bool:

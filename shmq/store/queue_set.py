@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.delay import delay_ms, level_of
 from shmq.model.names import SCHEDULE_TOPIC
 from shmq.model.properties import DELAY, decode_properties
@@ -158,13 +159,13 @@ class QueueSet:
         return index, int(found.queue_offsets[i])
 
     def is_known_gap(self, found: Scan, i: int, data: mmap.mmap) -> bool:
-        """Whether the units missing in front of record `i` are fillers: its queue lost them for good."""
+        """Whether the units missing in front of record `i` say so: its queue lost them for good."""
         index, number = self._number_of(found, i, data)
         queue, first = self.queues[index], int(self._next[index])
         if number <= first or number - first > GAP_MAX or not queue.has(first, number):
             return False
         units = np.frombuffer(queue.read(first, number - first), UNIT_DTYPE)
-        return bool((units["size"] == FILLER_SIZE).all())
+        return bool(((units["size"] == FILLER_SIZE) | (units["tags_code"] == DAMAGED_TAGS_CODE)).all())
 
     def correct_delayed(
         self, indices: IntArray, codes: IntArray, found: Scan, counted: IntArray, data: mmap.mmap

@@ -54,8 +54,9 @@ class UnitFinder:
         return None
 
 
-def _place(unit: FoundUnit) -> int:
-    return unit.position
+def _place(unit: FoundUnit) -> tuple[int, int]:
+    """Of several units that point to one record the last is its own: those before it are of lost ones."""
+    return unit.position, -unit.queue_offset
 
 
 def _between(queue: QueueRepair, begin: int, end: int) -> list[FoundUnit]:
