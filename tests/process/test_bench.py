@@ -26,7 +26,7 @@ def bench(*arguments: str, peers: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_rows_of_two_classes_run_alternate_and_are_reported(tmp_path: Path) -> None:
-    arguments = ["sync", "latency", "sync-flush", "--systems", "shmq", "bare", "redis"]
+    arguments = ["sync", "sync-flush", "--systems", "shmq", "bare", "redis"]
     done = bench(
         *arguments,
         "--rounds",
@@ -41,18 +41,30 @@ def test_rows_of_two_classes_run_alternate_and_are_reported(tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     facts = json.loads(done.stdout)
     rows = {row["workload"]: row for row in facts["rows"]}
-    assert list(rows) == ["sync", "latency", "sync-flush"]
+    assert list(rows) == ["sync", "sync-flush"]
     order = [(turn["round"], turn["system"]) for turn in rows["sync"]["turns"]]
     assert order == [(0, "shmq"), (0, "bare"), (1, "bare"), (1, "shmq")]
     for row in rows.values():
         assert "run tools/bench-peers" in row["missing"]["redis"]
         assert all(turn["figures"]["rate"] > 0 and turn["figures"]["p50"] > 0 for turn in row["turns"])
-    assert {turn["system"] for turn in rows["latency"]["turns"]} == {"shmq"}
     assert facts["settings"]["synced"]["shmq"]["flushDiskType"] == "SYNC_FLUSH"
     assert facts["settings"]["timed"]["shmq"]["flushDiskType"] == "ASYNC_FLUSH"
     for name in ("timed", "synced"):
         assert "<svg" in (tmp_path / f"{name}.html").read_text()
     assert json.loads((tmp_path / "results.json").read_text())["rows"] == facts["rows"]
+
+
+@pytest.mark.long
+def test_every_kind_of_load_and_most_probes_run_on_shmq(tmp_path: Path) -> None:
+    rows = ["async", "batch", "pull", "consume", "latency", "start", "memory", "idle", "worker-death"]
+    arguments = [*rows, "--systems", "shmq", "shmq-direct", "bare", "--rounds", "1", "--seconds", "0.2"]
+    done = bench(*arguments, "--json", peers=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)["rows"]
+    assert [row["workload"] for row in found] == rows
+    for row in found:
+        assert row["missing"] == {} or set(row["missing"]) <= {"redis", "rocketmq"}, row["missing"]
+        assert row["turns"] and all(row["metric"] in turn["figures"] for turn in row["turns"])
 
 
 @pytest.mark.long

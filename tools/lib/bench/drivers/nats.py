@@ -14,7 +14,6 @@ from concurrent.futures import Future
 from typing import Any
 
 import nats
-import nats.errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType
 
 from bench.drivers import driver
@@ -24,6 +23,7 @@ FETCH = 1_000
 FETCH_S = 0.5
 PENDING_MAX = 4_000
 ACK_LIMIT_S = 30.0
+CONNECT_LIMIT_S = 30
 
 
 class _Loop:
@@ -33,7 +33,7 @@ class _Loop:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self.connection = self.run(nats.connect(url))
+        self.connection = self.run(nats.connect(url, connect_timeout=CONNECT_LIMIT_S))
         self.stream = self.connection.jetstream(publish_async_max_pending=PENDING_MAX, timeout=ACK_LIMIT_S)
 
     def start(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
@@ -122,7 +122,7 @@ class Driver(driver.Driver):
             while not stopped.is_set():
                 try:
                     found = await pulling.fetch(FETCH, timeout=FETCH_S)
-                except nats.errors.TimeoutError:
+                except TimeoutError:
                     continue
                 handler([message.data for message in found])
                 for message in found:
