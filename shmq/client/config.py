@@ -24,6 +24,8 @@ class ClientConfig:
     instance_name: str = DEFAULT_INSTANCE
     """Clients of one process with the same name share connections; DEFAULT gives each its own."""
     unit_name: str | None = None
+    namespace: str | None = None
+    """Topics and groups of this client are `namespace%name` at the brokers, and shown without it."""
     poll_name_server_interval_ms: int = 30_000
     heartbeat_broker_interval_ms: int = 30_000
     persist_consumer_offset_interval_ms: int = 5_000

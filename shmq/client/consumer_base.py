@@ -24,7 +24,7 @@ from shmq.client.service_state import ServiceState
 from shmq.client.subscriptions import Subscriptions
 from shmq.model.consumer_group import ConsumeFromWhere, ConsumeType, MessageModel
 from shmq.model.message_queue import MessageQueue
-from shmq.model.names import is_retry_topic
+from shmq.model.names import is_retry_topic, with_namespace
 from shmq.model.subscription import SubscriptionData
 from shmq.protocol.bodies.heartbeat import ConsumerData
 from shmq.protocol.codes import RequestCode, ResponseCode
@@ -45,14 +45,14 @@ class ConsumerBase:
 
     def __init__(self, group: str, config: ConsumerConfig) -> None:
         """Start nothing yet."""
-        self.consumer_group = group
+        self.consumer_group = with_namespace(config.namespace, group)
         self._config = config
         self._state = ServiceState.CREATE_JUST
         self._state_lock = threading.Lock()
         self._started_ms = 0
         self.hooks = ConsumeHooks()
         self._tracer: Tracer | None = None
-        self._subscriptions = Subscriptions()
+        self._subscriptions = Subscriptions(config.namespace)
         self._instance: ClientInstance
         self._offsets: OffsetStore
         self._rebalancer: Rebalancer
@@ -321,7 +321,7 @@ class ConsumerBase:
     def fetch_subscribe_message_queues(self, topic: str) -> list[MessageQueue]:
         """Return all readable queues of a topic."""
         self._check_running()
-        return self._instance.routes.subscribe_queues(topic)
+        return self._instance.routes.subscribe_queues(with_namespace(self._config.namespace, topic))
 
     def max_offset(self, queue: MessageQueue) -> int:
         """Return the next offset to be written."""

@@ -19,7 +19,12 @@ from shmq.client.send_commands import read_stored
 from shmq.model import properties as names
 from shmq.model.last_error import error_text
 from shmq.model.message_queue import MessageQueue
-from shmq.model.names import AUTO_CREATE_TOPIC, CLIENT_INNER_PRODUCER_GROUP, retry_topic
+from shmq.model.names import (
+    AUTO_CREATE_TOPIC,
+    CLIENT_INNER_PRODUCER_GROUP,
+    retry_topic,
+    with_namespace,
+)
 from shmq.model.properties import encode_properties
 from shmq.model.sys_flag import COMPRESSED, COMPRESSION_MASK
 from shmq.protocol.codes import RequestCode
@@ -45,9 +50,17 @@ _LOG = log.get(__name__)
 class GiveBack:
     """The way back to the brokers for one consumer's messages."""
 
-    def __init__(self, group: str, max_reconsume_times: int, calls: BrokerCalls, routes: Routes) -> None:
+    def __init__(
+        self,
+        group: str,
+        max_reconsume_times: int,
+        calls: BrokerCalls,
+        routes: Routes,
+        namespace: str | None = None,
+    ) -> None:
         """`max_reconsume_times` -1 means RocketMQ's 16."""
         self._group = group
+        self._namespace = namespace
         self._limit = DEFAULT_RECONSUME_TIMES if max_reconsume_times < 0 else max_reconsume_times
         self._calls = calls
         self._routes = routes
@@ -60,7 +73,12 @@ class GiveBack:
         """
         try:
             remark = self._calls.send_back(
-                self._group, message, delay_level, self._limit, message.topic, last_error
+                self._group,
+                message,
+                delay_level,
+                self._limit,
+                with_namespace(self._namespace, message.topic),
+                last_error,
             )
         except ShmqError as error:
             log.event(_LOG, logging.WARNING, "send_back_refused", message=message.msg_id, reason=error)
@@ -101,7 +119,7 @@ class GiveBack:
         """Return request 310 for the copy; over the limit of tries the broker buries it."""
         tries = message.reconsume_times + 1
         properties = {name: text for name, text in message.properties.items() if name not in NOT_COPIED}
-        properties.setdefault(names.RETRY_TOPIC, message.topic)
+        properties.setdefault(names.RETRY_TOPIC, with_namespace(self._namespace, message.topic))
         properties.setdefault(names.ORIGIN_MESSAGE_ID, message.offset_msg_id)
         if last_error:
             properties[names.SHMQ_LAST_ERROR] = error_text(last_error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ from shmq.client.consume_stats import ConsumeStats
 from shmq.client.pulled_message import PulledMessage
 from shmq.model.last_error import error_of_exception
 from shmq.model.message_queue import MessageQueue
-from shmq.model.names import is_retry_topic
+from shmq.model.names import is_retry_topic, without_namespace
 
 S = TypeVar("S", bound=Enum)
 
@@ -30,8 +30,11 @@ _LOG = log.get(__name__)
 class ListenerCalls:
     """Calls the listener of one consumer."""
 
-    def __init__(self, group: str, hooks: ConsumeHooks, stats: ConsumeStats) -> None:
-        """Tell `hooks` and count in `stats`."""
+    def __init__(
+        self, group: str, hooks: ConsumeHooks, stats: ConsumeStats, namespace: str | None = None
+    ) -> None:
+        """Tell `hooks` and count in `stats`; messages are shown without the namespace."""
+        self._namespace = namespace
         self._group = group
         self._hooks = hooks
         self._stats = stats
@@ -49,6 +52,8 @@ class ListenerCalls:
         Returns its answer, one of `statuses` (None: none that counts), and what was wrong.
         """
         topic = prepare(messages, queue)
+        if self._namespace:
+            hide_namespace(messages, self._namespace)
         hooks = self._hooks
         context = ConsumeContext(self._group, queue, messages) if hooks else None
         if context is not None:
@@ -97,3 +102,9 @@ def prepare(messages: Sequence[PulledMessage], queue: MessageQueue) -> str:
     for message in messages:
         message.restore_topic()
     return messages[0].topic
+
+
+def hide_namespace(messages: Iterable[PulledMessage], namespace: str) -> None:
+    """Give messages the topic that programs in the namespace know."""
+    for message in messages:
+        message.topic = without_namespace(namespace, message.topic)

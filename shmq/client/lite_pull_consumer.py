@@ -28,6 +28,7 @@ from shmq.client.consume_hooks import ConsumeContext
 from shmq.client.consumer_base import ConsumerBase
 from shmq.client.consumer_config import LitePullConsumerConfig
 from shmq.client.links import BrokerLink
+from shmq.client.listener_calls import hide_namespace
 from shmq.client.message_loop import LOOK_S, Batch, MessageLoop
 from shmq.client.offset_store import NO_OFFSET, ReadMode
 from shmq.client.process_queue import ProcessQueue
@@ -173,6 +174,8 @@ class LitePullConsumer(ConsumerBase):
                     if is_retry_topic(batch.queue.topic):
                         for message in batch.messages:
                             message.restore_topic()
+                    if self.config.namespace:
+                        hide_namespace(batch.messages, self.config.namespace)
                     return batch
                 left_s = deadline - time.monotonic()
                 stopped = self._state is not ServiceState.RUNNING

@@ -43,7 +43,7 @@ from shmq.client.split_send import SentPiece, split_send
 from shmq.model.message import Message
 from shmq.model.message_ext import MessageExt
 from shmq.model.message_queue import MessageQueue
-from shmq.model.names import CLIENT_INNER_PRODUCER_GROUP, RESERVED_GROUPS, check_group
+from shmq.model.names import CLIENT_INNER_PRODUCER_GROUP, RESERVED_GROUPS, check_group, with_namespace
 from shmq.protocol.command import Command
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ class Producer:
 
     def __init__(self, producer_group: str, config: ProducerConfig | None = None, **settings: Any) -> None:
         """`settings` are fields of ProducerConfig, such as `namesrv_addr="127.0.0.1:9876"`."""
-        self.producer_group = producer_group
         self.config = configured(ProducerConfig, config, settings)
+        self.producer_group = with_namespace(self.config.namespace, producer_group)
         self.hooks = SendHooks()
         self._state = ServiceState.CREATE_JUST
         self._state_lock = threading.Lock()
@@ -184,6 +184,13 @@ class Producer:
             self._topics.add(topic)
             self._instance.periodic.start()  # runs already, but for a forked child's first send
 
+    def _place(self, message: Message | Sequence[Message]) -> None:
+        """Give messages the topic that brokers know in this producer's namespace; they keep it."""
+        namespace = self.config.namespace
+        if namespace:
+            for one in (message,) if isinstance(message, Message) else message:
+                one.topic = with_namespace(namespace, one.topic)
+
     # Sending
 
     def send(
@@ -206,6 +213,7 @@ class Producer:
         and InvalidParameter for what may not be sent, BrokerError for a refusal, ClientError when all
         attempts failed; `code` tells why.
         """
+        self._place(message)
         ask_for(message, wait_for)
         payload = self._payload(message)
         target = self._target(payload, queue, selector, argument)
@@ -251,6 +259,7 @@ class Producer:
         fails within a second after its time.
         """
         limit_ms = self._timeout_ms(timeout_ms)
+        self._place(message)
         self._use(message.topic)
         self._path.publish_info(message.topic)
         instance = self._instance
@@ -277,6 +286,7 @@ class Producer:
         argument: Any = None,
     ) -> None:
         """Send one message without an answer: quick, and a loss is not noticed."""
+        self._place(message)
         outgoing = Outgoing(message, self.config)
         self._use(message.topic)
         if selector is not None:
@@ -300,6 +310,7 @@ class Producer:
         Exactly one of the callbacks is called, by a client thread, which must not be kept long. Waits for
         room when too much is under way, up to the timeout; then the future fails with TooMuchRequest.
         """
+        self._place(message)
         ask_for(message, wait_for)
         config = self.config
         limit_ms = config.send_msg_timeout_ms if timeout_ms is None else timeout_ms
@@ -343,6 +354,7 @@ class Producer:
         chosen: dict[str, MessageQueue] = {}
 
         def queue_of(message: Message) -> MessageQueue:
+            self._place(message)
             self._use(message.topic)
             if selector is not None:
                 return self._path.select(message, selector, argument)
@@ -416,6 +428,7 @@ class Producer:
 
     def fetch_publish_message_queues(self, topic: str) -> list[MessageQueue]:
         """Return the queues of a topic that may be sent to."""
+        topic = with_namespace(self.config.namespace, topic)
         self._use(topic)
         return list(self._path.publish_info(topic).queues)
 
@@ -459,12 +472,13 @@ class Producer:
     ) -> list[MessageExt]:
         """Return messages of a topic that carry a key, oldest first."""
         with self._admin() as admin:
+            topic = with_namespace(self.config.namespace, topic)
             return admin.query_message(topic, key, max_count, begin_ms, end_ms)
 
     def create_topic(self, topic: str, queue_nums: int = 4) -> None:
         """Create a topic on every master, unless it is known already."""
         with self._admin() as admin:
-            admin.ensure_topic(topic, queue_nums)
+            admin.ensure_topic(with_namespace(self.config.namespace, topic), queue_nums)
 
 
 def _calling(

@@ -18,11 +18,13 @@ from shmq.client.consumer_base import ConsumerBase
 from shmq.client.consumer_config import PullConsumerConfig
 from shmq.client.direct_readers import DirectReaders
 from shmq.client.give_back import GiveBack
+from shmq.client.listener_calls import hide_namespace
 from shmq.client.offset_store import ReadMode
 from shmq.client.producer_config import configured
 from shmq.client.pull import PullRequest, PullResult, PullStatus
 from shmq.client.pulled_message import PulledMessage
 from shmq.model.message_queue import MessageQueue
+from shmq.model.names import with_namespace
 from shmq.model.route import MASTER_ID
 from shmq.model.subscription import MessageSelector, SubscriptionData, Wanted, build_subscription
 
@@ -94,6 +96,21 @@ class PullConsumer(ConsumerBase):
         self._check_running()
         if offset < 0 or max_count <= 0:
             raise InvalidParameter(f"offset {offset}, max_count {max_count}: at least 0 and 1 are needed")
+        result = self._pull_whole(queue, expression, offset, max_count, suspend_ms, limit_ms)
+        if self.config.namespace:
+            hide_namespace(result.messages, self.config.namespace)
+        return result
+
+    def _pull_whole(
+        self,
+        queue: MessageQueue,
+        expression: Wanted,
+        offset: int,
+        max_count: int,
+        suspend_ms: int,
+        limit_ms: int,
+    ) -> PullResult:
+        """Pull directly where that is granted and brings something, else by socket."""
         self._announce(queue.topic)
         subscription = self._subscription(queue.topic, expression)
         link = self._instance.routes.reading_link(queue.broker_name, self._suggested.get(queue, MASTER_ID))
@@ -165,7 +182,8 @@ class PullConsumer(ConsumerBase):
         """Give one message back, to be delivered to the group again later; `last_error` is kept with it."""
         self._check_running()
         limit, instance = self.config.max_reconsume_times, self._instance
-        back = GiveBack(self.consumer_group, limit, instance.calls, instance.routes)
+        group, namespace = self.consumer_group, self.config.namespace
+        back = GiveBack(group, limit, instance.calls, instance.routes, namespace)
         back.give(message, delay_level, last_error)
 
     # Sharing queues with other members
@@ -173,11 +191,12 @@ class PullConsumer(ConsumerBase):
     def fetch_message_queues_in_balance(self, topic: str) -> set[MessageQueue]:
         """Return this member's share of a topic's queues, as of the last rebalance."""
         self._check_running()
+        topic = with_namespace(self.config.namespace, topic)
         return {queue for queue in self._rebalancer.owned if queue.topic == topic}
 
     def register_message_queue_listener(self, topic: str, listener: MessageQueueListener) -> None:
         """Have a function called when this member's share of a topic changes; joins the topic's balance."""
-        self._listeners[topic] = listener
+        self._listeners[with_namespace(self.config.namespace, topic)] = listener
         self._subscriptions.put_if_absent(topic, "*")
 
     def queue_dropped(self, queue: MessageQueue, held: Any) -> None:

@@ -167,7 +167,11 @@ class PushConsumer(ConsumerBase):
             span_counts=self._orderly_listener is None,
         )
         self._back = GiveBack(
-            self.consumer_group, config.max_reconsume_times, self._instance.calls, self._instance.routes
+            self.consumer_group,
+            config.max_reconsume_times,
+            self._instance.calls,
+            self._instance.routes,
+            config.namespace,
         )
         self._consuming = self._make_service()
         self._requests = PushRequests(self)
@@ -179,7 +183,7 @@ class PushConsumer(ConsumerBase):
 
     def _make_service(self) -> ConsumeService | OrderlyService:
         """Make what runs the listener; an orderly one needs locks, unless everybody gets everything."""
-        calls = ListenerCalls(self.consumer_group, self.hooks, self._stats)
+        calls = ListenerCalls(self.consumer_group, self.hooks, self._stats, self.config.namespace)
         if self._orderly_listener is None:
             return ConsumeService(
                 self.consumer_group,

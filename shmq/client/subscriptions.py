@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 
 from shmq.base.clock import now_ms
-from shmq.model.names import check_topic
+from shmq.model.names import check_topic, with_namespace
 from shmq.model.subscription import SubscriptionData, Wanted, build_subscription
 
 
 class Subscriptions:
     """The topics of one consumer and the expression of each."""
 
-    def __init__(self) -> None:
-        """Start with none."""
+    def __init__(self, namespace: str | None = None) -> None:
+        """Start with none; topics are taken with and without the namespace, and kept with it."""
+        self._namespace = namespace
         self._lock = threading.Lock()
         self._by_topic: dict[str, SubscriptionData] = {}
 
@@ -21,6 +22,7 @@ class Subscriptions:
         """Subscribe, replacing what was there; SubscriptionParseFailed for an expression that names no
         tag."""
         check_topic(topic)
+        topic = with_namespace(self._namespace, topic)
         subscription = build_subscription(topic, expression, now_ms())
         with self._lock:
             self._by_topic[topic] = subscription
@@ -28,7 +30,7 @@ class Subscriptions:
 
     def put_if_absent(self, topic: str, expression: Wanted) -> bool:
         """Subscribe unless there is a subscription already; True when it was new."""
-        if topic in self._by_topic:
+        if with_namespace(self._namespace, topic) in self._by_topic:
             return False
         self.put(topic, expression)
         return True
@@ -36,7 +38,7 @@ class Subscriptions:
     def remove(self, topic: str) -> None:
         """Unsubscribe; its queues are given back at the next rebalance."""
         with self._lock:
-            self._by_topic.pop(topic, None)
+            self._by_topic.pop(with_namespace(self._namespace, topic), None)
 
     def get(self, topic: str) -> SubscriptionData | None:
         """Return one topic's subscription."""

@@ -150,3 +150,23 @@ def is_dlq_topic(topic: str) -> bool:
 def reply_topic(cluster: str) -> str:
     """Return the topic that request-reply answers of a cluster go through."""
     return f"{cluster}_REPLY_TOPIC"
+
+
+def with_namespace(namespace: str | None, name: str) -> str:
+    """Return a topic or group as brokers know it in a namespace: `ns%name`, behind a retry or dead letter
+    prefix.
+
+    System topics and groups, and names that have the namespace already, stay as they are (Apache RocketMQ
+    5.3, NamespaceUtil.java).
+    """
+    if not namespace or not name or is_system_topic(name) or is_system_group(name):
+        return name
+    prefix = next((one for one in (RETRY_PREFIX, DLQ_PREFIX) if name.startswith(one)), "")
+    rest = name[len(prefix) :]
+    return name if rest.startswith(f"{namespace}%") else f"{prefix}{namespace}%{rest}"
+
+
+def without_namespace(namespace: str | None, name: str) -> str:
+    """Return a topic or group as programs in the namespace call it."""
+    prefix = next((one for one in (RETRY_PREFIX, DLQ_PREFIX) if name.startswith(one)), "")
+    return prefix + name[len(prefix) :].removeprefix(f"{namespace}%") if namespace else name
