@@ -24,6 +24,7 @@ CHANGEABLE = frozenset(
         "flushConsumerOffsetInterval",
         "channelExpiredTimeout",
         "registerNameServerPeriod",
+        "fileReservedTime",
         "directPullEnable",
     }
 )

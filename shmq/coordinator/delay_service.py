@@ -35,6 +35,8 @@ LOOK_MS = 500
 """Pause while no message's time is near; below the shortest delay, 1 s."""
 RETRY_MS = 50
 """Pause while there is no segment to append to."""
+REFUSED_MS = 1000
+"""Pause after the disk refused: it is full, or has failed."""
 TURN_MAX = 64
 """Messages of one level per step: then the coordinator's other work gets its turn."""
 BUSY_MS = 1
@@ -75,6 +77,8 @@ class DelayService:
         self._clock = clock
         self._count = count
         self._export_at = 0
+        self._refusal = ""
+        """Why the last delivery was refused, told once."""
         self._set_back: dict[int, tuple[int, int]] = {}
         """Level queues whose first message has a time too far ahead: (its offset, monotonic due time)."""
 
@@ -196,8 +200,12 @@ class DelayService:
                 self._dropped(queue_id, due.next_offset - 1, str(outcome.error))
                 self._cursors.skip_to(queue_id, due.next_offset)
             elif outcome.error is not None:
-                log.event(_logger, logging.WARNING, "delayed_message_waits", reason=outcome.error)
-                break
+                if str(outcome.error) != self._refusal:
+                    self._refusal = str(outcome.error)
+                    log.event(_logger, logging.WARNING, "delayed_messages_wait", reason=outcome.error)
+                self._count("delayed_delivered", done)
+                return now_ms + REFUSED_MS
             done += 1
+        self._refusal = ""
         self._count("delayed_delivered", done)
         return now_ms + (BUSY_MS if done == len(run) else RETRY_MS)

@@ -2,7 +2,8 @@
 
 A service is `step(now_ms) -> next_ms` on the monotonic clock; it never blocks on a socket and waits for a
 disk only where its own text says so. One timer serves all of them: it is set to the earliest deadline. An
-error in a step is logged and the step tried again after `RETRY_MS`; it does not stop the others.
+error in a step is logged, once as long as it stays the same, and the step tried again after `RETRY_MS`; it
+does not stop the others.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class _Entry:
     name: str
     service: Service
     due_ms: int
+    failure: str = ""
 
 
 class DutyCycle:
@@ -85,8 +87,11 @@ class DutyCycle:
     def _step(self, entry: _Entry, now_ms: int) -> int:
         try:
             due_ms = entry.service.step(now_ms)
-        except Exception:  # the edge of a service: its failure must not end the others
-            log.event(_logger, logging.ERROR, "service_failed", exc_info=True, service=entry.name)
+            entry.failure = ""
+        except Exception as error:  # the edge of a service: its failure must not end the others
+            if repr(error) != entry.failure:
+                entry.failure = repr(error)
+                log.event(_logger, logging.ERROR, "service_failed", exc_info=True, service=entry.name)
             due_ms = now_ms + RETRY_MS
         if due_ms - now_ms >= GRID_MS:
             due_ms -= due_ms % GRID_MS

@@ -166,10 +166,10 @@ class BrokerSettings:
         100, "pause between two ConsumeQueue deletions", 0, _HOUR, "ms"
     )
     destroy_maped_file_interval_forcibly: int = number(
-        120_000, "wait so long for readers of a deleted file", 0, _HOUR, "ms"
+        120_000, "readers that hold a deleted file longer lose their grant", 0, _HOUR, "ms"
     )
     redelete_hanged_file_interval: int = number(
-        120_000, "look again for deleted files still held", 0, _HOUR, "ms"
+        120_000, "say again who holds deleted files", 0, _HOUR, "ms"
     )
 
     # damage
