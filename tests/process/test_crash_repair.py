@@ -162,6 +162,7 @@ def test_an_appender_may_die_at(point: str, broker: Broker) -> None:
         carried_out = point in (
             "journal.committed",
             "journal.position_stored",
+            "journal.max_stored",
             "journal.maxima_stored",
             "journal.words_stored",
         )
