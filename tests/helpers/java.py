@@ -68,6 +68,9 @@ def unavailable_reason() -> str | None:
     except OSError as error:
         return f"Maven Central cannot be reached ({error})"
 
+ONLY_WITH = {"AdminShell.java": "tools", "TimerProbe.java": "client-5"}
+"""Programs that need what other jar sets do not have."""
+
 
 def jars(set_name: str) -> str:
     """The class path of a jar set, fetched on first use (10 to 60 s, once per machine)."""
@@ -81,9 +84,11 @@ def jars(set_name: str) -> str:
 
 def probe_classes(client: str) -> str:
     """The class path of the compiled programs of tests/interop/java, with the client set they run on."""
-    sources = sorted(SOURCES.glob("*.java"))
-    if not client.startswith("tools"):
-        sources = [source for source in sources if source.name != "AdminShell.java"]
+    sources = [
+        source
+        for source in sorted(SOURCES.glob("*.java"))
+        if client.startswith(ONLY_WITH.get(source.name, ""))
+    ]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
     folder = cache_dir() / f"probe-{client}-{digest}"
     class_path = jars(client)
@@ -105,14 +110,14 @@ def java_command(
     return ["java", *flags, *OPEN_MODULES, *logs, "-cp", class_path, main, *args]
 
 
-def run_probe(client: str, *args: str, home: Path, limit_s: float = 60) -> list[dict[str, Any]]:
-    """Run ShmqProbe of one client version to its end; its JSON lines. Other output is shown when it fails."""
-    command = java_command(probe_classes(client), "ShmqProbe", *args, home=home)
+def run_probe(
+    client: str, *args: str, home: Path, limit_s: float = 60, main: str = "ShmqProbe"
+) -> list[dict[str, Any]]:
+    """Run a probe with one client version to its end; its JSON lines. Other output is shown when it fails."""
+    command = java_command(probe_classes(client), main, *args, home=home)
     done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert done.returncode == 0, (
-        f"ShmqProbe {args} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
-    )
+    assert done.returncode == 0, f"{main} {args} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
     return lines
 
 
