@@ -14,7 +14,7 @@ from shmq.embedded import Broker
 EXAMPLES = [
     *("producer", "async_producer", "oneway_producer", "batch_producer", "consumer", "pull_consumer"),
     "any_delay",
-    *("lite_pull_consumer", "pull_schedule", "queue_listener", "request_reply", "sql_filter"),
+    *("lite_pull_consumer", "pull_schedule", "queue_listener", "request_reply", "sql_filter", "tag_filter"),
     *("broadcasting", "delayed_messages", "ordered_producer", "ordered_consumer", "transaction_producer"),
 ]
 
@@ -67,6 +67,8 @@ def test_an_sql_expression_selects_and_a_request_is_answered(shared_broker: Brok
     where = ("--namesrv", shared_broker.namesrv_addr, "--topic")
     filtered = run_example("sql_filter", *where, "ExampleSql", "--group", "ExampleSqlGroup")
     assert "4 of 10 messages matched" in filtered
+    tagged = run_example("tag_filter", *where, "ExampleTags", "--group", "ExampleTagsGroup")
+    assert "7 of 10 messages matched" in tagged and "TagB" not in tagged
     asked = run_example("request_reply", *where, "ExampleAsk", "--group", "ExampleAskGroup")
     assert asked.splitlines() == [f"you said: question {number}" for number in range(3)]
 

@@ -1,0 +1,48 @@
+"""Send messages with tags, and receive those with one of the tags a consumer names."""
+
+from __future__ import annotations
+
+import threading
+
+from shmq import ConsumeFromWhere, Message, Producer, PushConsumer
+from shmq.examples.options import CONSUMER_GROUP, PRODUCER_GROUP, parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the example."""
+    options_parser = parser("shmq.examples.tag_filter", __doc__ or "", count=10)
+    options_parser.add_argument("--group", default=CONSUMER_GROUP, help="consumer group")
+    options_parser.add_argument(
+        "--tags", default="TagA || TagC", help="what is wanted (default 'TagA || TagC')"
+    )
+    options_parser.add_argument("--expect", type=int, default=7, help="messages to wait for (default 7)")
+    options = options_parser.parse_args(arguments)
+    enough = threading.Event()
+    seen: list[str] = []
+
+    def consume(messages, context) -> None:  # type: ignore[no-untyped-def]
+        for message in messages:
+            print(f"{message.tags} {message.body.decode(errors='replace')}")
+            seen.append(message.msg_id)
+        if len(seen) >= options.expect:
+            enough.set()
+
+    with Producer(PRODUCER_GROUP, namesrv_addr=options.namesrv) as producer:
+        for number in range(options.count):
+            tag = ("TagA", "TagB", "TagC")[number % 3]
+            producer.send(Message(options.topic, f"Hello shmq {number}".encode(), tags=tag))
+    consumer = PushConsumer(
+        options.group,
+        namesrv_addr=options.namesrv,
+        consume_from_where=ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET,
+        await_termination_millis_when_shutdown=1000,
+    )
+    consumer.subscribe(options.topic, options.tags)
+    consumer.register_message_listener(consume)
+    with consumer:
+        enough.wait(timeout=30)
+    print(f"{len(seen)} of {options.count} messages matched")
+
+
+if __name__ == "__main__":
+    main()
