@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,37 @@ def test_apache_recovers_what_a_killed_shmq_left(tmp_path: Path) -> None:
         own = {queue_id: bodies for (_, queue_id), bodies in read_all(store).items()}
     with java.apache_broker(folder) as apache:
         assert pull_all(apache) == own
+
+
+def test_apache_reads_past_the_substitute_of_a_damaged_record(tmp_path: Path) -> None:
+    folder = tmp_path / "apache"
+    with OpenStore(folder / "store", small_settings(**SIZES)) as store:
+        topics = (
+            '{"topicConfigTable":{"%s":{"topicName":"%s","readQueueNums":4,"writeQueueNums":4,"perm":6}}}'
+        )
+        (store.root / "config" / "topics.json").write_text(topics % (TOPIC, TOPIC))
+        places = [store.send(TOPIC, b"own %d" % n, n % 4, TAGS="TagB").physical_offset for n in range(300)]
+        store.flusher.flush()
+        store.checksums.complete(places[-1])
+        own = {queue_id: bodies for (_, queue_id), bodies in read_all(store).items()}
+        for n in (101, 202):  # the second one's queue is not known any more: nobody's stretch
+            segment = store.layout.segment_path(0)
+            with segment.open("r+b") as file:
+                file.seek(places[n])
+                file.write(bytes(60))
+        shutil.rmtree(store.layout.queue_folder(TOPIC, 202 % 4))
+        assert len(store.crash().damaged) == 2
+        left = {queue_id: bodies for (_, queue_id), bodies in read_all(store).items()}
+        assert left == {q: [b for b in own[q] if b not in (b"own 101", b"own 202")] for q in own}
+        store.flush()
+        store.close_cleanly()
+        with java.apache_broker(folder) as apache:
+            by_apache = pull_all(apache)
+            assert by_apache[0] == own[0] and by_apache[3] == own[3]
+            assert [body for body in by_apache[1] if body.strip(b"\0")] == left[1]
+            assert len(by_apache[1]) == len(own[1]), "it has the substitute in its place"
+            assert by_apache[2][-1] == own[2][-1], "it goes on behind the gap"
+            send_some(apache, 500, 40)
+            assert sum(map(len, pull_all(apache).values())) >= 338
+        store._open(adopt=True)
+        assert list(check_store(store.root, store.page)) == []
