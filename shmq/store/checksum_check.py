@@ -54,20 +54,27 @@ class SegmentChecksums:
     is_empty_file: bool = False
 
     @classmethod
-    def load(cls, layout: StoreLayout, start: int) -> SegmentChecksums:
-        """Read the side file of the segment at `start`; no file is one without entries."""
+    def load(cls, layout: StoreLayout, start: int, begin: int = 0) -> SegmentChecksums:
+        """Read the side file of the segment at `start`; no file is one without entries.
+
+        Entries of pieces that end at or below `begin` are left out, unseen.
+        """
         try:
             raw = layout.checksum_path(start).read_bytes()
         except FileNotFoundError:
             raw = b""
         count = len(raw) // ENTRY_BYTES
         table = np.frombuffer(raw, ENTRY_DTYPE, count)
+        rows = np.arange(count)
+        if begin:
+            rows = np.flatnonzero(table["start"] + np.abs(table["length"].astype(np.int64)) > begin)
+            table = table[rows]
         view = memoryview(raw)
-        own = map(crc32, [view[at : at + 16] for at in range(0, count * ENTRY_BYTES, ENTRY_BYTES)])
+        own = map(crc32, [view[at : at + 16] for at in (rows * ENTRY_BYTES).tolist()])
         lengths = table["length"].astype(np.int64)
-        whole = np.fromiter(own, np.int64, count) == table["own"]
+        whole = np.fromiter(own, np.int64, len(rows)) == table["own"]
         whole &= (lengths != 0) & (table["start"] >= 0)
-        broken = (np.flatnonzero(~whole) * ENTRY_BYTES).tolist()
+        broken = (rows[~whole] * ENTRY_BYTES).tolist()
         table, lengths = table[whole], lengths[whole]
         starts = table["start"].astype(np.int64)
         return cls(

@@ -137,11 +137,15 @@ def cut_back(layout: StoreLayout, trusted: int, end: int) -> None:
             continue
         raw = path.read_bytes()
         count = len(raw) // ENTRY_BYTES
-        pieces = [valid_entry(raw, n * ENTRY_BYTES) for n in range(count)]
-        kept = max((n + 1 for n, piece in enumerate(pieces) if piece and piece[1] <= trusted), default=0)
-        if kept and (before := pieces[kept - 1]):
-            reached = before[1]
-        for n, piece in enumerate(pieces[kept:], kept):
+        kept = count
+        while kept:
+            before = valid_entry(raw, (kept - 1) * ENTRY_BYTES)
+            if before is not None and before[1] <= trusted:
+                reached = before[1]
+                break
+            kept -= 1
+        for n in range(kept, count):
+            piece = valid_entry(raw, n * ENTRY_BYTES)
             if piece is None or piece[1] > end or (reached is not None and piece[0] != reached):
                 break
             reached = piece[1]

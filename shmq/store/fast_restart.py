@@ -54,7 +54,7 @@ def _sums_agree(layout: StoreLayout, begin: int, end: int) -> bool:
     for start in layout.segments():
         if start + layout.segment_bytes > begin and start < end:
             segment = map_segment(layout.segment_path(start), start, layout.segment_bytes)
-            sums = SegmentChecksums.load(layout, start)
+            sums = SegmentChecksums.load(layout, start, begin)
             if sums.failing(segment.map, start, begin, end):
                 return False
     return True

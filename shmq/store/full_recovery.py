@@ -182,7 +182,7 @@ class FullRecovery:
         for start in reversed(self._starts):
             if start + self._layout.segment_bytes <= self._checkpoint.confirm_offset:
                 break
-            sums = SegmentChecksums.load(self._layout, start)
+            sums = SegmentChecksums.load(self._layout, start, self._checkpoint.confirm_offset)
             segment = self._map(start)
             if (end := sums.last_right(segment.map, start, start + segment.size)) is not None:
                 return end

@@ -139,7 +139,7 @@ class LogWalk:
         """Mend what the side file tells of `[begin, stop)`, before any of it is taken for good."""
         if self.mend is None or begin >= stop:
             return
-        sums = SegmentChecksums.load(self.layout, segment.start)
+        sums = SegmentChecksums.load(self.layout, segment.start, begin)
         failing = sums.failing(segment.map, segment.start, begin, stop)
         for damage in (
             find_damage(self.layout, segment, begin, stop, failing, own=self.own) if failing else ()

@@ -101,6 +101,7 @@ class Scrub:
             if now < progress.finished + self._interval_ms and progress.passes:
                 return 0
             progress.position, progress.found, progress.bytes, progress.began = 0, 0, 0, now
+            self._sums = None
         begin = max(progress.position, int(words[MIN_OFFSET]))
         flushed = int(words[FLUSHED_POSITION])
         if begin >= flushed:
@@ -149,7 +150,7 @@ class Scrub:
         """
         sums = self._sums
         if sums is None or self._sums_of != segment.start or not len(sums) or sums.ends[-1] < min(end, stop):
-            sums = self._sums = SegmentChecksums.load(self._layout, segment.start)
+            sums = self._sums = SegmentChecksums.load(self._layout, segment.start, begin)
             self._sums_of = segment.start
         failing = sums.failing(segment.map, segment.start, begin, end, stop)
         return [piece for piece in failing if piece.start >= begin]

@@ -153,3 +153,17 @@ def test_a_log_of_another_engine_is_scrubbed_by_its_body_sums(store: OpenStore) 
     (row,) = DamageTable(store.layout).rows
     assert (row.position, row.size, row.state) == (position, size, MARKED)
     store.crash()
+
+
+def test_the_second_pass_finds_what_happened_behind_the_first(store: OpenStore) -> None:
+    for n in range(100):
+        store.send("T", b"%d" % n * 50)
+    store.flush()
+    assert store.page.words[FLUSHED_POSITION] < store.layout.segment_bytes, "one segment"
+    scrub, counts, clock = scrub_of(store, scrub_pass_interval=0)
+    one_pass(scrub)
+    overwrite(store, 40, b"?")
+    clock.ms += 1
+    one_pass(scrub)
+    assert counts["scrub_damage"] == 1
+    assert [row.state for row in DamageTable(store.layout).rows] == [MENDED]
