@@ -3,7 +3,8 @@
     take in   rmq_sys_wheel_timer, record by record, into the wheel (`broker/waiting_timers.py`); what is
               overdue by then, behind what was delivered last, goes to its topic at once
     fire      the earliest timers, in the order in which they are due: to their own topics, in the claim that
-              moves the cursor (`broker/timer_cursors.py`): each is in the log once, whoever dies
+              moves the cursor (`broker/timer_cursors.py`): each is in the log once, whoever dies.
+              After power loss the cursors are some seconds old: what may be delivered is looked up by key
     rest      cursors to their file; the kept cursor past what is over; old timer log segments away
 
 An append to the timers' queue rings this process's bell. Nothing is delivered before everything that was in
@@ -28,15 +29,17 @@ from shmq.broker.timer_cursors import TimerCursors
 from shmq.broker.waiting_timers import Timer, WaitingTimers
 from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.names import TIMER_TOPIC
-from shmq.model.properties import TIMER_DEL_UNIQKEY, UNIQ_KEY, decode_properties
+from shmq.model.properties import REAL_TOPIC, TIMER_DEL_UNIQKEY, TIMER_OUT_MS, UNIQ_KEY, decode_properties
 from shmq.model.record import properties_of
 from shmq.model.settings import BrokerSettings
 from shmq.model.timer import WaitingTimer, cancel_key, waiting_timer
+from shmq.shm.page_layout import INDEXED_POSITION, LAST_STORE_TIME, WRITE_POSITION
 from shmq.shm.queue_table import QueueRef, ring_block
 from shmq.shm.rings import park, unpark
 from shmq.shm.worker_slots import COORDINATOR_SLOT
 from shmq.store.append_request import AppendRequest
 from shmq.store.consume_queue import FILLER_SIZE
+from shmq.store.index_lookup import FOUND_MAX
 from shmq.store.message_store import MessageStore
 
 LOOK_MS = 500
@@ -57,6 +60,8 @@ CLAIM_BYTES = 256 << 10
 """And about so many bytes, so that they fit a segment."""
 FIRE_MAX = 256
 """Timers delivered per step: then the coordinator's other work gets its turn."""
+ALWAYS_MS = 2**62
+"""Behind every store time."""
 PASS_MAX = 2048
 """Timers passed by the kept cursor at a time."""
 
@@ -100,11 +105,16 @@ class TimerService:
             self._describe,
         )
         self._claim_bytes = min(CLAIM_BYTES, store.layout.segment_bytes // 4)
+        self._has_index = settings.message_index_enable
         self._is_open = False
         self._next = 0
         self._placed = 0
         self._fill_end = 0
         self._fire_from = 0
+        self._doubtful_ms = 0
+        """On a new page the cursors are behind: up to this moment a timer may be delivered already."""
+        self._index_from = 0
+        """The key index must know the log up to here to tell."""
         self._ahead = 0
         self._kept_at = 0
         self._taken_at = 0
@@ -124,7 +134,8 @@ class TimerService:
         before = self._next
         try:
             free = self._take_in(queue, wall_ms)
-            left_ms = self._fire(wall_ms) if free and self._next >= self._fire_from else RETRY_MS
+            is_filled = self._next >= self._fire_from and self._is_indexed()
+            left_ms = self._fire(wall_ms) if free and is_filled else RETRY_MS
         except OSError as error:
             log.event(_logger, logging.WARNING, "timers_wait", reason=error)
             return now_ms + RETRY_MS
@@ -148,6 +159,9 @@ class TimerService:
         """Find out where to go on: the wheel is used as it is, or made again from the kept cursor on."""
         cursors = self._cursors
         is_new_page = cursors.open()
+        if is_new_page and self._has_index:
+            words = self._store.page.words
+            self._doubtful_ms, self._index_from = words[LAST_STORE_TIME], words[WRITE_POSITION]
         low, high = self._store.min(queue), self._store.max(queue)
         cursors.taken = min(max(cursors.taken, low), high)
         cursors.kept = min(max(cursors.kept, low), cursors.taken)
@@ -276,7 +290,9 @@ class TimerService:
             self._placed = offset
         if rows:
             faults.reach("timer.taken")
-        if late and not (self._see_cancels(queue, high) and self._deliver(late) == len(late)):
+        if late and not (self._is_indexed() and self._see_cancels(queue, high)):
+            return False
+        if self._deliver(late) < len(late):
             return False
         self._next = offset
         if offset > cursors.taken:
@@ -380,6 +396,8 @@ class TimerService:
             if self._waiting.has_cancels and self._is_cancelled(timer, record):
                 self._count("timers_cancelled", 1)
                 return None
+            if timer.ms <= self._doubtful_ms and self._is_delivered(record):
+                return None
             delivery = delivery_of(record)
         except MessageIllegal as error:
             self._dropped(timer, str(error))
@@ -405,6 +423,21 @@ class TimerService:
         key = decode_properties(properties).get(UNIQ_KEY, "")
         topic = "" if described is None else described.real_topic
         return self._waiting.is_cancelled(timer, (cancel_key(topic, key), key))
+
+    def _is_indexed(self) -> bool:
+        return self._store.page.words[INDEXED_POSITION] >= self._index_from
+
+    def _is_delivered(self, record: memoryview) -> bool:
+        """Whether a message's own topic has it: with the same key, for the same moment."""
+        wanted = decode_properties(properties_of(record))
+        topic, key = wanted.get(REAL_TOPIC, ""), wanted.get(UNIQ_KEY, "")
+        for place in self._store.lookup_key(topic, key, FOUND_MAX, 0, ALWAYS_MS):
+            found = self._store.record_at(place)
+            if found is not None:
+                properties = decode_properties(properties_of(found))
+                if properties.get(UNIQ_KEY) == key and properties.get(TIMER_OUT_MS) == wanted[TIMER_OUT_MS]:
+                    return True
+        return False
 
     def _dropped(self, timer: Timer, why: str) -> None:
         self._count("timers_dropped", 1)

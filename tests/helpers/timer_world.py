@@ -75,6 +75,7 @@ class TimerWorld:
     def step(self) -> int:
         """One step of the service; returns the pause it asks for, in ms."""
         now_ms = self.clock.monotonic_ms()
+        self.world.index.step(now_ms)
         pause_ms = self.service.step(now_ms) - now_ms
         self.world.allocator.step()
         self._look()
