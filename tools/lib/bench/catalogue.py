@@ -212,5 +212,21 @@ TARGETS: tuple[Workload, ...] = (
         rate=500,
         goals=(Goal("shmq", "p99", "<=", 50_000, unit=" us"),),
     ),
+    Workload(
+        "stages",
+        "where a sync send's time goes, one producer, nobody spins; and the model for more cores",
+        "stages",
+        ("shmq-asleep",),
+        "micros",
+        extra={"load": "send"},
+    ),
+    Workload(
+        "stages-batch",
+        "where a message of a batch of 1,000 has its time; and the model for more cores",
+        "stages",
+        ("shmq-asleep",),
+        "micros",
+        extra={"load": "batch"},
+    ),
     *_flush_rows(),
 )

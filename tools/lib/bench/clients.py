@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import peers
+from bench import peers, stages
 from bench.load.job import Job, LoadFailed, Outcome
 
 TOOLS = Path(__file__).parent.parent
@@ -96,10 +96,17 @@ class ClientProcess:
         return lines[-1] if lines else "without a word"
 
 
-def python_client(driver: str, output: Path, source: Path | None = None) -> ClientProcess:
-    """A Python client with one driver; `source` is a folder with another shmq package."""
+def python_client(
+    driver: str, output: Path, source: Path | None = None, traced: Path | None = None
+) -> ClientProcess:
+    """A Python client with one driver; `source` is a folder with another shmq package, `traced` one to note
+    stages in."""
     paths = [*([str(source)] if source else []), str(TOOLS), *sys.path, str(peers.PYTHON)]
-    env = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    env = {}
+    if traced is not None:
+        paths.insert(0, str(stages.HOOK))
+        env = stages.environment(traced)
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return ClientProcess([sys.executable, "-m", "bench.load", driver], env, output)
 
 

@@ -82,21 +82,22 @@ class Comparison(AbstractContextManager["Comparison"]):
                 LOADS[workload.kind](seats[system.name], workload, self.seconds * WARM_UP_PART)
             except (Missing, LoadFailed) as failure:
                 row.missing[system.name] = str(failure)
-        self._rounds(row, present, lambda system: self._turn(seats[system.name], workload))
+        self._rounds(row, present, lambda system: [self._turn(seats[system.name], workload)])
 
-    def _rounds(self, row: Row, present: list[System], take_turn: Callable[[System], Turn]) -> None:
+    def _rounds(self, row: Row, present: list[System], take_turn: Callable[[System], list[Turn]]) -> None:
         """Alternate; a system that fails drops out and is named."""
         running = [system for system in present if system.name not in row.missing]
         for number, system in turns(running, self.rounds):
             if system.name in row.missing:
                 continue
             try:
-                turn = take_turn(system)
+                found = take_turn(system)
             except (Missing, LoadFailed) as failure:
                 row.missing[system.name] = f"round {number + 1}: {failure}"
             else:
-                turn.round = number
-                row.turns.append(turn)
+                for turn in found:
+                    turn.round = number
+                row.turns += found
 
     def _present(self, row: Row, name: str) -> System | None:
         """The system of that name, or None and the reason in the row."""
@@ -138,7 +139,9 @@ class Comparison(AbstractContextManager["Comparison"]):
         assert system.server is not None
         self._made += 1
         folder = self._folder / f"{system.server}-{self._made}"
-        return SERVERS[system.server](folder, self.durability, system.source)
+        server = SERVERS[system.server](folder, self.durability, system.source)
+        server.traced = system.traced
+        return server
 
     def _server(self, system: System) -> Server:
         """The system's running server; systems with the same one share it."""
@@ -162,8 +165,17 @@ class Comparison(AbstractContextManager["Comparison"]):
             if system.driver == JAVA:
                 self._clients[key] = java_client(self._folder, output)
             else:
-                self._clients[key] = python_client(system.driver, output, system.source)
+                traced = self.client_stages(system) if system.traced else None
+                self._clients[key] = python_client(system.driver, output, system.source, traced)
         return self._clients[key]
+
+    def client_pids(self, system: System) -> list[int]:
+        """The processes of its clients that are up."""
+        return [client.pid for (name, _), client in self._clients.items() if name == system.name]
+
+    def client_stages(self, system: System) -> Path:
+        """Where its traced clients note their stages."""
+        return self._folder / f"stages-{system.name.replace('/', '-')}"
 
     def _turn(self, seat: Seat, workload: Workload) -> Turn:
         if self.seconds >= SETTLE_FROM_S:

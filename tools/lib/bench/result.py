@@ -11,9 +11,6 @@ from bench.durability import Durability
 from bench.workload import Workload
 from histogram import Histogram
 
-LATENCIES = ("p50", "p90", "p99", "p99.9", "max")
-LESS_IS_BETTER = (*LATENCIES, "seconds", "bytes", "percent", "wakeups", "micros")
-
 
 @dataclass(slots=True)
 class Turn:
@@ -61,10 +58,10 @@ class Row:
     @property
     def systems(self) -> list[str]:
         """The systems that have turns, in the order of the workload."""
-        seen = {turn.system for turn in self.turns}
-        return [name for name in self.workload.systems if name in seen] + sorted(
-            seen - set(self.workload.systems)
-        )
+        seen = dict.fromkeys(turn.system for turn in self.turns)
+        named = [name for name in self.workload.systems if name in seen]
+        # A probe may split a system into parts, in an order of its own.
+        return named + [name for name in seen if name not in named]
 
     def values(self, system: str, figure: str) -> dict[int, float]:
         """Round -> figure of one system."""

@@ -32,6 +32,7 @@ class System:
     classes      durability classes it has
     lacking      why it cannot run here, or None
     source       folder with another shmq package, for server and client
+    traced       whether server and clients note their stages (see stages.py)
     """
 
     name: str
@@ -43,6 +44,7 @@ class System:
     classes: tuple[Durability, ...] = MEASURED
     lacking: Callable[[], str | None] = lambda: None
     source: Path | None = None
+    traced: bool = False
 
 
 def _needs_module(module: str) -> Callable[[], str | None]:

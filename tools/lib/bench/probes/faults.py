@@ -27,18 +27,18 @@ STRETCH_S = 0.6
 """Paced load around one kill."""
 
 
-def after_kill(stage: Stage, system: System, workload: Workload, seconds: float) -> Turn:
+def after_kill(stage: Stage, system: System, workload: Workload, seconds: float) -> list[Turn]:
     """All processes of a broker with `count` messages killed at once, then started: until the first
     answer."""
     return _restart(stage, system, workload, ["kill"])
 
 
-def after_power_cut(stage: Stage, system: System, workload: Workload, seconds: float) -> Turn:
+def after_power_cut(stage: Stage, system: System, workload: Workload, seconds: float) -> list[Turn]:
     """The same, and the shared page and the cached store are lost, too, as at a power cut."""
     return _restart(stage, system, workload, ["kill", "forget"])
 
 
-def _restart(stage: Stage, system: System, workload: Workload, orders: list[str]) -> Turn:
+def _restart(stage: Stage, system: System, workload: Workload, orders: list[str]) -> list[Turn]:
     with stage.fresh(system) as server:
         assert isinstance(server, ShmqServer)
         server.start()
@@ -50,10 +50,10 @@ def _restart(stage: Stage, system: System, workload: Workload, orders: list[str]
         server.order("start")
         seat.address = server.address
         first_send(seat, workload)
-        return Turn(system.name, 0, {"seconds": time.perf_counter() - started})
+        return [Turn(system.name, 0, {"seconds": time.perf_counter() - started})]
 
 
-def worker_death(stage: Stage, system: System, workload: Workload, seconds: float) -> Turn:
+def worker_death(stage: Stage, system: System, workload: Workload, seconds: float) -> list[Turn]:
     """Workers killed one after the other under paced load: the longest wait of a send around each kill.
 
     Half of the kills, about, hit the worker that serves the sender: its reconnection is part of the pause.
@@ -71,7 +71,7 @@ def worker_death(stage: Stage, system: System, workload: Workload, seconds: floa
             killer.join()
             pauses.record(outcome.latency.percentile(100))
     micros = {name: value / 1000 for name, value in pauses.percentiles().items()}
-    return Turn(system.name, 0, micros, pauses)
+    return [Turn(system.name, 0, micros, pauses)]
 
 
 def _worker(supervisor: int, number: int) -> int:

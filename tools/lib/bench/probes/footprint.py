@@ -18,7 +18,7 @@ QUIET_S = 1.0
 """Between the last message and the measurement: caches settle, pollers go to sleep."""
 
 
-def memory(stage: Stage, system: System, workload: Workload, seconds: float) -> Turn:
+def memory(stage: Stage, system: System, workload: Workload, seconds: float) -> list[Turn]:
     """Resident memory of all its processes after some messages, in MiB; store files and page cache not
     counted."""
     del seconds
@@ -26,10 +26,10 @@ def memory(stage: Stage, system: System, workload: Workload, seconds: float) -> 
         server.start()
         fill(stage.seat(system, server, workload), workload, SOME_MESSAGES)
         time.sleep(QUIET_S)
-        return Turn(system.name, 0, {"memory": processes.resident_bytes(server.pids) / MIB})
+        return [Turn(system.name, 0, {"memory": processes.resident_bytes(server.pids) / MIB})]
 
 
-def idle(stage: Stage, system: System, workload: Workload, seconds: float) -> Turn:
+def idle(stage: Stage, system: System, workload: Workload, seconds: float) -> list[Turn]:
     """Wake-ups a second of its busiest process, and CPU of all, with `threads` idle consumers connected."""
     with stage.fresh(system) as server:
         server.start()
@@ -53,4 +53,4 @@ def idle(stage: Stage, system: System, workload: Workload, seconds: float) -> Tu
             run_together([(seat.client(0), seat.job("hold", workload, 0.0, threads=consumers))], look)
         else:
             look()
-        return Turn(system.name, 0, found)
+        return [Turn(system.name, 0, found)]

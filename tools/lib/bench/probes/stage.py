@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 from bench.clients import ClientProcess
@@ -20,6 +21,12 @@ class Stage(Protocol):
 
     def client(self, system: System, number: int) -> ClientProcess:
         """A client process, up."""
+
+    def client_pids(self, system: System) -> list[int]:
+        """The processes of its clients that are up."""
+
+    def client_stages(self, system: System) -> Path:
+        """Where its traced clients note their stages."""
 
     def seat(self, system: System, server: Server, workload: Workload) -> Seat:
         """A place at a topic of that server which nobody has used."""

@@ -11,7 +11,7 @@ from bench.systems import System
 from bench.workload import Workload
 
 
-def start(stage: Stage, system: System, workload: Workload, seconds: float) -> Turn:
+def start(stage: Stage, system: System, workload: Workload, seconds: float) -> list[Turn]:
     """Start it once; `seconds` does not matter."""
     del seconds
     stage.client(system, 0)  # the client's own start is not part of it
@@ -19,4 +19,4 @@ def start(stage: Stage, system: System, workload: Workload, seconds: float) -> T
         started = time.perf_counter()
         server.start()
         first_send(stage.seat(system, server, workload), workload)
-        return Turn(system.name, 0, {"seconds": time.perf_counter() - started})
+        return [Turn(system.name, 0, {"seconds": time.perf_counter() - started})]

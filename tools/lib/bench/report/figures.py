@@ -39,6 +39,10 @@ FIGURES: dict[str, Figure] = {
     "seconds": Figure("seconds", lambda value: f"{value:.3f}"),
     "memory": Figure("MiB", _digits),
     "wakeups": Figure("wake-ups/s of one process", _digits),
+    "micros": Figure("us/message", lambda value: f"{value:,.3f}"),
+    "calls": Figure("calls/message", lambda value: f"{value:,.3f}"),
+    "lock_percent": Figure("% of the time the lock is held", _digits),
+    "cores": Figure("cores", _digits),
     "cpu_percent": Figure("% of a core", lambda value: f"{value:.2f}"),
 }
 
@@ -57,12 +61,25 @@ def reference(row: Row) -> str | None:
 def advantage(row: Row, system: str) -> str:
     """How many times better the reference is than a system in the row's metric, with spread and rounds."""
     against = reference(row)
-    if against is None or against == system:
+    if against is None or against == system or system not in row.workload.systems:
         return ""
     metric = row.workload.metric
     left, right = (system, against) if FIGURES[metric].less_is_better else (against, system)
     ratio = row.ratio(left, right, metric)
     return str(ratio) if ratio else ""
+
+
+def table(row: Row) -> list[list[str]]:
+    """The row as lines of text, the heading first; without the last column where nothing is compared."""
+    head = [
+        "system",
+        *[FIGURES[name].heading for name in columns(row)],
+        f"{reference(row)} is x times better",
+    ]
+    lines = [head, *([system, *cells(row, system), advantage(row, system)] for system in row.systems)]
+    if not any(line[-1] for line in lines[1:]):
+        lines = [line[:-1] for line in lines]
+    return lines
 
 
 def cells(row: Row, system: str) -> list[str]:

@@ -7,7 +7,7 @@ from html import escape
 
 from bench.durability import NOT_THERE_YET, Durability
 from bench.report import svg
-from bench.report.figures import FIGURES, advantage, cells, columns, disturbance, reference
+from bench.report.figures import FIGURES, disturbance, table
 from bench.result import Row
 from bench.results import Results
 from bench.systems import SYSTEMS
@@ -76,9 +76,7 @@ def _row(row: Row) -> str:
 
 
 def _table(row: Row) -> str:
-    names = columns(row)
-    head = ["system", *[FIGURES[name].heading for name in names], f"{reference(row)} is x times better"]
-    lines = [[system, *cells(row, system), advantage(row, system)] for system in row.systems]
+    head, *lines = table(row)
     body = "".join(f"<tr>{_cells('td', line)}</tr>" for line in lines)
     return f"<table><tr>{_cells('th', head)}</tr>{body}</table>"
 

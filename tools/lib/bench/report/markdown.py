@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bench.report.figures import FIGURES, advantage, cells, columns, reference
+from bench.report import figures
 from bench.result import Row
 from bench.results import Results
 
@@ -34,7 +34,9 @@ def sections(results: Results) -> dict[str, str]:
     facts = results.machine | results.run
     found = {"machine": "\n".join(f"- {name}: {value}" for name, value in facts.items())}
     for kind in results.classes:
-        found[kind.value] = "\n\n".join(_table(row) for row in results.of_class(kind))
+        rows = [row for row in results.of_class(kind) if row.workload.kind != STAGES]
+        if rows:
+            found[kind.value] = "\n\n".join(map(_table, rows))
     stages = [row for row in results.rows if row.workload.kind == STAGES]
     if stages:
         found[STAGES] = "\n\n".join(_table(row) for row in stages)
@@ -43,11 +45,9 @@ def sections(results: Results) -> dict[str, str]:
 
 def _table(row: Row) -> str:
     """A row's table under its title, its goals below."""
-    names = columns(row)
-    head = ["system", *[FIGURES[name].heading for name in names], f"{reference(row)} is x times better"]
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1)]
-    lines += [[system, *cells(row, system), advantage(row, system)] for system in row.systems]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    head, *lines = figures.table(row)
+    ruled = [head, ["---"] + ["--:"] * (len(head) - 1), *lines]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in ruled)
     notes = [f"- {goal}: {verdict}" for goal, verdict in row.verdicts]
     notes += [f"- missing: {system}: {reason}" for system, reason in row.missing.items()]
     parts = [f"**{row.workload.name}** {row.workload.title}", table]

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.report.figures import FIGURES, advantage, cells, columns, disturbance, reference
+from bench.report import figures
 from bench.result import Row
 
 WIDTH = 170
@@ -21,22 +21,20 @@ def console() -> Console:
 
 def print_row(row: Row, out: Console) -> None:
     """Print one row: its systems, its goals, what is missing, what disturbed it."""
-    names = columns(row)
     out.print(
         f"\n[bold]{escape(row.workload.name)}[/]  {escape(row.workload.title)}  \\[{row.durability.value}]"
     )
     if row.turns:
-        table = Table(
-            "system", *[FIGURES[name].heading for name in names], f"{reference(row)} is x times better"
-        )
-        for column in table.columns[1:]:
+        head, *lines = figures.table(row)
+        shown = Table(*map(escape, head))
+        for column in shown.columns[1:]:
             column.justify = "right"
-        for system in row.systems:
-            table.add_row(escape(system), *cells(row, system), advantage(row, system))
-        out.print(table)
+        for line in lines:
+            shown.add_row(*map(escape, line))
+        out.print(shown)
     for goal, verdict in row.verdicts:
         out.print(f"  goal {escape(goal)}: {escape(verdict)}")
     for system, reason in row.missing.items():
         out.print(f"  missing {escape(system)}: {escape(reason)}")
-    if warning := disturbance(row):
+    if warning := figures.disturbance(row):
         out.print(f"  [yellow]{warning}[/]")

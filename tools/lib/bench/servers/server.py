@@ -38,11 +38,18 @@ class Server(ABC):
         self.durability = durability
         self.address: dict[str, str] = {}
         self.settings: dict[str, str] = {}
+        self.traced = False
+        """Set before `start`: its processes note their stages in `stages`. Only shmq's can."""
         self._processes: list[subprocess.Popen[Any]] = []
 
     @abstractmethod
     def start(self) -> None:
         """Start it on an empty store and return when it serves; Missing if it cannot."""
+
+    @property
+    def stages(self) -> Path:
+        """Where a traced server's processes note their stages."""
+        return self.folder / "stages"
 
     @property
     def pids(self) -> list[int]:

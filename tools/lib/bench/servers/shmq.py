@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bench import stages
 from bench.durability import Durability
 from bench.servers.server import STOP_LIMIT_S, Missing, Server
 from shmq.base.runtime_dir import page_name
@@ -69,6 +70,10 @@ class ShmqServer(Server):
         """Start it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         paths = [*([str(self.source)] if self.source else []), *sys.path]
+        env = dict(os.environ)
+        if self.traced:
+            paths.insert(0, str(stages.HOOK))
+            env |= stages.environment(self.stages)
         arguments = [f"store={self.store}", *(f"{key}={value}" for key, value in self._settings.items())]
         with (self.folder / "broker.out").open("ab") as sink:
             self._host = subprocess.Popen(
@@ -76,7 +81,7 @@ class ShmqServer(Server):
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=sink,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                env={**env, "PYTHONPATH": os.pathsep.join(paths)},
                 text=True,
             )
         self._processes.append(self._host)
