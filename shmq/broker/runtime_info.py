@@ -65,9 +65,6 @@ def runtime_info(
         "remainHowManyDataToFlush": bytes_text(facts.write_position - facts.flushed_position),
         "EndTransactionQueueSize": 0,
         "EndTransactionThreadPoolQueueCapacity": 0,
-        "timerReadBehind": 0,
-        "timerOffsetBehind": 0,
-        "timerCongestNum": 0,
         "timerEnqueueTps": 0.0,
         "timerDequeueTps": 0.0,
     }

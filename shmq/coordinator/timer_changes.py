@@ -261,6 +261,19 @@ class TimerChanges:
         self._service.cancel(message.due_ms, key, outcomes[0].physical_offset)
         return outcomes[-1].end
 
+    # -- figures --
+
+    def figures(self) -> dict[str, int]:
+        """By RocketMQ's keys: by how many seconds the earliest timer is late, how many are not taken in, and
+        how many wait at most (those that came before the oldest that waits are not counted)."""
+        queue = self._queue()
+        taken = self._service.taken
+        return {
+            "timerReadBehind": self._service.behind_ms() // 1000,
+            "timerOffsetBehind": max(0, self._store.max(queue) - taken),
+            "timerCongestNum": max(0, taken - self._service.kept(queue)),
+        }
+
     # -- what retention wants --
 
     def lowest_needed(self) -> int | None:

@@ -212,6 +212,11 @@ class TimerService:
         """What is below this queue offset was taken in."""
         return self._cursors.taken if self._is_open else 0
 
+    def behind_ms(self) -> int:
+        """By how much the earliest timer is late."""
+        due_ms, now_ms = self._waiting.frontier[0], self._clock.now_ms()
+        return now_ms - due_ms if 0 < due_ms < now_ms else 0
+
     def is_over(self, due_ms: int, physical_offset: int) -> bool:
         """Whether a timer that was taken in has been delivered, or passed over."""
         due = (due_ms, physical_offset)

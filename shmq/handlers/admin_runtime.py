@@ -61,6 +61,7 @@ async def runtime(ctx: CoordinatorContext, _call: Call, command: Command, _heade
         damage_facts(ctx.store.layout),
     )
     table["halfMessages"] = str(ctx.transactions.open_count)  # a key of our own
+    table |= {key: str(value) for key, value in ctx.timers.figures().items()}
     return command.response(ResponseCode.SUCCESS, body=encode_kv_table(table))
 
 

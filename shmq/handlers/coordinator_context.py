@@ -137,6 +137,9 @@ class WaitingMessages(Protocol):
     def reschedule(self, topic: str, key: str, due_ms: int, new_ms: int) -> int:
         """Put one off; the log position that must be durable for it."""
 
+    def figures(self) -> dict[str, int]:
+        """How many wait, and how far behind their delivery is, by RocketMQ's keys."""
+
     async def durable(self, end: int) -> None:
         """Return when the log is as durable up to there as the broker promises."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from shmq import ClientFault, Message, Producer, SendResult
+from shmq import AdminClient, ClientFault, Message, Producer, SendResult
 from shmq.admin import main
 from shmq.admin.exits import ExitCode
 from shmq.base.errors import IllegalOperation, MessageIllegal, NoPermission, TopicNotExist
@@ -314,6 +314,9 @@ def test_operators_list_cancel_and_put_off(shared_broker: Broker, capsys: pytest
         producer.create_topic("Operated", 1)
         sent = [later(producer, "Operated", b"%d" % number, 600) for number in range(4)]
         listed = admin("timerList", "-t", "Operated")
+        with AdminClient(shared_broker.namesrv_addr) as client:
+            figures = client.broker_runtime_info(f"127.0.0.1:{shared_broker.tcp_port}")
+        assert int(figures["timerCongestNum"]) >= 4 and figures["timerReadBehind"] == "0"
         assert [row["msgId"] for row in listed] == [result.msg_id for result in sent]
         assert [row["recallHandle"] for row in listed] == [result.recall_handle for result in sent]
         (row,) = admin("timer", "list", "-i", sent[1].offset_msg_id)
