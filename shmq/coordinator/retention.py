@@ -48,6 +48,8 @@ MOVE_TURNS_MAX = 20_000
 """Turns a service gets to move what it needs out of segments that go; the next round goes on."""
 STEP_PAUSE_MS = 1
 """Pause between two small steps."""
+WAIT_PAUSE_MS = 10
+"""Pause while a file is being unlinked."""
 FULL_LOOK_MS = 1000
 """How soon to look again while sends are refused."""
 RETRY_MS = 1000
@@ -185,9 +187,10 @@ class Retention:
             "queue": settings.delete_consume_queue_files_interval,
             "index": STEP_PAUSE_MS,
             "looked": STEP_PAUSE_MS,
+            "waited": WAIT_PAUSE_MS,
         }
         for done in self._cleaner.follow():
-            if done != "looked":
+            if done not in ("looked", "waited"):
                 self._let_go()
             if done == "segment":
                 self._count("segments_deleted", 1)

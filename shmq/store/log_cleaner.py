@@ -19,8 +19,10 @@ Facts: Apache RocketMQ 5.3, DefaultMessageStore.java, ConsumeQueue.java. Coordin
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from shmq.base import faults
 from shmq.base.files import fsync_folder
@@ -35,6 +37,9 @@ from shmq.store.consume_queue import FILLER_SIZE
 from shmq.store.consume_queues import ConsumeQueues
 from shmq.store.index_file import HEADER, IndexHeader, index_names
 from shmq.store.names import StoreLayout, file_starts
+
+JOIN_S = 0.001
+"""How long one step waits for the thread that unlinks."""
 
 QUEUES_AT_ONCE = 32
 """Queues looked at before a caller with other work gets its turn: about a millisecond."""
@@ -81,8 +86,8 @@ class LogCleaner:
         faults.reach("retention.min_stored")
 
     def follow(self) -> Iterator[str]:
-        """Remove everything below MIN_OFFSET, step by step; yields what was done: "looked", "segment",
-        "queue" or "index". OSError when the disk refuses: call it again later."""
+        """Remove everything below MIN_OFFSET, step by step; yields what was done: "looked", "waited",
+        "segment", "queue" or "index". OSError when the disk refuses: call it again later."""
         yield from self._raise_minima()
         yield from self._remove_segments()
         yield from self.remove_queue_files()
@@ -131,16 +136,19 @@ class LogCleaner:
         for start in self._layout.segments():
             if start + self._layout.segment_bytes > low:
                 break
-            self._layout.segment_path(start).unlink()
-            faults.reach("retention.unlinked")
-            # one after the other: a power cut must leave no gap
-            fsync_folder(self._layout.commit_log)
-            self._told()
-            faults.reach("retention.folder_synced")
+            yield from _beside(partial(self._remove_segment, start))
             yield "segment"
         for start in file_starts(self._layout.checksums):
             if start + self._layout.segment_bytes <= low:
                 remove_checksums(self._layout, start)
+
+    def _remove_segment(self, start: int) -> None:
+        """One after the other and each synced: a power cut must leave no gap. A thread of its own."""
+        self._layout.segment_path(start).unlink()
+        faults.reach("retention.unlinked")
+        fsync_folder(self._layout.commit_log)
+        self._told()
+        faults.reach("retention.folder_synced")
 
     def remove_queue_files(self) -> Iterator[str]:
         """Remove the ConsumeQueue files that hold only units below their queue's minimum."""
@@ -188,3 +196,26 @@ class LogCleaner:
     def _told(self) -> None:
         """Let everybody see, when it looks next, that there are maps to let go of."""
         self._page.words[FILES_UNLINKED] += 1
+
+
+def _beside(work: Callable[[], None]) -> Iterator[str]:
+    """Do `work` in a thread and yield until it is done; raises what it raised.
+
+    To unlink a gigabyte that is in memory takes the kernel a second or two: the event loop must go on.
+    """
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as failure:  # whatever it is, it belongs to who waits
+            failures.append(failure)
+
+    thread = threading.Thread(target=run, name="retention", daemon=True)
+    thread.start()
+    thread.join(JOIN_S)
+    while thread.is_alive():
+        yield "waited"
+        thread.join(JOIN_S)
+    if failures:
+        raise failures[0]

@@ -54,7 +54,7 @@ def remove(store: OpenStore, segments: int) -> int:
     cleaner = cleaner_of(store)
     end = cleaner.removable()[segments - 1] + SEGMENT
     cleaner.raise_minimum(end)
-    assert "segment" in list(cleaner.follow())
+    assert "segment" in set(cleaner.follow())
     return end
 
 
