@@ -150,12 +150,13 @@ TARGETS: tuple[Workload, ...] = (
     ),
     Workload(
         "large",
-        "batches of 16 x 64 KiB, two in flight",
+        "1 GiB in batches of 16 x 64 KiB, two in flight",
         "batch",
         ("shmq", *RIVALS),
         "bytes_s",
         body_bytes=64 * KIB,
         batch=16,
+        count=16 * KIB,
         goals=(Goal("shmq", "bytes_s", ">=", 1.5e9, unit=" B/s"),),
     ),
     Workload(

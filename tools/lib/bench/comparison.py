@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,9 +30,12 @@ from bench.servers.rocketmq import java_client
 from bench.servers.server import Missing, Server
 from bench.systems import JAVA, SERVERS, System
 from bench.workload import Workload
+from shmq.base.errors import ShmqError
 
 WARM_UP_PART = 0.4
 """An untimed turn before the first, as part of a turn's length."""
+FAILURES = (Missing, LoadFailed, ShmqError, OSError, subprocess.SubprocessError)
+"""What costs a system its place in a row, and not the run."""
 SETTLE_FROM_S = 1.0
 """Shorter turns leave too little behind to be written out first."""
 
@@ -80,8 +84,8 @@ class Comparison(AbstractContextManager["Comparison"]):
                 server = self._server(system) if system.server else None
                 seats[system.name] = self.seat(system, server, workload)
                 LOADS[workload.kind](seats[system.name], workload, self.seconds * WARM_UP_PART)
-            except (Missing, LoadFailed) as failure:
-                row.missing[system.name] = str(failure)
+            except FAILURES as failure:
+                self._give_up(row, system, f"{failure}")
         self._rounds(row, present, lambda system: [self._turn(seats[system.name], workload)])
 
     def _rounds(self, row: Row, present: list[System], take_turn: Callable[[System], list[Turn]]) -> None:
@@ -92,12 +96,18 @@ class Comparison(AbstractContextManager["Comparison"]):
                 continue
             try:
                 found = take_turn(system)
-            except (Missing, LoadFailed) as failure:
-                row.missing[system.name] = f"round {number + 1}: {failure}"
+            except FAILURES as failure:
+                self._give_up(row, system, f"round {number + 1}: {failure}")
             else:
                 for turn in found:
                     turn.round = number
                 row.turns += found
+
+    def _give_up(self, row: Row, system: System, reason: str) -> None:
+        """Name a system that failed. Its clients go: one may still be at the job that failed."""
+        row.missing[system.name] = reason
+        for key in [key for key in self._clients if key[0] == system.name]:
+            self._clients.pop(key).close()
 
     def _present(self, row: Row, name: str) -> System | None:
         """The system of that name, or None and the reason in the row."""
@@ -181,23 +191,16 @@ class Comparison(AbstractContextManager["Comparison"]):
         if self.seconds >= SETTLE_FROM_S:
             os.sync()
         mine, others = self._pids(seat.system)
-        marks: list[float] = []
+        marks: list[tuple[float, ...]] = []
 
         def mark() -> None:
-            marks.extend(
-                [
-                    time.monotonic(),
-                    processes.cpu_seconds(mine),
-                    processes.cpu_seconds(others),
-                    processes.machine_seconds(),
-                ]
-            )
+            # The clock beside the machine's counter: looking through all processes takes its time, too.
+            machine, clock = processes.machine_seconds(), time.monotonic()
+            marks.append((machine, clock, processes.cpu_seconds(mine), processes.cpu_seconds(others)))
 
         outcome = LOADS[workload.kind](seat, workload, self.seconds, mark)
         mark()
-        length, own, idle, machine = (
-            after - before for before, after in zip(marks[:4], marks[4:], strict=True)
-        )
+        machine, length, own, idle = (after - before for before, after in zip(*marks, strict=True))
         figures = {
             "rate": outcome.messages / outcome.seconds if outcome.seconds else 0.0,
             "bytes_s": outcome.body_bytes / outcome.seconds if outcome.seconds else 0.0,

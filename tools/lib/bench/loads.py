@@ -79,7 +79,8 @@ def _senders(work: str) -> Callable[[Seat, Workload, float, Started], Outcome]:
         jobs = []
         for number, share in enumerate(shares):
             rate = workload.rate * share / workload.threads
-            jobs.append((seat.client(number), seat.job(work, workload, seconds, threads=share, rate=rate)))
+            job = seat.job(work, workload, seconds, threads=share, rate=rate, count=workload.count)
+            jobs.append((seat.client(number), job))
         return _joined(run_together(jobs, started))
 
     return run

@@ -18,7 +18,8 @@ class Workload:
     systems   names of systems that take part; those that are not there are named in the report
     classes   durability classes it makes sense in
     threads   senders, all processes together; `processes` of them, at most
-    count     messages of a backlog, when the kind reads one
+    count     messages of a backlog, when the kind reads one; a batch load ends after so many, not by the
+              clock
     rate      messages a second of an open-loop kind
     options   handed to the drivers beside the system's own, such as {"filter": "TagA"}
     extra     what only one kind knows

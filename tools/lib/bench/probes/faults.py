@@ -81,7 +81,7 @@ def _worker(supervisor: int, number: int) -> int:
     )
     if not workers:
         raise LoadFailed(f"no process of the broker has a title that begins with {WORKER_TITLE!r}")
-    return workers[number % len(workers)]
+    return int(workers[number % len(workers)])
 
 
 def _title(process: psutil.Process) -> str:

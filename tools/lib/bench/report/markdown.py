@@ -21,9 +21,9 @@ def publish(results: Results, page: Path) -> list[str]:
     text = page.read_text()
     replaced = []
     for name, content in sections(results).items():
-        marked = re.compile(rf"(<!-- bench:{re.escape(name)} -->\n).*?(<!-- /bench -->)", re.DOTALL)
-        if marked.search(text):
-            text = marked.sub(lambda found, body=content: f"{found[1]}{body}\n{found[2]}", text)
+        marked = re.search(rf"<!-- bench:{re.escape(name)} -->\n(.*?)<!-- /bench -->", text, re.DOTALL)
+        if marked:
+            text = f"{text[: marked.start(1)]}{content}\n{text[marked.end(1) :]}"
             replaced.append(name)
     page.write_text(text)
     return replaced

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import psutil
+
 from bench import peers
 from bench.durability import Durability
 from bench.servers.server import Missing, Server, answers_unix
 
 FSYNC = {Durability.PAGE_CACHE: "no", Durability.TIMED: "everysec", Durability.SYNCED: "always"}
-MEMORY = "8gb"
+MEMORY_PART = 0.5
+"""Of the machine's memory. Beyond it Redis refuses, and the row says so."""
 
 
 class RedisServer(Server):
@@ -27,7 +30,7 @@ class RedisServer(Server):
             "appendonly": "yes",
             "appendfsync": FSYNC[self.durability],
             "auto-aof-rewrite-percentage": "0",
-            "maxmemory": MEMORY,
+            "maxmemory": str(int(psutil.virtual_memory().total * MEMORY_PART)),
             "stream-node-max-entries": "100",
         }
         options = [word for key, value in self.settings.items() for word in (f"--{key}", value)]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import stages
+from bench import processes, stages
 from bench.durability import Durability
 from bench.servers.server import STOP_LIMIT_S, Missing, Server
 from shmq.base.runtime_dir import page_name
@@ -105,14 +105,19 @@ class ShmqServer(Server):
     @property
     def pids(self) -> list[int]:
         """The supervisor; the little host process beside it is the bench's."""
-        return [self._pid] if self._processes else []
+        return [self._pid] if self._processes and self._pid else []
 
     def stop(self) -> None:
         """Close the host's input: it stops the broker and removes its folder."""
         for host in self._processes:
             assert host.stdin is not None and host.stdout is not None
             host.stdin.close()
-            host.wait(STOP_LIMIT_S)
+            try:
+                host.wait(STOP_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                for process in processes.tree([host.pid, *self.pids]):
+                    process.kill()
+                host.wait()
             host.stdout.close()
         self._processes.clear()
         if self.store.is_dir():  # of a broker that was killed and not started again
