@@ -18,36 +18,31 @@ Runs in the coordinator's duty cycle; waits for the disk only to export the curs
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from shmq.base import faults, log
 from shmq.base.clock import Clock
-from shmq.base.errors import MessageIllegal, QueueGone, SystemBusy
-from shmq.broker.delayed_message import delivery_of
+from shmq.base.errors import MessageIllegal, SystemBusy
 from shmq.broker.queues import Queues
 from shmq.broker.timer_cursors import TimerCursors
 from shmq.broker.waiting_timers import Timer, WaitingTimers
+from shmq.coordinator.timer_delivery import REFUSED_MS, RETRY_MS, TimerDelivery, Words
 from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.names import TIMER_TOPIC
-from shmq.model.properties import REAL_TOPIC, TIMER_DEL_UNIQKEY, TIMER_OUT_MS, UNIQ_KEY, decode_properties
+from shmq.model.properties import TIMER_DEL_UNIQKEY, decode_properties
 from shmq.model.record import properties_of
 from shmq.model.settings import BrokerSettings
-from shmq.model.timer import WaitingTimer, cancel_key, waiting_timer
-from shmq.shm.page_layout import INDEXED_POSITION, LAST_STORE_TIME, WRITE_POSITION
+from shmq.model.timer import WaitingTimer, waiting_timer
 from shmq.shm.queue_table import QueueRef, ring_block
 from shmq.shm.rings import park, unpark
 from shmq.shm.worker_slots import COORDINATOR_SLOT
-from shmq.store.append_request import AppendRequest
 from shmq.store.consume_queue import FILLER_SIZE
-from shmq.store.index_lookup import FOUND_MAX
 from shmq.store.message_store import MessageStore
 
 LOOK_MS = 500
 """Pause while no timer is near."""
 TAKE_MS = 4
 """Pause while timers keep coming: they are taken in together, and nobody has to ring."""
-RETRY_MS = 50
-"""Pause while there is no segment to append to, or no disk space for the wheel."""
 BUSY_MS = 1
 """Pause when there is more to do than one step does."""
 REST_MS = 1000
@@ -56,26 +51,15 @@ TAKE_MAX = 256
 """Timers taken in per step: a few milliseconds."""
 CLAIM_MAX = 64
 """Timers delivered in one claim."""
-CLAIM_BYTES = 256 << 10
-"""And about so many bytes, so that they fit a segment."""
 FIRE_MAX = 256
 """Timers delivered per step: then the coordinator's other work gets its turn."""
-ALWAYS_MS = 2**62
-"""Behind every store time."""
 PASS_MAX = 2048
 """Timers passed by the kept cursor at a time."""
 
-faults.declare(
-    {
-        "timer.taken": "timers are in the wheel, the cursor does not say so",
-        "timer.due": "due timers were read, nothing of them appended",
-        "timer.fired": "due timers are appended, nobody was told",
-    }
-)
+faults.declare({"timer.taken": "timers are in the wheel, the cursor does not say so"})
 
 _logger = log.get(__name__)
 _Entry = tuple[Timer, WaitingTimer, int]
-_Words = tuple[tuple[int, int], ...]
 
 
 class TimerService:
@@ -95,7 +79,6 @@ class TimerService:
         self._queues = queues
         self._cursors = cursors
         self._clock = clock
-        self._count = count
         self._waiting = WaitingTimers(
             store.layout.timer_wheel,
             store.layout.timer_log,
@@ -104,18 +87,16 @@ class TimerService:
             cursors,
             self._describe,
         )
-        self._claim_bytes = min(CLAIM_BYTES, store.layout.segment_bytes // 4)
+        self._delivery = TimerDelivery(store, queues, self._waiting, count)
         self._has_index = settings.message_index_enable
         self._is_open = False
         self._next = 0
         self._placed = 0
         self._fill_end = 0
         self._fire_from = 0
-        self._doubtful_ms = 0
-        """On a new page the cursors are behind: up to this moment a timer may be delivered already."""
-        self._index_from = 0
-        """The key index must know the log up to here to tell."""
         self._ahead = 0
+        self._is_stalled = False
+        """The clock was set back twice: what comes next has to wait."""
         self._kept_at = 0
         self._taken_at = 0
         self._rest_at = 0
@@ -134,11 +115,13 @@ class TimerService:
         before = self._next
         try:
             free = self._take_in(queue, wall_ms)
-            is_filled = self._next >= self._fire_from and self._is_indexed()
+            is_filled = self._next >= self._fire_from and self._delivery.is_sure()
             left_ms = self._fire(wall_ms) if free and is_filled else RETRY_MS
         except OSError as error:
             log.event(_logger, logging.WARNING, "timers_wait", reason=error)
-            return now_ms + RETRY_MS
+            return now_ms + REFUSED_MS
+        if not free:
+            return now_ms + self._delivery.retry_ms
         if now_ms >= self._rest_at:
             self._rest_at = now_ms + REST_MS
             self._rest(queue)
@@ -151,17 +134,18 @@ class TimerService:
             unpark(self._store.page, block, COORDINATOR_SLOT)
         else:
             park(self._store.page, block, COORDINATOR_SLOT)
-        if self._store.max(queue) - self._next > TAKE_MAX:
-            return BUSY_MS
-        return TAKE_MS if busy or self._store.table.max(queue.slot) > self._next else LOOK_MS
+        if busy:
+            return BUSY_MS if self._store.max(queue) - self._next > TAKE_MAX else TAKE_MS
+        if self._store.max(queue) > self._next:
+            return RETRY_MS if self._is_stalled else BUSY_MS
+        return TAKE_MS if self._store.table.max(queue.slot) > self._next else LOOK_MS
 
     def _open(self, queue: QueueRef) -> None:
         """Find out where to go on: the wheel is used as it is, or made again from the kept cursor on."""
         cursors = self._cursors
         is_new_page = cursors.open()
         if is_new_page and self._has_index:
-            words = self._store.page.words
-            self._doubtful_ms, self._index_from = words[LAST_STORE_TIME], words[WRITE_POSITION]
+            self._delivery.doubt()
         low, high = self._store.min(queue), self._store.max(queue)
         cursors.taken = min(max(cursors.taken, low), high)
         cursors.kept = min(max(cursors.kept, low), cursors.taken)
@@ -269,8 +253,9 @@ class TimerService:
         cursors = self._cursors
         high = self._store.max(queue)
         end = min(high, self._next + TAKE_MAX)
+        self._is_stalled = False
         rows: list[_Entry] = []
-        late: list[tuple[Timer, _Words]] = []
+        late: list[tuple[Timer, Words]] = []
         offset = self._next
         while offset < end and len(late) < CLAIM_MAX:
             entry = self._read(queue, offset)
@@ -286,6 +271,7 @@ class TimerService:
                     late.append((entry[0], (cursors.takes(offset + 1),)))
             elif entry is not None:  # not due yet, and before what was delivered: the clock was set back
                 if not cursors.can_set_back():
+                    self._is_stalled = True
                     break
                 cursors.set_back(wall_ms, entry[0].physical_offset)
                 rows.append(entry)
@@ -295,9 +281,9 @@ class TimerService:
             self._placed = offset
         if rows:
             faults.reach("timer.taken")
-        if late and not (self._is_indexed() and self._see_cancels(queue, high)):
+        if late and not (self._delivery.is_sure() and self._see_cancels(queue, high)):
             return False
-        if self._deliver(late) < len(late):
+        if self._delivery.deliver(late) < len(late):
             return False
         self._next = offset
         if offset > cursors.taken:
@@ -322,7 +308,7 @@ class TimerService:
         """Deliver what is due, a step's worth; return in how many ms to look again."""
         waiting, cursors = self._waiting, self._cursors
         for _ in range(0, FIRE_MAX, CLAIM_MAX):
-            batch: list[tuple[Timer, _Words]] = []
+            batch: list[tuple[Timer, Words]] = []
             head = waiting.peek(wall_ms)
             while head is not None and head.ms <= wall_ms and len(batch) < CLAIM_MAX:
                 waiting.pop()
@@ -330,130 +316,15 @@ class TimerService:
                 if not (head.physical_offset < self._kept_at or is_twice or cursors.is_over(head.due)):
                     batch.append((head, cursors.fires(head.due)))
                 head = waiting.peek(wall_ms)
-            done = self._deliver(batch)
+            done = self._delivery.deliver(batch)
             if done < len(batch):
                 waiting.push_back([timer for timer, _ in batch[done:]])
-                return RETRY_MS
+                return self._delivery.retry_ms
             if head is None or head.ms > wall_ms:
                 if waiting.is_reading:
                     return BUSY_MS
                 return LOOK_MS if head is None else head.ms - wall_ms
         return BUSY_MS
-
-    def _deliver(self, batch: Sequence[tuple[Timer, _Words]]) -> int:
-        """Append timers to their topics; return how many from the front are done with."""
-        prepared = [(timer, self._request(timer, words)) for timer, words in batch]
-        done = 0
-        while done < len(prepared):
-            end, size = done, 0
-            while end < len(prepared) and (end == done or size < self._claim_bytes):
-                request = prepared[end][1]
-                size += len(request.data) if request is not None else 0
-                end += 1
-            together = self._append(prepared[done:end])
-            if together < end - done:
-                return done + together
-            done = end
-        return done
-
-    def _append(self, prepared: Sequence[tuple[Timer, AppendRequest | None]]) -> int:
-        """Append some in one claim; return how many from the front are done with."""
-        requests = [request for _, request in prepared if request is not None]
-        if not requests:
-            return len(prepared)
-        faults.reach("timer.due")
-        for request in requests[:-1]:
-            request.with_next = True
-        outcomes = self._store.append(requests)
-        faults.reach("timer.fired")
-        if outcomes[0] is None:
-            return 0
-        if outcomes[0].error is None:
-            self._count("timers_delivered", len(requests))
-            return len(prepared)
-        return self._append_each(prepared)
-
-    def _append_each(self, prepared: Sequence[tuple[Timer, AppendRequest | None]]) -> int:
-        """The same one by one: one of them is refused."""
-        for done, (timer, request) in enumerate(prepared):
-            if request is None:
-                continue
-            request.with_next = False
-            (outcome,) = self._store.append([request])
-            if outcome is None:
-                return done
-            if isinstance(outcome.error, (QueueGone, MessageIllegal)):
-                self._dropped(timer, str(outcome.error))
-            elif outcome.error is not None:
-                log.event(_logger, logging.WARNING, "timers_wait", reason=outcome.error)
-                return done
-            else:
-                self._count("timers_delivered", 1)
-        return len(prepared)
-
-    def _request(self, timer: Timer, words: _Words) -> AppendRequest | None:
-        """What appends one timer to its topic; None when it is cancelled, or cannot be delivered."""
-        record = self._store.record_at(timer.physical_offset)
-        if record is None:
-            self._dropped(timer, "its record is gone")
-            return None
-        try:
-            if self._waiting.has_cancels and self._is_cancelled(timer, record):
-                self._count("timers_cancelled", 1)
-                return None
-            if timer.ms <= self._doubtful_ms and self._is_delivered(record):
-                return None
-            delivery = delivery_of(record)
-        except MessageIllegal as error:
-            self._dropped(timer, str(error))
-            return None
-        queue = self._queues.ref(delivery.topic, delivery.queue_id)
-        if queue is None:
-            self._dropped(
-                timer, f"queue {delivery.queue_id} of topic {delivery.topic} does not exist (any more)"
-            )
-            return None
-        return AppendRequest(
-            queue,
-            delivery.record,
-            (len(delivery.record),),
-            (delivery.tags_code,),
-            word=words[0],
-            second_word=words[1] if len(words) > 1 else None,
-        )
-
-    def _is_cancelled(self, timer: Timer, record: memoryview) -> bool:
-        properties = bytes(properties_of(record))
-        described = waiting_timer(properties)
-        key = decode_properties(properties).get(UNIQ_KEY, "")
-        topic = "" if described is None else described.real_topic
-        return self._waiting.is_cancelled(timer, (cancel_key(topic, key), key))
-
-    def _is_indexed(self) -> bool:
-        return self._store.page.words[INDEXED_POSITION] >= self._index_from
-
-    def _is_delivered(self, record: memoryview) -> bool:
-        """Whether a message's own topic has it: with the same key, for the same moment."""
-        wanted = decode_properties(properties_of(record))
-        topic, key = wanted.get(REAL_TOPIC, ""), wanted.get(UNIQ_KEY, "")
-        for place in self._store.lookup_key(topic, key, FOUND_MAX, 0, ALWAYS_MS):
-            found = self._store.record_at(place)
-            if found is not None:
-                properties = decode_properties(properties_of(found))
-                if properties.get(UNIQ_KEY) == key and properties.get(TIMER_OUT_MS) == wanted[TIMER_OUT_MS]:
-                    return True
-        return False
-
-    def _dropped(self, timer: Timer, why: str) -> None:
-        self._count("timers_dropped", 1)
-        log.event(
-            _logger,
-            logging.WARNING,
-            "timer_dropped",
-            due_ms=timer.ms,
-            physical_offset=timer.physical_offset,
-            reason=why,
-        )
 
     # -- what is over --
 
