@@ -6,6 +6,7 @@ Tests on a small disk need the right to mount (root, or a container that allows 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ from shmq.shm.control_page import ControlPage
 from shmq.shm.counters import totals
 from shmq.shm.page_layout import DISK_FULL, MIN_OFFSET, WRITE_POSITION
 from shmq.store.check import check_store
+from shmq.store.disk_use import HeldFiles
 from shmq.store.names import StoreLayout, file_starts
 from tests.helpers.supervised_broker import BrokerMaker, RawClient, SupervisedBroker
 from tests.helpers.waiting import wait_until
@@ -380,3 +382,57 @@ def _rounds(broker: Broker) -> None:
         return len(seen) > 40 and seen[-1] == seen[-30]
 
     wait_until(stands_still, 30, "retention is content")
+
+
+READER = """
+import sys
+from shmq import MessageQueue, PullConsumer
+consumer = PullConsumer("direct", namesrv_addr=sys.argv[1])
+consumer.start()
+queue, offset = MessageQueue("T", "broker-t", 0), 0
+while offset < 600:
+    found = consumer.pull(queue, "*", offset, 32)
+    offset = found.next_begin_offset
+del found
+print("read", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_direct_reader_lets_go_by_itself_or_loses_its_grant(
+    make: BrokerMaker, tmp_path: Path, stopped: bool
+) -> None:
+    intervals = {"destroyMapedFileIntervalForcibly": "1000", "redeleteHangedFileInterval": "500"}
+    broker = make(tmp_path, **SMALL, **intervals, deleteWhen=quiet_hour()).start()
+    fill(broker)
+    reader = subprocess.Popen(
+        [sys.executable, "-c", READER, f"unix:{broker.places['namesrvUnix']}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    held = HeldFiles(tmp_path / "store")
+
+    def holders() -> set[int]:
+        list(held.look())
+        return {pid for found in held.found for pid in found.pids}
+
+    try:
+        assert reader.stdout is not None and reader.stdout.readline() == b"read\n"
+        if stopped:
+            reader.send_signal(signal.SIGSTOP)
+        first = expire(broker)
+        patiently(broker, delete_expired)
+        layout = StoreLayout(broker.folder / "store", SEGMENT, 20 * 64)
+        wait_until(lambda: layout.segments()[0] == first, 15, "segments are gone")
+        if stopped:
+            assert reader.pid in holders()
+            wait_until(lambda: "grants_ended readers=1" in broker.log_text(), 15, "its grant ends")
+            assert f"{reader.pid} (" in broker.log_text()
+            reader.send_signal(signal.SIGCONT)
+        wait_until(lambda: not holders(), 20, "nobody holds a deleted file")
+        assert reader.poll() is None
+    finally:
+        reader.communicate(b"\n")
+    check_what_is_left(broker)
