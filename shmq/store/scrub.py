@@ -82,9 +82,14 @@ class Scrub:
         self._note_at = 0
 
     def step(self) -> int:
-        """Scrub a piece; return the pause in ms. Never raises: damage in the store must not end a process."""
+        """Scrub a second's worth, a piece at least; return the pause in ms.
+
+        Never raises: damage in the store must not end a process.
+        """
+        done = 0
         try:
-            done = self._piece() if self._rate else 0
+            while done * 1000 < self._rate * PAUSE_MS_MIN and (piece := self._piece()):
+                done += piece
         except Exception:
             log.event(_logger, logging.ERROR, "scrub_failed", exc_info=True, position=self.progress.position)
             return IDLE_MS

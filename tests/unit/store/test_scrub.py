@@ -68,7 +68,7 @@ def overwrite(store: OpenStore, position: int, data: bytes) -> None:
 
 def test_a_pass_looks_at_every_byte_once_and_the_next_one_waits(store: OpenStore) -> None:
     fill(store)
-    scrub, counts, clock = scrub_of(store, scrub_pass_interval=1000)
+    scrub, counts, clock = scrub_of(store, scrub_pass_interval=1000, scrub_bytes_per_second=10_000)
     assert one_pass(scrub) >= 2
     assert counts == {"scrub_bytes": store.page.words[FLUSHED_POSITION]}
     clock.ms += 999
@@ -90,7 +90,7 @@ def test_the_pause_keeps_the_rate_and_zero_means_never(store: OpenStore) -> None
 
 def test_it_goes_on_where_the_one_before_it_died(store: OpenStore) -> None:
     fill(store)
-    scrub, _, _ = scrub_of(store)
+    scrub, _, _ = scrub_of(store, scrub_bytes_per_second=10_000)
     scrub.step()
     scrub._note()
     after, counts, _ = scrub_of(store)
