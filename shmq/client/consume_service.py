@@ -141,9 +141,16 @@ class ConsumeService:
             done = 0
             if status is ConsumeConcurrentlyStatus.CONSUME_SUCCESS:
                 done = min(max(0, context.ack_index + 1), len(messages))
-            self._settle(task, done, error or _reason(status), context)
+            self._settle(task, done, error, status, context)
 
-    def _settle(self, task: _Task, done: int, error: str, context: ConsumeConcurrentlyContext) -> None:
+    def _settle(
+        self,
+        task: _Task,
+        done: int,
+        error: str,
+        status: ConsumeConcurrentlyStatus | None,
+        context: ConsumeConcurrentlyContext,
+    ) -> None:
         """Give failed messages back, take the others out and store the offset."""
         failed = task.messages[done:]
         again: list[PulledMessage] = []
@@ -152,6 +159,7 @@ class ConsumeService:
                 log.event(_LOG, logging.WARNING, "broadcast_message_dropped", message=message.msg_id)
         elif failed:
             level = context.delay_level_when_next_consume
+            error = error or _reason(status)
             again = [m for m in failed if not self._back.try_to_give(m, level, error)]
         finished = [m for m in task.messages if m not in again] if again else task.messages
         self._finish(task.held, task.queue, finished)
@@ -187,7 +195,7 @@ class ConsumeService:
         self._pool.set_threads(count)
 
 
-_SUCCESSES = frozenset({ConsumeConcurrentlyStatus.CONSUME_SUCCESS})
+_SUCCESSES = (ConsumeConcurrentlyStatus.CONSUME_SUCCESS,)
 
 
 def _reason(status: object) -> str:

@@ -45,7 +45,7 @@ class ListenerCalls:
         queue: MessageQueue,
         listener: Callable[[], object],
         statuses: type[S],
-        successes: frozenset[S],
+        successes: tuple[S, ...],
     ) -> tuple[S | None, str]:
         """Call the listener with its messages; never raises for what it does.
 
@@ -58,11 +58,22 @@ class ListenerCalls:
         context = ConsumeContext(self._group, queue, messages) if hooks else None
         if context is not None:
             hooks.before(context)
+        raised, error, answer = False, "", None
         started = time.monotonic()
-        status, error, raised = self._call(listener, statuses, queue)
-        took_ms = (time.monotonic() - started) * 1000
+        try:
+            answer = listener()
+        except Exception as fault:  # the listener is the user's: its error means "later", no more
+            _LOG.exception(
+                "the listener of group %s raised; its messages of %s come again", self._group, queue
+            )
+            raised, error = True, error_of_exception(fault)
+        ended = time.monotonic()
+        status = answer if isinstance(answer, statuses) else None
+        if status is None and not raised:
+            error = self._fault(answer, statuses)
         success = status in successes
-        self._stats.consumed(topic, len(messages), took_ms, success=success)
+        took_ms = (ended - started) * 1000
+        self._stats.consumed(topic, len(messages), success, took_ms, ended)
         if context is not None:
             context.success = success
             context.status = status.name if status is not None else ""
@@ -72,24 +83,13 @@ class ListenerCalls:
             hooks.after(context)
         return status, error
 
-    def _call(
-        self, listener: Callable[[], object], statuses: type[S], queue: MessageQueue
-    ) -> tuple[S | None, str, bool]:
-        """Return the answer, what was wrong with it, and whether the listener raised."""
-        try:
-            answer = listener()
-        except Exception as error:  # the listener is the user's: its error means "later", no more
-            _LOG.exception(
-                "the listener of group %s raised; its messages of %s come again", self._group, queue
-            )
-            return None, error_of_exception(error), True
-        if isinstance(answer, statuses):
-            return answer, "", False
+    def _fault(self, answer: object, statuses: type[Enum]) -> str:
+        """Say what is wrong with an answer, also in the log."""
         fault = "the listener returned nothing"
         if answer is not None:
             fault = f"the listener returned {str(answer)[:200]!r}, which is no {statuses.__name__}"
         log.event(_LOG, logging.WARNING, "listener_answer_unknown", group=self._group, fault=fault)
-        return None, fault, False
+        return fault
 
 
 def prepare(messages: Sequence[PulledMessage], queue: MessageQueue) -> str:

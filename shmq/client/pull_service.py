@@ -85,6 +85,8 @@ class PullService:
         self.readers = DirectReaders(group, config, instance.periodic)
         self.loop = TaskLoop(f"shmq-pull-{group}")
         self._waits = SharedWaits(group, self.loop, lambda state: self._soon(state, 0))
+        self.flow_controls = 0
+        """How often a pull was put off because too much was in hand."""
         self.paused = False
         self.paused_queues: frozenset[MessageQueue] = frozenset()
         self._stopping = False
@@ -129,6 +131,7 @@ class PullService:
             return
         if self._too_much(state):
             state.controlled = True
+            self.flow_controls += 1
             self.loop.later(FLOW_CONTROL_WAIT_S, lambda: self._controlled_step(state))
             return
         try:

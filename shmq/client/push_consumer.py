@@ -278,6 +278,7 @@ class PushConsumer(ConsumerBase):
             **super().running_properties(),
             "PROP_CONSUMEORDERLY": str(self._orderly_listener is not None).lower(),
             "PROP_THREADPOOL_CORE_SIZE": str(self.config.consume_thread_max),
+            "PROP_SHMQ_FLOW_CONTROLS": str(self._pulling.flow_controls),
         }
 
     def status_table(self) -> dict[str, dict[str, float]]:

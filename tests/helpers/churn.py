@@ -202,6 +202,8 @@ class Notes:
         self.deliveries: list[Delivery] = []
         self.drops: dict[tuple[int, str, int], list[int]] = defaultdict(list)
         """(member, topic, queue id) -> times at which it gave the queue away."""
+        self.takes: dict[tuple[int, str, int], list[int]] = defaultdict(list)
+        """The same, at which it read where to begin."""
         self._last_ns = 0
         for index, member in enumerate(members):
             self._read(index, member)
@@ -211,6 +213,12 @@ class Notes:
         for one in self.deliveries:
             self.by_place[one.place].append(one)
             self.of_queue[one.place[:2]].append(one)
+
+    def taken(self, delivery: Delivery) -> int:
+        """When the member of a delivery read where to begin its queue; 0: unknown."""
+        topic, queue_id, _ = delivery.place
+        times = self.takes[delivery.member, topic, queue_id]
+        return max((at for at in times if at <= delivery.started_ns), default=0)
 
     def given_away(self, delivery: Delivery) -> int | None:
         """When the member of a delivery gave its queue away, or left; None: never."""
@@ -231,8 +239,9 @@ class Notes:
             kind, stamp, topic, queue_id, *rest = line.split()
             at_ns = int(stamp)
             self._last_ns = max(self._last_ns, at_ns)
-            if kind == "drop":
-                self.drops[index, topic, int(queue_id)].append(at_ns)
+            if kind in ("take", "drop"):
+                moves = self.takes if kind == "take" else self.drops
+                moves[index, topic, int(queue_id)].append(at_ns)
                 continue
             place = (topic, int(queue_id), int(rest[0]))
             if kind == "start":
@@ -301,6 +310,8 @@ def _reason(notes: Notes, before: Delivery, again: Delivery) -> str | None:
         return "after a kill"
     # Members hear of a change one after the other: for a moment the old and the new owner both have a queue.
     ends = [notes.given_away(one) for one in (before, again)]
+    if ends[0] is not None and 0 < notes.taken(again) <= ends[0]:
+        return "two members had its queue while they balanced"
     if any(end is not None and 0 <= end - again.started_ns <= OVERLAP_NS for end in ends):
         return "two members had its queue while they balanced"
     given_away = ends[0]

@@ -6,6 +6,7 @@ Lines of the log, written before the consumer hears of the outcome:
 
     start <ns> <topic> <queue id> <offset> <number> <tries>
     end   <ns> <topic> <queue id> <offset> ok|fail
+    take  <ns> <topic> <queue id>                              the queue's offset is read
     drop  <ns> <topic> <queue id>                              the queue is given away
 """
 
@@ -45,6 +46,10 @@ def main(namesrv: str, group: str, topic: str, path: str, seed: str) -> None:
                 log.write(" ".join(map(str, words)) + "\n")
 
         class Member(PushConsumer):
+            def first_offset(self, queue: MessageQueue) -> int:
+                write("take", time.time_ns(), queue.topic, queue.queue_id)
+                return super().first_offset(queue)
+
             def queue_dropped(self, queue: MessageQueue, held: Owned) -> None:
                 write("drop", time.time_ns(), queue.topic, queue.queue_id)
                 super().queue_dropped(queue, held)

@@ -395,6 +395,7 @@ def test_131_the_span_in_hand_bounds_concurrent_consumers_only(broker: Broker) -
     with member(broker, "Span", concurrent, **settings) as consumer:
         wait_until(lambda: len(concurrent.seen) > 100, 20, "all but the first go on")
         wait_until(lambda: consumer._pulling._states[queue].controlled, 20, "until the span is too long")
+        assert int(consumer.running_properties()["PROP_SHMQ_FLOW_CONTROLS"]) > 0, "operators see it"
         assert len(concurrent.seen) <= 120
         gate.set()
         wait_until(lambda: len(concurrent.seen) == 300, 20, "it goes on")
