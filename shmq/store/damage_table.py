@@ -79,10 +79,3 @@ class DamageTable:
             fsync_folder(self._layout.root)
         text = json.dumps({"rows": [asdict(row) for row in self.rows]}, indent=1)
         write_durably(self._path, text.encode(), backup=False)
-
-    def forget_below(self, min_offset: int) -> None:
-        """Drop rows of log that retention has deleted."""
-        kept = [row for row in self.rows if row.position + row.size > min_offset]
-        if len(kept) < len(self.rows):
-            self.rows = kept
-            self.save()

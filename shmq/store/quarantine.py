@@ -59,7 +59,6 @@ class Quarantine:
         self._found_by = found_by
         self._finder: UnitFinder | None = None
         self.table = DamageTable(layout)
-        self.replaced: list[DamageRow] = []
 
     def mend(self, segment: MappedFile, damage: Damage) -> DamageRow | None:
         """Put back the one byte that changed; None when it is not known, or no whole record comes out.
@@ -104,7 +103,6 @@ class Quarantine:
     def _done(self, rows: list[DamageRow], event: str) -> None:
         """Note rows that are dealt with, and tell."""
         self.table.put(rows)
-        self.replaced += rows
         for row in rows:
             log.event(
                 _logger,
@@ -125,7 +123,6 @@ class Quarantine:
         mark_unit(self._layout, row.topic, row.queue_id, row.queue_offset, row.position)
         row.state = REPLACED
         self.table.save()
-        self.replaced.append(row)
 
     # ---- whose it was
 
