@@ -52,6 +52,7 @@ def runtime_info(
         "dispatchMaxBuffer": 0,
         "dispatchBehindBytes": behind,
         "indexBehindMillis": index_behind_ms,
+        "storeState": facts.state,
         "pageCacheLockTimeMills": 0,
         "earliestMessageTimeStamp": earliest_ms,
         "commitLogMinOffset": facts.min_offset,

@@ -240,6 +240,7 @@ class LogChecksums:
                 self._note_refusal(error)
                 return
             self._refused = 0
+            self._descriptors.close_below(self._summed)  # a deleted segment must not be held by us
 
     def sync(self) -> None:
         """Make what was written durable. Checkpointer; OSError when the disk fails."""

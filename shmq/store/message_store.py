@@ -20,11 +20,12 @@ from pathlib import Path
 from shmq.base.errors import Bug
 from shmq.model.settings import BrokerSettings
 from shmq.shm.append_lock import AppendLock
-from shmq.shm.control_page import ControlPage
+from shmq.shm.control_page import ControlPage, PageState
 from shmq.shm.counters import has_died_of_sigbus
 from shmq.shm.doorbell import Doorbell
 from shmq.shm.page_layout import (
     CONFIRM_OFFSET,
+    DISK_FULL,
     FILES_UNLINKED,
     FLUSHED_POSITION,
     INDEXED_POSITION,
@@ -56,6 +57,8 @@ class StoreFacts:
     indexed_position: int
     disk_ratio: float
     disk_bytes: int
+    state: str = "OK"
+    """OK, or why no message is taken: DISK_FULL, FLUSH_FAILED, READ_ONLY."""
 
 
 class MessageStore:
@@ -169,6 +172,7 @@ class MessageStore:
             words[INDEXED_POSITION],
             used / max(1, used + disk.f_bavail),
             disk.f_blocks * disk.f_frsize,
+            "DISK_FULL" if words[DISK_FULL] and self.page.state is PageState.OK else self.page.state.name,
         )
 
     def follow_retention(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from shmq.base.runtime_dir import page_name
+from shmq.protocol.bodies.tables import decode_kv_table
 from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.shm.control_page import ControlPage, PageState
 from shmq.shm.page_layout import FLUSHED_POSITION, INDEXED_POSITION, WRITE_POSITION
@@ -94,6 +96,8 @@ def test_a_failed_fdatasync_ends_acknowledging_and_a_start_mends_the_disk(
         assert refused.code == ResponseCode.SERVICE_NOT_AVAILABLE
         assert "fdatasync" in str(refused.remark) and "Restart" in str(refused.remark)
         assert client.bodies("T") == good
+        told = decode_kv_table(client.ask(RequestCode.GET_BROKER_RUNTIME_INFO).body_bytes())
+        assert told["storeState"] == "FLUSH_FAILED"
     assert broker.stop() == 1
     broker.start()
     with broker.connect() as client:
@@ -262,3 +266,31 @@ def test_a_disk_without_any_room_at_the_start_is_named(
     disk.fail()
     broker.start()
     assert readable(broker) == [b"here"]
+
+
+@pytest.mark.long
+def test_a_log_file_that_cannot_be_written_disturbs_nobody(
+    disk: MountedFaultDisk, make: BrokerMaker, tmp_path: Path
+) -> None:
+    broker = broker_on(disk, make, tmp_path, logDir=str(disk.path / "log")).start()
+    before = set(broker.children().values())
+    disk.fail(("write", "/log/", errno.ENOSPC), ("create", "/log/", errno.ENOSPC))
+    with broker.connect() as client:
+        for n in range(20):
+            assert client.send(f"T{n}", b"x").code == ResponseCode.SUCCESS
+    os.kill(broker.children()["shmq: worker 0 broker-t"], signal.SIGKILL)
+    wait_until(
+        lambda: len(broker.children()) == 3 and set(broker.children().values()) != before, 15, "a new one"
+    )
+
+    def serves() -> bool:
+        try:
+            with broker.connect() as client:
+                return client.send("T0", b"y").code == ResponseCode.SUCCESS
+        except OSError:
+            return False
+
+    wait_until(serves, 15, "it serves")
+    disk.fail()
+    check_stopped(broker, disk)
+    assert "stopping" in (disk.path / "log" / "broker.log").read_text()
