@@ -330,6 +330,7 @@ def orderly(broker: Broker, topic: str, listener: object, **settings: object) ->
     return consumer
 
 
+@pytest.mark.long
 def test_167_without_a_valid_lock_nothing_is_consumed(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,7 @@ def beating(make_broker) -> Broker:  # type: ignore[no-untyped-def]
     return broker
 
 
+@pytest.mark.long
 def test_repeated_heartbeats_are_answered_by_the_worker_and_keep_the_member(beating: Broker) -> None:
     with client(beating) as one:
         for _ in range(3):
@@ -113,6 +114,7 @@ def test_what_changes_is_judged_again(beating: Broker) -> None:
         assert members(beating) == [one.client_id], "a heartbeat makes the group again"
 
 
+@pytest.mark.long
 def test_a_new_coordinator_knows_those_that_beat_on(beating: Broker) -> None:
     with client(beating) as one:
         for _ in range(3):

@@ -42,7 +42,10 @@ def test_names_are_wrapped_once_and_unwrapped() -> None:
     assert without_namespace("ns", "other%Orders") == "other%Orders"
 
 
-@pytest.mark.parametrize("way_back", [True, False], ids=["given-back", "published"])
+@pytest.mark.parametrize(
+    "way_back",
+    [pytest.param(True, id="given-back"), pytest.param(False, id="published", marks=pytest.mark.long)],
+)
 def test_equal_names_in_two_namespaces_are_two_things(
     make_broker,
     monkeypatch: pytest.MonkeyPatch,

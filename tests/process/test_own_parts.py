@@ -149,7 +149,10 @@ print("ended", flush=True)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGTERM, id="term"), pytest.param(signal.SIGINT, id="int", marks=pytest.mark.long)],
+)
 def test_a_signal_lets_the_running_call_end_and_commits(
     shared_broker: Broker, tmp_path: Path, number: signal.Signals
 ) -> None:

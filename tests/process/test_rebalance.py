@@ -95,7 +95,9 @@ class Group:
             member.shutdown()
 
 
-@pytest.fixture(params=[False, True], ids=["concurrent", "orderly"])
+@pytest.fixture(
+    params=[pytest.param(False, id="concurrent", marks=pytest.mark.long), pytest.param(True, id="orderly")]
+)
 def group(request: pytest.FixtureRequest, shared_broker: Broker) -> Iterator[Group]:
     topic = f"Rebalance{request.param}"
     with Producer("Rebalances", namesrv_addr=shared_broker.namesrv_addr) as producer:

@@ -100,6 +100,7 @@ def test_idle_queues_are_waited_for_together_and_news_are_seen_at_once(
     assert len(seen.at) == 16
 
 
+@pytest.mark.long
 def test_an_idle_consumer_sends_one_wait_for_all_queues(broker: Broker) -> None:
     """The broker counts pulls and waits: when all queues are idle no pull comes any more."""
     made(broker, "WaitOne", 16)
@@ -166,6 +167,7 @@ def test_lite_pull_consumers_and_loops_are_woken_too(shared_broker: Broker) -> N
         assert [message.body for message in consumer.poll(20_000)] == [b"x"]
 
 
+@pytest.mark.long
 def test_consumers_survive_a_broker_that_is_gone_while_they_wait(broker: Broker) -> None:
     made(broker, "WaitDown", 4)
     seen = Seen()
