@@ -207,3 +207,45 @@ def test_a_start_over_a_bad_sector_reads_with_care(
     with broker.connect() as client:
         assert client.send("T", b"goes on").code == ResponseCode.SUCCESS
         assert client.max_offset("T") == COUNT + 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("cut", ["segment", "queue"])
+def test_a_file_cut_where_the_next_message_goes_is_refused_by_name_and_no_restart_loop(
+    make: BrokerMaker, tmp_path: Path, cut: str
+) -> None:
+    small = {"mappedFileSizeCommitLog": str(SEGMENT), "mappedFileSizeConsumeQueue": str(20 * 64)}
+    broker = make(tmp_path, **small).start()
+    with broker.connect() as client:
+        for n in range(100):
+            assert client.send("T", body_of(n)[:500]).code == ResponseCode.SUCCESS
+        assert client.send("Other", b"1").code == ResponseCode.SUCCESS
+    folder = tmp_path / "store" / ("commitlog" if cut == "segment" else "consumequeue/T/0")
+    path = sorted(folder.iterdir())[0 if cut == "segment" else -1]
+    os.truncate(path, 8192 if cut == "segment" else 0)
+    said: list[str] = []
+
+    def is_refused_by_name() -> bool:
+        """Twice by each worker: none of them dies of it any more."""
+        try:
+            with broker.connect() as client:
+                answer = client.send("T", b"after")
+        except OSError:
+            said.clear()
+            return False
+        said.append(str(answer.remark))
+        return len(said) >= 6
+
+    wait_until(is_refused_by_name, 30, "all refuse")
+    assert all(path.name in text and "was cut" in text for text in said)
+    page = ControlPage.attach(page_name(tmp_path / "store"), readonly=True)
+    assert totals(page)["deaths_by_sigbus"] <= 2
+    page.close()
+    if cut == "queue":
+        with broker.connect() as client:
+            assert client.send("Other", b"2").code == ResponseCode.SUCCESS, "other queues go on"
+        assert broker.stop() == 0
+        broker.start()
+        with broker.connect() as client:
+            assert client.bodies("T") == [body_of(n)[:500] for n in range(100)], "made anew from the log"
+            assert client.send("T", b"goes on").code == ResponseCode.SUCCESS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -201,3 +202,40 @@ def test_disk_use_is_rounded_up_and_held_bytes_do_not_count() -> None:
     assert DiskUse(751, 249).percent() == 76
     assert use.percent(without=500) == 25
     assert use.percent(without=10_000) == 0
+
+
+@pytest.mark.parametrize(
+    ("point", "folder"),
+    [("retention.unlinked", "commitlog"), ("retention.queue_file_unlinked", "consumequeue")],
+)
+def test_a_power_cut_may_bring_back_what_was_just_unlinked(
+    store: OpenStore, point: str, folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its folder was not synced yet; what was synced before stays gone."""
+    fill(store)
+    expected = read_all(store, numbered=True)
+    before = tmp_path / "before"
+    shutil.copytree(store.root, before)
+    passed: list[set[str]] = []
+
+    def die(name: str) -> None:
+        if name == point and len(passed) < 2:
+            passed.append({str(path.relative_to(store.root)) for path in store.root.rglob("*")})
+            if len(passed) == 2:
+                raise FaultReached(name)
+
+    monkeypatch.setattr(faults, "reach", die)
+    with pytest.raises(FaultReached):
+        remove(store, 3)
+    monkeypatch.undo()
+    just_gone = {path for path in passed[0] - passed[1] if path.startswith(folder)}
+    assert just_gone, "the second one is unlinked, the first one synced"
+    store.stop_threads()
+    for path in just_gone:
+        shutil.copy2(before / path, store.root / path)
+    store.crash()
+    assert list(check_store(store.root, store.page)) == []
+    for key, messages in read_all(store, numbered=True).items():
+        assert messages == expected[key][-len(messages) :]
+    list(cleaner_of(store).follow())
+    assert store.send("Early").queue_offset == 70
