@@ -136,7 +136,7 @@ def test_kills_while_timers_become_due_deliver_each_once(tmp_path: Path, victim:
         def done() -> int:
             return len(read_all(broker, "Once"))
 
-        for kill in range(5 if victim == "coordinator" else 3):
+        for kill in range(3):
             before = done()
             if before < count:
                 wait_until(lambda before=before: done() > before, 20, "some more are delivered")
@@ -286,7 +286,7 @@ def test_what_waits_outlives_the_segment_it_came_in(
         producer.create_topic("Outlives", 2)
         producer.create_topic("Filling", 1)
         bodies = [b"%d" % number for number in range(20)]
-        wait_s = 25 if fault else 5
+        wait_s = 25 if fault else 3
         handles = [
             later(producer, "Outlives", body, wait_s + 0.05 * int(body)).recall_handle for body in bodies
         ]

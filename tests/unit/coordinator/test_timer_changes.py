@@ -87,7 +87,7 @@ def test_a_moment_that_has_come_delivers_at_once(tmp_path: Path) -> None:
         assert len(world.delivered[b"m"]) == 1
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in range(1, 6))])
 def test_what_waits_in_old_segments_is_appended_once_more(tmp_path: Path, seed: int) -> None:
     """With deaths between; the old segment may go then, and each is delivered once."""
     chance = random.Random(seed)

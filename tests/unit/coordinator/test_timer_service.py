@@ -158,7 +158,7 @@ def test_a_power_cut_delivers_nothing_twice_and_loses_nothing(tmp_path: Path) ->
         assert all(times[0] >= now + 100 * int(b) for b, times in world.delivered.items() if b.isdigit())
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.long) for n in range(2, 9))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in range(1, 9))])
 def test_deaths_jumps_and_cancels_at_random(tmp_path: Path, seed: int) -> None:
     """Each once, none before its moment by the clock of that time; the page is kept throughout."""
     chance = random.Random(seed)
