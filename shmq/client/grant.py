@@ -89,8 +89,6 @@ class ReaderGrant:
         self._files_unlinked = self.page.words[FILES_UNLINKED]
         self._looked_s = 0.0
         self._stood = True
-        self._poller = select.poll()
-        self._poller.register(self._sock, select.POLLIN)
 
     @property
     def usable(self) -> bool:
@@ -123,8 +121,13 @@ class ReaderGrant:
     @property
     def alive(self) -> bool:
         """Tell whether the connection still stands: any event on it means the end, the broker sends nothing
-        unasked."""
-        return self._sock.fileno() >= 0 and not self._poller.poll(0)
+        unasked. Any thread: one poller must not be asked by two."""
+        number = self._sock.fileno()
+        if number < 0:
+            return False
+        poller = select.poll()
+        poller.register(number, select.POLLIN)
+        return not poller.poll(0)
 
     def file(self, request: FileRequest) -> FileMap | None:
         """Return the map of one file, asking the broker when it is not held; None when there is no such

@@ -3,6 +3,7 @@ instead."""
 
 from __future__ import annotations
 
+import mmap
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class Grant:
 
     page: ControlPage
     answer: GrantReaderAnswer
-    files: dict[FileRequest, bytearray] = field(default_factory=dict)
+    files: dict[FileRequest, mmap.mmap] = field(default_factory=dict)
 
     def file(self, request: FileRequest) -> memoryview | None:
         found = self.files.get(request)
@@ -72,7 +73,7 @@ class Store:
             self.page.words[at.WRITE_POSITION] = self.position
 
     def _put(self, request: FileRequest, place: int, data: bytes, size: int) -> None:
-        held = self.grant.files.setdefault(request, bytearray(size))
+        held = self.grant.files.setdefault(request, mmap.mmap(-1, size))
         held[place : place + len(data)] = data
 
     def read(
