@@ -15,6 +15,8 @@ from bench.load.job import Job, LoadFailed, Outcome
 
 TOOLS = Path(__file__).parent.parent
 READY_LIMIT_S = 60.0
+READY_EACH_S = 0.3
+"""Beyond that, for each producer or consumer that a job asks for."""
 ANSWER_LIMIT_S = 120.0
 """Beyond the job's own time."""
 
@@ -45,7 +47,7 @@ class ClientProcess:
     def prepare(self, job: Job) -> None:
         """Hand it a job and wait until it is ready to begin."""
         self._write(job.line())
-        said = self._read(READY_LIMIT_S)
+        said = self._read(READY_LIMIT_S + job.threads * READY_EACH_S)
         if said != "ready":
             Outcome.parse(said)
             raise LoadFailed(f"unexpected answer {said[:80]!r}")

@@ -87,7 +87,12 @@ def _senders(work: str) -> Callable[[Seat, Workload, float, Started], Outcome]:
 
 
 def _latency(seat: Seat, workload: Workload, seconds: float, started: Started = _nothing) -> Outcome:
-    """An open-loop sender in one process, a consumer in another; latency from intended send to listener."""
+    """An open-loop sender in one process, a consumer in another; latency from intended send to listener.
+
+    Without a server there is nothing to consume: the bare limit is a round trip at the same pace.
+    """
+    if not seat.address:
+        return _senders("paced")(seat, workload, seconds, started)
     count = round(workload.rate * seconds)
     seat.filled += 1  # each turn has a topic of its own: what a turn left over is not the next one's
     topic = f"{seat.topic}T{seat.filled}"

@@ -17,6 +17,9 @@ CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 RATES = (500, 1_000, 2_000, 5_000, 10_000, 20_000)
 STORED = (0, LOG_GIB_MESSAGES, 10 * LOG_GIB_MESSAGES)
 IDLE_CONSUMERS = 1_000
+RESTART = Workload(
+    "restart", "restart with a log of 10 GiB", "after-kill", ("shmq",), "seconds", count=STORED[-1]
+)
 
 SEND = Workload("send", "sync send", "send", ("shmq", *RIVALS), classes=MEASURED)
 BATCH = Workload("batch", "batches of 1,000", "batch", ("shmq", *RIVALS), classes=MEASURED)
@@ -79,6 +82,19 @@ FULL: tuple[Workload, ...] = (
         title="backlog of 10 GiB, from the disk",
         kind="pull-cold",
         systems=("shmq", "shmq-direct"),
+    ),
+    replace(
+        RESTART,
+        name="restart-kill-10",
+        title="restart with a log of 10 GiB after kill -9 of all",
+        goals=(Goal("shmq", "seconds", "<", 2, unit=" s"),),
+    ),
+    replace(
+        RESTART,
+        name="restart-power-10",
+        title="restart with a log of 10 GiB after a power cut",
+        kind="after-power-cut",
+        goals=(Goal("shmq", "seconds", "<", 10, unit=" s"),),
     ),
     *_filters(),
     replace(

@@ -81,6 +81,7 @@ JAVA = "java"
 """The driver that is no Python module: RocketMQ's own client."""
 PRODUCING = frozenset({"send", "stream", "batch", "paced"})
 READING = frozenset({"pull", "consume"})
+BARE = PRODUCING | {"pull", "latency"}
 SERVER_ONLY = frozenset({"memory", "start", "idle"})
 ANY = PRODUCING | READING | SERVER_ONLY | {"latency"}
 """What a peer without RocketMQ's model can be asked for."""
@@ -139,7 +140,13 @@ _ALL = (
         "sqlite",
         kinds=ANY - {"memory", "start", "idle"},
     ),
-    System("bare", "this machine's limits (see drivers/bare.py)", None, "bare", kinds=PRODUCING | {"pull"}),
+    System(
+        "bare",
+        "this machine's limits (see drivers/bare.py)",
+        None,
+        "bare",
+        kinds=PRODUCING | {"pull", "latency"},
+    ),
 )
 PEERS = ("nats", "beanstalkd", "sqlite")
 """Systems that take part only when asked for by --peer."""

@@ -459,10 +459,11 @@ public class BenchClient {
         }
     }
 
-    /** An idle consumer that is woken: each message's age on arrival. */
+    /** An idle consumer that is woken: each message's age on arrival. One without a stamp shows that it is up. */
     static class Receiving implements Loop {
         final JSONObject job;
         final Histogram ages = new Histogram();
+        final CountDownLatch warm = new CountDownLatch(1);
         final CountDownLatch left;
         final DefaultMQPushConsumer consumer;
 
@@ -471,18 +472,29 @@ public class BenchClient {
             left = new CountDownLatch(job.getIntValue("count"));
             DefaultMQProducer producer = producer(job);
             makeTopic(producer, job);
-            producer.shutdown();
             consumer = subscriber(job, job.getString("topic") + "Receiver");
             long delay = (long) (options(job).getDoubleValue("delay_s") * 1e9);
             consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
                 long now = System.nanoTime() - delay;
                 for (MessageExt message : messages) {
-                    ages.record(now - ByteBuffer.wrap(message.getBody()).getLong());
-                    left.countDown();
+                    long stamp = ByteBuffer.wrap(message.getBody()).getLong();
+                    if (stamp == 0) {
+                        warm.countDown();
+                    } else {
+                        ages.record(now - stamp);
+                        left.countDown();
+                    }
                 }
                 return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
             });
             startWithQueues(consumer);
+            byte[] unstamped = body(job);
+            ByteBuffer.wrap(unstamped).putLong(0);
+            check(producer.send(new Messages(job).make(unstamped, 0)));
+            producer.shutdown();
+            if (!warm.await(30, TimeUnit.SECONDS)) {
+                throw new IllegalStateException("the first message did not arrive");
+            }
         }
 
         @Override

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from bench.drivers.driver import Driver, Sender, Settle, body_of
 from bench.load.job import Job, LoadFailed, Outcome
@@ -24,7 +24,9 @@ CLOCK_EVERY = 64
 """The stream loop looks at the clock once in so many messages."""
 QUIET_S = 10.0
 """A receiver that has waited so long beyond its time gives up."""
+WARM_LIMIT_S = 30.0
 STAMP_BYTES = 8
+NO_STAMP = bytes(STAMP_BYTES)
 
 Loop = Generator[None, None, Outcome]
 
@@ -186,10 +188,27 @@ class _Arrivals:
 
 def receive(driver: Driver, job: Job) -> Loop:
     """The other end of the paced loop: an idle consumer that is woken. Latency is each message's age on
-    arrival, from its intended time, less a delay that was asked for."""
+    arrival, from its intended time, less a delay that was asked for.
+
+    A first message with the stamp 0, not counted, shows that the subscription is up: joining a group is not
+    waking up. It may come more than once.
+    """
     driver.make_topic(job.topic, job.queues)
     arrivals = _Arrivals(job.count, stamped=True)
-    with driver.subscribe(job.topic, f"{job.topic}Receiver", arrivals.take):
+    warm = threading.Event()
+
+    def take(bodies: list[bytes]) -> None:
+        stamped = [body for body in bodies if body[:STAMP_BYTES] != NO_STAMP]
+        if len(stamped) < len(bodies):
+            warm.set()
+        if stamped:
+            arrivals.take(stamped)
+
+    with driver.subscribe(job.topic, f"{job.topic}Receiver", take):
+        with closing(driver.sender(job.topic, job.queues)) as sender:
+            sender.send(NO_STAMP + body_of(job.body_bytes)[STAMP_BYTES:], 0)
+        if not warm.wait(WARM_LIMIT_S):
+            raise LoadFailed("the first message did not arrive")
         yield
         if not arrivals.complete.wait(job.seconds + QUIET_S):
             raise LoadFailed(f"{arrivals.count} of {job.count} messages arrived")
