@@ -1,9 +1,10 @@
 """Worker slots: one row per process that appends, reads or rings, so that a death can be seen and cleaned up.
 
-    PID START_TIME     who it is; a pid alone may have been given out again. Stored by the supervisor before
-    "go" STATE              SlotState, by the owner                  CONNECTIONS        by the owner: clients
-    it serves PHASE CLAIM_SEQ    AppendLock, by the owner                 READING_POSITION   by the owner: see
-    design of SIGBUS BEAT_MS            by the owner: monotonic ms of its last turn
+    PID START_TIME    who it is, as a pid alone may have been given out again; by the supervisor, before "go"
+    STATE             SlotState, by the owner
+    PHASE CLAIM_SEQ   the AppendLock's, by the owner
+    CONNECTIONS       clients it serves, by the owner
+    BEAT_MS           monotonic ms of its last turn, by the owner
 
 Slots are fixed: 0 flusher thread (only its bell and ring bytes), 1 coordinator, 2.. workers, 31 segment
 allocator thread (only its bell). One slot belongs to one thread. The supervisor fills a slot only when its
@@ -44,9 +45,9 @@ class SlotState(IntEnum):
 
 
 class WorkerSlot:
-    """One row; hot callers keep the word indices `phase_word` and `reading_word` instead of calling."""
+    """One row; hot callers keep the word index `phase_word` instead of calling."""
 
-    __slots__ = ("_first", "_words", "number", "phase_word", "reading_word")
+    __slots__ = ("_first", "_words", "number", "phase_word")
 
     def __init__(self, page: ControlPage, number: int) -> None:
         """Look at slot `number` of the page."""
@@ -56,7 +57,6 @@ class WorkerSlot:
         self._words = page.words
         self._first = at.WORKER_SLOTS + number * at.SLOT_WORDS
         self.phase_word = self._first + at.SLOT_PHASE
-        self.reading_word = self._first + at.SLOT_READING_POSITION
 
     def fill(self, pid: int, start_time: int) -> None:
         """Give the slot to a new process. The supervisor's spawning thread, before the child may append."""
@@ -64,7 +64,6 @@ class WorkerSlot:
             raise Bug(f"slot {self.number} is filled again before its last owner was repaired")
         words, first = self._words, self._first
         words[first + at.SLOT_CONNECTIONS] = 0
-        words[first + at.SLOT_READING_POSITION] = -1
         words[first + at.SLOT_STATE] = SlotState.STARTING
         words[first + at.SLOT_START_TIME] = start_time
         words[first + at.SLOT_PID] = pid
@@ -112,11 +111,6 @@ class WorkerSlot:
     @connections.setter
     def connections(self, count: int) -> None:
         self._words[self._first + at.SLOT_CONNECTIONS] = count
-
-    @property
-    def reading_position(self) -> int:
-        """The CommitLog position being read, -1 for none; a death by SIGBUS leaves the bad one here."""
-        return self._words[self.reading_word]
 
     @property
     def beat_ms(self) -> int:

@@ -156,7 +156,7 @@ def _main(
         open_or_recover(root, settings, adopt, owner_pid=owner_pid, progress=_ProgressLog())
     except OSError as fault:
         log.event(_logger, logging.ERROR, "recovery_failed", exc_info=True)
-        answer = {"fault": Unavailable.__name__, "reason": f"the disk refuses recovery: {fault}"}
+        answer = {"fault": Unavailable.__name__, "reason": f"the disk of {root} refuses recovery: {fault}"}
     except ShmqError as fault:
         answer = {"fault": type(fault).__name__, "reason": str(fault)}
     os.write(result_fd, json.dumps(answer).encode())

@@ -5,6 +5,7 @@ Needs the right to mount (root, or a user namespace of a container that allows i
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 from shmq import Message, MessageQueue, Producer, PullConsumer
-from shmq.base.errors import BrokerError
+from shmq.base.errors import BrokerError, Unavailable
 from shmq.base.runtime_dir import page_name
 from shmq.embedded import Broker
 from shmq.protocol.codes import ResponseCode
@@ -77,3 +78,43 @@ def _send_until_refused(producer: Producer, queue: MessageQueue) -> int:
             assert "No space left on device" in str(error)
             return count
     raise AssertionError("100 MB fit into 72 MiB")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("ends", "room"), [("stop", 64 << 10), ("kill", 64 << 10), ("kill", 0)])
+def test_a_start_on_a_full_disk_serves_readers_or_says_why_not(
+    small_disk: Path, ends: str, room: int
+) -> None:
+    with Broker(small_disk / "store", mappedFileSizeCommitLog=2 * MIB) as broker:
+        settings = {"compress_msg_body_over_howmuch": MIB, "retry_times_when_send_failed": 0}
+        with Producer("Full", namesrv_addr=broker.namesrv_addr, **settings) as producer:
+            queue = producer.send(Message("Full", BODY)).message_queue
+            for _ in range(49):
+                producer.send(Message("Full", BODY), queue=queue)
+        broker.stop() if ends == "stop" else broker.kill()
+        ballast = small_disk / "ballast"
+        subprocess.run(["dd", "if=/dev/zero", f"of={ballast}", "bs=4k"], capture_output=True, check=False)
+        os.truncate(ballast, ballast.stat().st_size - room)
+        if not room:
+            with pytest.raises(Unavailable, match="No space left on device"):
+                broker.start()
+            ballast.unlink()
+        broker.start()
+        with (
+            PullConsumer("Full", namesrv_addr=broker.namesrv_addr) as consumer,
+            Producer("Full", namesrv_addr=broker.namesrv_addr, **settings) as producer,
+        ):
+            assert (consumer.min_offset(queue), consumer.max_offset(queue)) == (0, 50)
+            assert consumer.pull(queue, "*", 0, 32).messages
+            if room:
+                with pytest.raises(BrokerError, match="full"):
+                    producer.send(Message("Full", BODY), queue=queue)
+                ballast.unlink()
+
+            def is_stored() -> bool:
+                try:
+                    return producer.send(Message("Full", BODY), queue=queue).queue_offset == 50
+                except BrokerError:
+                    return False
+
+            wait_until(is_stored, 15, "sends go on")
