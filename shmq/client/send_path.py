@@ -5,7 +5,8 @@ Everything here runs in the calling thread or, for async retries, in a small poo
 
     sync     1 + retry_times_when_send_failed attempts, each on another broker if there is one; transport
     errors
-             and `retry_response_codes` are retried, any other answer is raised
+             and `retry_response_codes` are retried, any other answer is raised. When the last attempt
+             reached nobody (a broker that is being started again), it is made again until the time is over
     async    1 + retry_times_when_send_async_failed attempts; only transport errors and time-outs are retried
     oneway   one attempt; errors of delivery are not reported
     explicit queue or selector: one attempt in sync mode; async retries stay on that queue
@@ -23,7 +24,7 @@ from typing import Any
 
 from shmq.base import log
 from shmq.base.errors import BrokerError, ClientFault, ShmqError
-from shmq.client.errors import ClientError, RemotingError, TooMuchRequest, code_of
+from shmq.client.errors import ClientError, ConnectFailed, RemotingError, TooMuchRequest, code_of
 from shmq.client.instance import ClientInstance
 from shmq.client.latency_faults import LatencyFaults
 from shmq.client.links import BrokerLink
@@ -44,6 +45,9 @@ from shmq.protocol.command import Command
 
 Done = Callable[[SendResult | None, Exception | None], None]
 """Called once with the result or the error of an async send."""
+
+RECONNECT_PAUSE_S = (0.01, 0.2)
+"""Shortest and longest pause between two tries to reach a broker."""
 
 _LOG = log.get(__name__)
 
@@ -96,25 +100,32 @@ class SendPath:
         tried: list[str] = []
         kept: SendResult | None = None
         error: ShmqError | None = None
-        for attempt in range(attempts):
+        attempt, waits = 0, 0
+        while attempt < attempts:
             target = queue if info is None else self.choose(info, tried[-1] if tried else None)
             assert target is not None
-            if attempt == 0 and self._sequencer is not None:
+            if self._sequencer is not None and not attempt and not waits:
                 info = self._number(payload, target, info)
             left_s = timeout_s - (time.monotonic() - started)
             if left_s <= 0:
                 break
             # The first attempt passes the round number on: the socket's time limit then needs no change.
-            limit_s = timeout_s if attempt == 0 else left_s
+            limit_s = left_s if attempt or waits else timeout_s
             if self._config.send_msg_max_timeout_per_request_ms > 0:
                 limit_s = self._attempt_limit_s(limit_s, attempt == attempts - 1)
-            tried.append(target.broker_name)
+            if len(tried) == attempt:
+                tried.append(target.broker_name)
             try:
                 result = self._attempt(payload, target, limit_s, CommunicationMode.SYNC)
             except (BrokerError, ClientError, RemotingError) as failure:
                 error = failure
                 if isinstance(failure, BrokerError) and failure.code not in self._config.retry_response_codes:
                     break
+                if isinstance(failure, ConnectFailed) and attempt == attempts - 1:
+                    waits += 1
+                    self._wait(waits, timeout_s - (time.monotonic() - started))
+                else:
+                    attempt += 1
                 continue
             if (
                 result.send_status is SendStatus.SEND_OK
@@ -122,6 +133,7 @@ class SendPath:
             ):
                 return result
             kept = result
+            attempt += 1
         if kept is not None:
             return kept
         if error is None:
@@ -135,6 +147,11 @@ class SendPath:
             f"sending to topic {payload.topic!r} failed after {len(tried)} attempts in "
             f"{(time.monotonic() - started) * 1000:.0f} ms (brokers tried: {', '.join(tried)}): {error}",
         ) from error
+
+    @staticmethod
+    def _wait(turn: int, left_s: float) -> None:
+        """Pause before the next look for a broker that nobody could reach."""
+        time.sleep(max(0.0, min(RECONNECT_PAUSE_S[0] * 2 ** min(turn, 8), RECONNECT_PAUSE_S[1], left_s)))
 
     def _number(
         self, payload: Payload, target: MessageQueue, info: PublishInfo | None

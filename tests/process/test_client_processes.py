@@ -14,6 +14,7 @@ import pytest
 
 from shmq import (
     AdminClient,
+    ClientError,
     ClientFault,
     ConsumeConcurrentlyContext,
     ConsumeConcurrentlyStatus,
@@ -251,3 +252,23 @@ def test_importing_and_sending_loads_no_numpy(shared_broker: Broker) -> None:
     command = [sys.executable, "-c", script, shared_broker.namesrv_addr]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_sync_send_outlasts_a_restart_of_the_whole_broker(tmp_path: Path) -> None:
+    """Nobody listens for a moment: attempts that reach nobody are made again until the time is over."""
+    with (
+        Broker(tmp_path / "store", brokerWorkers="1") as broker,
+        Producer("Outlasts", namesrv_addr=broker.namesrv_addr, send_msg_timeout_ms=30_000) as producer,
+    ):
+        producer.create_topic("Outlasts", 1)
+        queue = producer.send(Message("Outlasts", b"0")).message_queue
+        broker.kill()
+        starting = threading.Thread(target=broker.start)
+        starting.start()
+        assert producer.send(Message("Outlasts", b"1")).queue_offset == 1
+        assert producer.send(Message("Outlasts", b"2"), queue=queue).queue_offset == 2
+        starting.join(30)
+        broker.kill()
+        with pytest.raises(ClientError, match="after 3 attempts"):
+            producer.send(Message("Outlasts", b"3"), timeout_ms=300)
+        broker.start()
