@@ -153,9 +153,7 @@ class SendPath:
         """Pause before the next look for a broker that nobody could reach."""
         time.sleep(max(0.0, min(RECONNECT_PAUSE_S[0] * 2 ** min(turn, 8), RECONNECT_PAUSE_S[1], left_s)))
 
-    def _number(
-        self, payload: Payload, target: MessageQueue, info: PublishInfo | None
-    ) -> PublishInfo | None:
+    def _number(self, payload: Payload, target: MessageQueue, info: PublishInfo | None) -> PublishInfo | None:
         """Number a send for the broker of its first attempt; return that broker's queues for the others."""
         assert self._sequencer is not None
         payload.number(self._sequencer.next(target.broker_name))

@@ -19,7 +19,9 @@ from shmq.protocol.send_answer import pack_send_answer
 from shmq.store.append_request import AppendOutcome
 
 _REMARKS: dict[int, str] = {
-    ResponseCode.FLUSH_DISK_TIMEOUT: "the message is stored, but not on the disk: that failed, or was late (syncFlushTimeout)",
+    ResponseCode.FLUSH_DISK_TIMEOUT: (
+        "the message is stored, but not on the disk: that failed, or was late (syncFlushTimeout)"
+    ),
     ResponseCode.SLAVE_NOT_AVAILABLE: "the message is stored here, but no slave is there to replicate it",
 }
 

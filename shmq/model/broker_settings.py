@@ -168,9 +168,7 @@ class BrokerSettings:
     destroy_maped_file_interval_forcibly: int = number(
         120_000, "readers that hold a deleted file longer lose their grant", 0, _HOUR, "ms"
     )
-    redelete_hanged_file_interval: int = number(
-        120_000, "say again who holds deleted files", 0, _HOUR, "ms"
-    )
+    redelete_hanged_file_interval: int = number(120_000, "say again who holds deleted files", 0, _HOUR, "ms")
 
     # damage
     scrub_bytes_per_second: int = number(

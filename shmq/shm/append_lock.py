@@ -31,6 +31,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
@@ -58,6 +59,8 @@ _JOURNAL_EMPTY = 0
 YIELDS = 8
 SLEEP_MIN_S = 50e-6
 SLEEP_MAX_S = 1e-3
+
+SHARED_MEMORY = Path("/dev/shm")
 
 declare(
     {
@@ -107,6 +110,15 @@ def unlink_semaphore(name: str) -> None:
     """Remove the name; nothing happens when there is none. Whoever removes the page."""
     with contextlib.suppress(posix_ipc.ExistentialError):
         posix_ipc.unlink_semaphore(name)
+
+
+def unlink_semaphores(page_name: str) -> None:
+    """Remove every semaphore of pages of that name, those of pages that others removed, too.
+
+    Recovery, which is alone on the store. Linux keeps them in /dev/shm, named `sem.` and their name.
+    """
+    for path in SHARED_MEMORY.glob(f"sem.{page_name.removeprefix('/')}-*"):
+        unlink_semaphore(f"/{path.name.removeprefix('sem.')}")
 
 
 class AppendLock:

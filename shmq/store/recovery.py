@@ -30,7 +30,7 @@ from shmq.base.errors import ConfigFault, ShmqError, StoreDamaged
 from shmq.base.runtime_dir import page_name
 from shmq.model.settings import BrokerSettings
 from shmq.shm.append_journal import AppendJournal
-from shmq.shm.append_lock import semaphore_name, unlink_semaphore
+from shmq.shm.append_lock import unlink_semaphores
 from shmq.shm.control_page import ControlPage, PageState
 from shmq.shm.page_layout import FLUSHED_POSITION, MIN_OFFSET, VISIBLE_WORD, WRITE_POSITION
 from shmq.shm.producer_table import ProducerTable
@@ -269,7 +269,7 @@ def _anew(
         offsets.update(offsets_of(current))  # up to some seconds newer than the file
     if kept is not None:
         kept.retire()
-        unlink_semaphore(semaphore_name(name, kept))
+    unlink_semaphores(name)
     ControlPage.unlink(name)
     faults.reach("recovery.page_removed")
     if marks.last_run is LastRun.NONE:

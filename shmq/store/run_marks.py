@@ -4,8 +4,8 @@
                     (DefaultMessageStore.java); whoever ends cleanly removes it
     identity.json   shmq's own note: {"engine", "page_id", "running", "checkpoint", "write_position", ...}
 
-Together they answer two questions at a start. Was the last run shmq's? Yes, when `abort` has our form. Else no,
-when there is no identity or another `abort`, when the note says "running" but `abort` is gone, or when
+Together they answer two questions at a start. Was the last run shmq's? Yes, when `abort` has our form. Else
+no, when there is no identity or another `abort`, when the note says "running" but `abort` is gone, or when
 the checkpoint is not the one the last clean stop wrote. Did it end cleanly? Yes, when `abort` is absent.
 Order of writing: start: abort, then identity "running"; clean stop: identity "stopped", then abort removed.
 So a crash between two writes reads as a crash of ours.

@@ -68,6 +68,7 @@ def unavailable_reason() -> str | None:
     except OSError as error:
         return f"Maven Central cannot be reached ({error})"
 
+
 ONLY_WITH = {"AdminShell.java": "tools", "TimerProbe.java": "client-5"}
 """Programs that need what other jar sets do not have."""
 

@@ -175,7 +175,9 @@ def test_a_deleted_topic_is_gone_everywhere_and_goes_on_when_made_again(rig: Coo
     assert [table.max(ref.slot) for ref in rig.directory.queues("orders")] == [77, 0]
 
 
-@pytest.mark.parametrize("point", ["delete.before_claim", "delete.retired", "delete.saved", "delete.unlinked"])
+@pytest.mark.parametrize(
+    "point", ["delete.before_claim", "delete.retired", "delete.saved", "delete.unlinked"]
+)
 def test_a_deletion_cut_off_anywhere_is_finished_by_the_next_start(tmp_path: Path, point: str) -> None:
     rig = CoordinatorRig(tmp_path)
     try:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import posix_ipc
 import pytest
 
 from shmq.base.errors import ConfigFault, StoreDamaged
@@ -395,3 +396,13 @@ def test_a_disk_that_still_fails_is_only_read_until_it_works(
     assert store.crash(keep_page=True).mode is RecoveryMode.FULL
     assert read_all(store) == before
     assert not list((store.root / "shmq").glob("unflushed*"))
+
+
+def test_a_start_removes_semaphores_whose_pages_others_removed(store: OpenStore) -> None:
+    """Their names carry ids of pages that nobody can ask any more."""
+    lost = f"{store.name}-{0x1234:016x}"
+    posix_ipc.Semaphore(lost, posix_ipc.O_CREX, initial_value=1).close()
+    store.crash()
+    with pytest.raises(posix_ipc.ExistentialError):
+        posix_ipc.Semaphore(lost)
+    assert store.send("T").queue_offset == 0

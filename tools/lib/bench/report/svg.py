@@ -10,7 +10,7 @@ from typing import NamedTuple
 WIDTH, HEIGHT = 720, 320
 LEFT, RIGHT, TOP, BOTTOM = 80, 170, 28, 46
 COLOURS = ("#0b6fb8", "#d1495b", "#2e8b57", "#b8860b", "#7b4fa3", "#444444", "#e07b39", "#5aa9a9", "#9a6b4f")
-BAR_HEIGHT, BAR_GAP, BAR_NAMES = 18, 8, 150
+BAR_HEIGHT, BAR_GAP, BAR_NAMES = 18, 8, 240
 TICKS = 5
 
 Points = Sequence[tuple[float, float]]
