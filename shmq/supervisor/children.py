@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import multiprocess
 
 from shmq.base.clock import monotonic_ms
-from shmq.shm.boot import READY, ChildBoot, ChildExit
+from shmq.shm.boot import READY, ChildBoot, ChildExit, ChildRole
 from shmq.supervisor import child as child_process
 from shmq.supervisor import fork_server
 from shmq.supervisor.signals import SignalQueue
@@ -50,6 +50,10 @@ class Child:
         with selectors.DefaultSelector() as selector:
             selector.register(self.pid_fd, selectors.EVENT_READ)
             return bool(selector.select(0))
+
+    def serves(self, role: ChildRole) -> bool:
+        """True when it plays this role, said that it serves, and is not known to be dead."""
+        return self.boot.role is role and self.ready
 
     def signal(self, number: int) -> None:
         """Send a signal to exactly this process; a dead one is left alone."""
@@ -127,15 +131,22 @@ def _death_descriptor(process: multiprocess.process.BaseProcess) -> int:
 
 @dataclass
 class Restarts:
-    """When a child that died may start again: at once at first, then later and later while it keeps dying."""
+    """When a child that died may start again: at once at first, then later and later while it keeps dying.
+
+    Who is killed by SIGKILL dies of somebody else's will (an operator's, the kernel's for want of memory),
+    not of a circle of its own: it starts again after the first pause at most, however often that happens.
+    """
 
     deaths_in_a_row: int = 0
     unready_deaths: int = 0
     due_ms: int = field(default=0)
 
-    def after_death(self, dead: Child, now_ms: int) -> None:
+    def after_death(self, dead: Child, exit_code: int, now_ms: int) -> None:
         """Note a death and set `due_ms`."""
         stable = now_ms - dead.started_ms >= STABLE_MS
+        if exit_code == -signal.SIGKILL:
+            self.due_ms = now_ms + (0 if stable or dead.ready else BACKOFF_FIRST_MS)
+            return
         self.deaths_in_a_row = 0 if stable else self.deaths_in_a_row + 1
         self.unready_deaths = 0 if dead.ready else self.unready_deaths + 1
         backoff = min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS << min(16, max(0, self.deaths_in_a_row - 2)))

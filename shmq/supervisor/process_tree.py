@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from shmq.base import faults, log
 from shmq.base.clock import monotonic_ms
+from shmq.net.descriptor_passing import give, take_some
 from shmq.shm.boot import COORDINATOR_SLOT, FIRST_WORKER_SLOT, ChildBoot, ChildExit, ChildRole
 from shmq.shm.worker_slots import process_start_time
 from shmq.supervisor.children import Child, Restarts, exit_text, spawn, wait_for_deaths
@@ -82,8 +83,23 @@ class ProcessTree:
 
     def start_due(self, now_ms: int) -> None:
         """Start every child whose time has come."""
-        for slot in [slot for slot in self._pending if self._restarts[slot].due_ms <= now_ms]:
-            self._start_one(self._pending.pop(slot))
+        for slot in list(self._pending):
+            self._pass_on_connections(self._pending[slot])
+            if self._restarts[slot].due_ms <= now_ms:
+                self._start_one(self._pending.pop(slot))
+
+    def _pass_on_connections(self, dead: ChildBoot) -> None:
+        """Give connections that were handed to a dead worker to one that serves.
+
+        Their clients would wait for answers until it is started again. When nobody serves they do wait: the
+        first one that does takes its own. A full pair costs a connection, which its client makes again.
+        """
+        serving = [one.boot.index for one in self._running.values() if one.serves(ChildRole.WORKER)]
+        if dead.role is not ChildRole.WORKER or not serving:
+            return
+        for turn, connection in enumerate(take_some(self._handoffs[dead.index][1])):
+            if not give(self._handoffs[serving[turn % len(serving)]][0], connection):
+                connection.close()
 
     def _start_one(self, boot: ChildBoot) -> None:
         fresh = spawn(boot)
@@ -145,7 +161,7 @@ class ProcessTree:
             self._shared.counters.add("deaths_by_sigbus")
         self._shared.after_death(slot, self._running)
         restarts = self._restarts[slot]
-        restarts.after_death(dead, monotonic_ms())
+        restarts.after_death(dead, exit_code, monotonic_ms())
         if (missing := self._shared.missing()) is not None:
             self.failure = missing
         elif exit_code == ChildExit.CANNOT_BOOT:

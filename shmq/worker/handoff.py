@@ -9,15 +9,12 @@ written whole.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from shmq.base.clock import monotonic_ms
-
-RECEIVE_BATCH_MAX = 64
-"""Descriptors taken per turn, so that a flood of hand-offs cannot starve the clients already served."""
+from shmq.net.descriptor_passing import give, take_some
 
 UNDER_WAY_MS_MAX = 10_000
 """After this a hand-over counts as arrived: its worker may have died between taking and counting it."""
@@ -103,29 +100,13 @@ class Handoff:
 
     def send(self, index: int, connection: socket.socket) -> bool:
         """Hand ``connection`` to worker ``index`` and close it here; False: keep it, its pipe is full."""
-        try:
-            socket.send_fds(self._senders[index], [b"c"], [connection.fileno()])
-        except (BlockingIOError, ConnectionError):
-            return False
-        connection.close()
-        return True
+        return give(self._senders[index], connection)
 
     def receive_some(self) -> list[socket.socket]:
-        """Take the descriptors other workers sent, at most ``RECEIVE_BATCH_MAX``."""
-        taken: list[socket.socket] = []
-        while self._receiver is not None and len(taken) < RECEIVE_BATCH_MAX:
-            try:
-                data, fds, _, _ = socket.recv_fds(self._receiver, 1, 1, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                break
-            if not data:
-                break
-            for fd in fds:
-                os.set_blocking(fd, False)
-                taken.append(socket.socket(fileno=fd))
-        return taken
+        """Take the connections that other workers sent, as many as one turn takes."""
+        return [] if self._receiver is None else take_some(self._receiver)
 
     def close(self) -> None:
-        """Close all ends; descriptors still under way to this worker wait for its successor."""
+        """Close all ends; what is under way goes to another worker, or waits for the successor."""
         for end in (*self._senders, *([self._receiver] if self._receiver else [])):
             end.close()

@@ -299,8 +299,8 @@ def descendants(pid: int) -> list[int]:
     found: list[int] = []
     waiting = [pid]
     while waiting:
-        for task in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it may end at any moment
+            for task in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
                 children = [int(word) for word in task.read_text().split()]
                 found += children
                 waiting += children

@@ -16,6 +16,7 @@ from multiprocess import forkserver
 from shmq.shm.boot import ChildExit
 from shmq.supervisor import fork_server
 from shmq.supervisor.children import (
+    BACKOFF_FIRST_MS,
     BACKOFF_MAX_MS,
     STABLE_MS,
     UNREADY_DEATHS_MAX,
@@ -67,9 +68,9 @@ def dead_child(lived_ms: int, ready: bool) -> Child:
     return cast(Child, SimpleNamespace(started_ms=0, ready=ready, lived_ms=lived_ms))
 
 
-def after(restarts: Restarts, lived_ms: int, ready: bool = True) -> int:
+def after(restarts: Restarts, lived_ms: int, ready: bool = True, exit_code: int = -signal.SIGSEGV) -> int:
     """The pause before the next start after a child lived so long."""
-    restarts.after_death(dead_child(lived_ms, ready), lived_ms)
+    restarts.after_death(dead_child(lived_ms, ready), exit_code, lived_ms)
     return restarts.due_ms - lived_ms
 
 
@@ -96,6 +97,15 @@ def test_a_child_that_never_served_is_given_up_after_some_tries() -> None:
         after(restarts, 100, ready=False)
     assert restarts.hopeless
     assert after(Restarts(), 100) == 0
+
+
+def test_a_child_that_others_kill_is_never_given_up_and_starts_soon() -> None:
+    restarts = Restarts()
+    for _ in range(3 * UNREADY_DEATHS_MAX):
+        assert after(restarts, 100, ready=False, exit_code=-signal.SIGKILL) == BACKOFF_FIRST_MS
+        assert after(restarts, 100, exit_code=-signal.SIGKILL) == 0
+    assert not restarts.hopeless
+    assert after(restarts, 100) == 0, "its own first death"
 
 
 @pytest.mark.parametrize(
