@@ -91,6 +91,8 @@ def test_a_start_on_a_full_disk_serves_readers_or_says_why_not(
             queue = producer.send(Message("Full", BODY)).message_queue
             for _ in range(49):
                 producer.send(Message("Full", BODY), queue=queue)
+        with PullConsumer("Full", namesrv_addr=broker.namesrv_addr) as consumer:
+            assert consumer.pull(queue, "*", 0, 1).messages  # later there is no room for a group
         broker.stop() if ends == "stop" else broker.kill()
         ballast = small_disk / "ballast"
         subprocess.run(["dd", "if=/dev/zero", f"of={ballast}", "bs=4k"], capture_output=True, check=False)

@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import ClassVar
 
 import psutil
 import pytest
@@ -232,25 +231,17 @@ def test_open_transactions_outlive_everything(tmp_path: Path, page: str) -> None
 
 
 class Victims:
-    """Children that may be killed: a supervisor gives up on one that dies again and again before it has
-    reported itself ready, which a coordinator does some time after it serves."""
-
-    READY_S: ClassVar[dict[str, float]] = {"coordinator": 5.0, "worker": 0.5}
+    """Children that may be killed: those that serve."""
 
     def __init__(self, broker: Broker, page: ControlPage) -> None:
         self._broker = broker
         self._slots = SlotTable(page)
-        self._since: dict[int, float] = {}
 
     def one(self, role: str) -> int:
-        """A pid, 0 when none is ready."""
-        now = time.monotonic()
+        """A pid, 0 when none serves."""
         pids = {child.pid for child in children(self._broker, role)}
-        for slot in self._slots.taken():
-            if slot.pid in pids and slot.state is SlotState.SERVING:
-                self._since.setdefault(slot.pid, now)
-        ready = [pid for pid in pids if now - self._since.get(pid, now) > self.READY_S[role]]
-        return ready[0] if ready else 0
+        serving = (slot.pid for slot in self._slots.taken() if slot.state is SlotState.SERVING)
+        return next((pid for pid in serving if pid in pids), 0)
 
 
 class Sender(threading.Thread):
