@@ -6,6 +6,7 @@ loop only.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 
 from shmq.base.errors import Bug, MessageIllegal
@@ -13,6 +14,7 @@ from shmq.broker.half_message import HalfMessage, half_of
 from shmq.broker.queues import Queues
 from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.names import TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC
+from shmq.model.properties import TRANSACTION_PREPARED_QUEUE_OFFSET
 from shmq.model.record import parse_record
 from shmq.model.sys_flag import TRANSACTION_COMMIT, TRANSACTION_MASK
 from shmq.model.transaction import op_offsets
@@ -20,6 +22,8 @@ from shmq.shm.page_layout import MIN_OFFSET, WRITE_POSITION
 from shmq.shm.queue_table import QueueRef
 from shmq.store.consume_queue import FILLER_SIZE
 from shmq.store.message_store import MessageStore
+
+_MARK_OF_COPY = TRANSACTION_PREPARED_QUEUE_OFFSET.encode()
 
 
 class HalfQueues:
@@ -78,9 +82,40 @@ class HalfQueues:
     def copies_since(self, base: int) -> Iterator[tuple[int, int]]:
         """(first, own queue offset) of every half message from `base` on that can be read."""
         for queue_offset in range(base, self.max(self.half)):
-            half = self.read(queue_offset)
-            if half is not None:
+            record = self._record(self.half, queue_offset)
+            if record is None:
+                continue
+            if _MARK_OF_COPY not in bytes(record):  # most: nothing needs to be taken apart
+                yield queue_offset, queue_offset
+            elif (half := self.read(queue_offset)) is not None:
                 yield half.first, queue_offset
+
+    def last_commits(self, since: int) -> Iterator[int]:
+        """Queue offsets of the half messages whose commit is the last record of some queue.
+
+        Only of those committed behind the log offset `since`: what is older is not looked at.
+        """
+        for topic in self._queues.topics():
+            for queue in self._queues.refs(topic):
+                high = self.max(queue)
+                if high == self._store.min(queue) or self._log_offset(queue, high - 1) < since:
+                    continue
+                record = self._record(queue, high - 1)
+                fields = parse_record(record) if record is not None else None
+                if fields is not None and fields.sys_flag & TRANSACTION_MASK == TRANSACTION_COMMIT:
+                    yield self._at(fields.prepared_transaction_offset)
+
+    def _at(self, log_offset: int) -> int:
+        """The queue offset of the half message at that log offset; the next one's when it is none."""
+        stored = range(self._store.min(self.half), self.max(self.half))
+        return stored.start + bisect_left(stored, log_offset, key=lambda at: self._log_offset(self.half, at))
+
+    def _log_offset(self, queue: QueueRef, queue_offset: int) -> int:
+        """Where in the log a message is; -1 when its unit is gone."""
+        try:
+            return self._store.queues.unit(queue, queue_offset).physical_offset
+        except FileNotFoundError:
+            return -1
 
     def is_commit_of(self, half: HalfMessage, queue: QueueRef, queue_offset: int) -> bool:
         """Whether that message of `queue` is what the commit of `half` has stored."""

@@ -122,8 +122,9 @@ class Transactions:
                 halves.end(offset, first)
             elif first != offset:
                 halves.learn_copy(first, offset)
-        for offset in newest.values():
-            half = queues.read(offset) if halves.is_open(offset) else None
+        oldest = self.lowest_needed()
+        for offset in queues.last_commits(oldest) if oldest is not None else ():
+            half = queues.read(offset) if halves.is_open(offset) and offset < self.high else None
             if half is not None:
                 self._finish_torn(half)
         self._cursors.move(base, op)

@@ -88,6 +88,8 @@ class CoordinatorLink:
         self._sent: dict[int, _Call] = {}
         self._waiting: list[_Call] = []
         self._bytes = 0
+        self._look_ms: int | None = None
+        """No call has its deadline before; None: there is no call."""
         self._task: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         self._stopping = False
@@ -149,7 +151,7 @@ class CoordinatorLink:
         lost = [call for call in calls if call.sendings_left == 0]
         self._refuse(lost, SystemBusy("the coordinator was lost twice with this request: try again later"))
         if again:
-            self._wake_by(deadline_ms)
+            self._due_by(deadline_ms)
         if not self._stopping:
             log.event(_logger, logging.WARNING, "coordinator_lost", reason=connection.close_reason)
 
@@ -173,7 +175,7 @@ class CoordinatorLink:
             self._send(call)
         else:
             self._waiting.append(call)
-        self._wake_by(call.deadline_ms)
+        self._due_by(call.deadline_ms)
 
     def request_now(self, code: int, header: object, body: Any = None) -> asyncio.Future[Command]:
         """Ask while the link is not ready yet (HELLO); fails with the answer's error or the link."""
@@ -191,7 +193,7 @@ class CoordinatorLink:
         call = _Call(command, then, self._monotonic_ms() + limits.LINK_ANSWER_MS_MAX, 0)
         call.sendings_left = 1
         self._send(call)
-        self._wake_by(call.deadline_ms)
+        self._due_by(call.deadline_ms)
         return answered
 
     def oneway(self, code: int, header: object, body: Any = None) -> bool:
@@ -201,6 +203,11 @@ class CoordinatorLink:
         command = Command.request(code, header, body, oneway=True)
         self._connection.send(command)
         return True
+
+    def _due_by(self, deadline_ms: int) -> None:
+        if self._look_ms is None or deadline_ms < self._look_ms:
+            self._look_ms = deadline_ms
+        self._wake_by(deadline_ms)
 
     def _send(self, call: _Call) -> None:
         assert self._connection is not None
@@ -237,6 +244,8 @@ class CoordinatorLink:
 
     def step(self, now_ms: int) -> int | None:
         """Refuse what has waited too long; return the next deadline."""
+        if self._look_ms is None or now_ms < self._look_ms:
+            return self._look_ms  # this runs after every request, and thousands may wait
         late = [call for call in self._waiting if call.deadline_ms <= now_ms]
         if late:
             self._waiting = [call for call in self._waiting if call.deadline_ms > now_ms]
@@ -247,4 +256,5 @@ class CoordinatorLink:
             self._refuse(late, SystemBusy("[TIMEOUT_CLEAN_QUEUE] the coordinator did not answer in time"))
         deadlines = [call.deadline_ms for call in self._waiting]
         deadlines += [call.deadline_ms for call in self._sent.values()]
-        return min(deadlines, default=None)
+        self._look_ms = min(deadlines, default=None)
+        return self._look_ms

@@ -46,6 +46,8 @@ SETTINGS = {
     "transactionCheckMax": "1000",
     "mappedFileSizeCommitLog": str(256 << 10),
 }
+PAUSE_S = 0.02
+"""Between the transactions of one sender: what stays open while no coordinator lives has to be checked."""
 TOPIC = "Deaths"
 GROUP = "DeathGroup"
 
@@ -259,7 +261,7 @@ class Sender(threading.Thread):
 
     def run(self) -> None:
         count = 0
-        while not self.over.is_set():
+        while not self.over.wait(PAUSE_S):
             count += 1
             body = b"%d %d" % (self._number, count)
             state = self._chance.choice((COMMIT, COMMIT, ROLLBACK))
