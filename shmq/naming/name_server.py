@@ -33,14 +33,19 @@ _logger = log.get("shmq.naming")
 class NameServer:
     """One name server; everything runs in the loop given to `start`."""
 
-    def __init__(self, settings: NamesrvSettings) -> None:
-        """Load the KV configuration. StoreDamaged when its file cannot be read."""
+    def __init__(self, settings: NamesrvSettings, kept_broker: tuple[str, str] | None = None) -> None:
+        """Load the KV configuration. StoreDamaged when its file cannot be read.
+
+        `kept_broker`: (cluster, address) of the broker this name server lives and dies with.
+        """
         table = RouteTable()
         self.state = NamingState(
             settings=settings,
             kv=KvConfig(kv_config_file(settings)),
             table=table,
-            registrations=Registrations(table, settings.delete_topic_with_broker_registration),
+            registrations=Registrations(
+                table, settings.delete_topic_with_broker_registration, kept=kept_broker
+            ),
             started_ms=monotonic_ms(),
         )
         self._limits = ConnectionLimits(

@@ -3,6 +3,9 @@
 A broker registers with its whole topic table at its start and every 30 s, with single topics after changes,
 and leaves by request, by a closed connection (at once), or by silence (its own limit, else 120 s). Facts:
 Apache RocketMQ 5.3, RouteInfoManager.java. Lives in the name server's loop thread; no locks.
+
+A broker whose supervisor runs this name server (`kept`) is not forgotten with a connection: that ends when
+the coordinator dies, while the workers go on serving. The next coordinator registers within a second or two.
 """
 
 from __future__ import annotations
@@ -54,7 +57,8 @@ class LiveBroker:
     data_version: DataVersion
     expiry_ms: int
     heard_ms: int
-    connection_id: int
+    connection_id: int | None
+    """Where it registered last; None when that connection is gone and the broker is kept."""
     filter_servers: tuple[str, ...] = ()
 
 
@@ -72,6 +76,8 @@ class Registrations:
 
     table: RouteTable
     remove_missing_topics: bool = False
+    kept: tuple[str, str] | None = None
+    """(cluster, address) of the broker that is not forgotten when its connection ends."""
     live: dict[tuple[str, str], LiveBroker] = field(default_factory=dict)
 
     def register(self, request: Registration, connection_id: int, now_ms: int) -> Accepted:
@@ -134,10 +140,14 @@ class Registrations:
         return known
 
     def connection_closed(self, connection_id: int) -> None:
-        """Forget the brokers that registered over a connection that is gone."""
-        self._remove_all(
-            [live for live in self.live.values() if live.connection_id == connection_id], "closed"
-        )
+        """Forget the brokers that registered over a connection that is gone, but for the one to be kept."""
+        gone = [live for live in self.live.values() if live.connection_id == connection_id]
+        kept = self.live.get(self.kept) if self.kept is not None else None
+        if kept is not None and kept in gone:
+            kept.connection_id = None
+            gone.remove(kept)
+            log.event(_logger, logging.INFO, "broker_kept", broker=kept.broker_name, address=kept.address)
+        self._remove_all(gone, "closed")
 
     def expire(self, now_ms: int) -> None:
         """Forget the brokers that were silent for longer than they said they would be."""
@@ -189,7 +199,10 @@ class Registrations:
         acting = group.enable_acting_master and min(group.addresses) == request.broker_id
         if request.broker_id != MASTER_ID and not acting:
             return
-        if not first and former is not None and former.data_version == request.data_version:
+        same = former is not None and former.data_version == request.data_version
+        # A coordinator that comes after a dead one has topics under a version which that one never told.
+        told = former is not None and former.connection_id is not None
+        if not first and same and told:
             return
         if self.remove_missing_topics and len(request.topics) > 1:
             known = self.table.topics_of_broker(request.broker_name)

@@ -10,6 +10,9 @@ folder), the own one serves TCP alone and the broker registers at both, so that 
 
 Started and stopped by the main thread; everything between runs in the thread. Its crash would end the
 supervisor's only name server, so whatever escapes the loop is logged and the loop is started again.
+
+Routes to the supervisor's own broker stay when its coordinator dies (`kept_broker`); they go when the broker
+takes its leave, when nobody registers for two minutes, or with the supervisor.
 """
 
 from __future__ import annotations
@@ -139,7 +142,9 @@ class NamingService:
         loop = asyncio.new_event_loop()
         self._loop = loop
         try:
-            server = NameServer(self._namesrv_settings)
+            settings = self._settings
+            own = (settings.broker_cluster_name, f"{settings.broker_ip1}:{settings.listen_port}")
+            server = NameServer(self._namesrv_settings, kept_broker=own)
             server.start(loop, self._sockets)
             if not self._stopping.is_set():
                 loop.run_forever()

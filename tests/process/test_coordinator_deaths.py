@@ -1,8 +1,9 @@
 """The coordinator is killed under load, again and again: sends go on, members and locks are whole, no offset
-goes back.
+goes back, the route is there all the time.
 
 Printed, not asserted: how long members and locks took (target: 2 s). Asserted: every send succeeds, nobody is
-ever told of a smaller group or given another's lock, and no committed offset is ever less than it was.
+ever told of a smaller group or given another's lock, no committed offset is ever less than it was, and
+whoever asks the name server always hears where the topic is.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from shmq.base.runtime_dir import page_name
-from shmq.protocol.codes import ResponseCode
+from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.shm.control_page import ControlPage
 from shmq.shm.page_layout import OFFSET_COMMITTED, OFFSET_SLOTS_USED, OFFSET_WORDS
 from shmq.store.check import check_store
@@ -78,6 +80,21 @@ class OffsetWatch(threading.Thread):
         page.close()
 
 
+class RouteWatch(threading.Thread):
+    """Asks the broker's name server for the topic's route all the time."""
+
+    def __init__(self, broker: SupervisedBroker) -> None:
+        super().__init__(daemon=True)
+        self.codes: Counter[int] = Counter()
+        self.over = threading.Event()
+        self._client = broker.name_server()
+
+    def run(self) -> None:
+        with self._client as client:
+            while not self.over.wait(0.001):
+                self.codes[client.ask(RequestCode.GET_ROUTEINFO_BY_TOPIC, {"topic": "t"}).code] += 1
+
+
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_a_coordinator_dies_and_all_it_knew_is_whole_again(
     make: BrokerMaker, tmp_path: Path, kills: int, capsys: pytest.CaptureFixture[str]
@@ -89,9 +106,9 @@ def test_a_coordinator_dies_and_all_it_knew_is_whole_again(
     for client, name in zip(clients, MEMBERS, strict=True):
         beat(client, name)
     assert locked(clients[0], "a", 0, 1) == [0, 1]
-    sender, watch = Sender(broker), OffsetWatch(Path(broker.places["store"]))
-    sender.start()
-    watch.start()
+    sender, watch, routes = Sender(broker), OffsetWatch(Path(broker.places["store"])), RouteWatch(broker)
+    for thread in (sender, watch, routes):
+        thread.start()
     whole: list[float] = []
     longest: list[float] = []
     for _ in range(kills):
@@ -107,16 +124,16 @@ def test_a_coordinator_dies_and_all_it_knew_is_whole_again(
         times = [killed, *sender.answered[sent:]]
         longest.append(max((b - a for a, b in itertools.pairwise(times)), default=whole[-1]))
         assert committed(outsider) > 0
-    sender.over.set()
-    sender.join(20)
-    watch.over.set()
-    watch.join(20)
+    for thread in (sender, watch, routes):
+        thread.over.set()
+        thread.join(20)
     with capsys.disabled():
         print(f"\n{kills} deaths of the coordinator")
         print(histogram("members and locks whole again", whole))
         print(histogram("longest pause of a sender meanwhile", longest))
     assert sender.codes == {int(ResponseCode.SUCCESS)}
     assert watch.looks > kills and watch.went_back == []
+    assert set(routes.codes) == {int(ResponseCode.SUCCESS)} and routes.codes.total() > kills
     for client in (*clients, outsider):
         client.sock.close()
     assert broker.stop() == 0

@@ -119,6 +119,24 @@ def test_a_broker_that_came_back_on_another_connection_survives_the_end_of_the_o
     assert set(registrations.table.groups) == {"broker-a"}
 
 
+def test_the_kept_broker_outlives_its_connection_but_not_silence(registrations: Registrations) -> None:
+    registrations.kept = (MASTER.cluster, MASTER.address)
+    registrations.register(MASTER, 1, 0)
+    registrations.register(replace(MASTER, broker_name="broker-b", address="10.0.0.3:1"), 1, 0)
+    version = registrations.table.version
+    registrations.connection_closed(1)
+    assert set(registrations.table.groups) == {"broker-a"} and registrations.table.version > version
+    later = replace(MASTER, topics={**TOPICS, "made": TopicConfig("made")})
+    registrations.register(later, 2, 100)
+    assert "made" in registrations.table.topics, "topics of the same version that were never told"
+    registrations.connection_closed(2)
+    registrations.expire(EXPIRY_MS + 101)
+    assert registrations.table.groups == {}
+    registrations.register(MASTER, 3, 0)
+    registrations.unregister(MASTER.cluster, MASTER.broker_name, MASTER.address, 0)
+    assert registrations.table.groups == {}
+
+
 def test_silence_removes_a_broker_after_its_own_limit_else_two_minutes(registrations: Registrations) -> None:
     registrations.register(MASTER, 1, 0)
     registrations.register(replace(MASTER, broker_name="broker-b", address="10.0.0.3:1", expiry_ms=500), 2, 0)
