@@ -74,6 +74,13 @@ def check_pull(ctx: WorkerContext, header: PullMessageHeader) -> PullTerms:
         raise Ask(NeedGroup(header.consumer_group))
     if not group.config.consume_enable:
         raise NoPermission(f"consumer group {header.consumer_group} may not consume (consumeEnable=false)")
+    # RocketMQ looks at this only where the pull leans on the heartbeat's subscription; a member that names
+    # its own in the request would broadcast all the same.
+    if group.message_model is MessageModel.BROADCASTING and not group.config.consume_broadcast_enable:
+        raise NoPermission(
+            f"consumer group {header.consumer_group} may not consume by broadcasting "
+            "(consumeBroadcastEnable=false)"
+        )
     topic = ctx.view.topics.get(header.topic)
     if topic is None:
         names.check_topic(header.topic)
@@ -156,10 +163,6 @@ def _live_subscription(header: PullMessageHeader, group: GroupView) -> Subscript
     if not group.members:
         raise SubscriptionNotExist(
             f"consumer group {name} has no live member on this broker: send a heartbeat before pulling"
-        )
-    if group.message_model is MessageModel.BROADCASTING and not group.config.consume_broadcast_enable:
-        raise NoPermission(
-            f"consumer group {name} may not consume by broadcasting (consumeBroadcastEnable=false)"
         )
     subscription = group.subscriptions.get(header.topic)
     if subscription is None:

@@ -27,8 +27,9 @@ from shmq.base.errors import BrokerError
 from shmq.client.addresses import parse_address
 from shmq.client.channel import Channel
 from shmq.embedded import Broker
+from shmq.model.compression import decompress
 from shmq.model.message_queue import MessageQueue
-from shmq.model.sys_flag import COMPRESSED
+from shmq.model.sys_flag import COMPRESSED, COMPRESSION_LZ4, COMPRESSION_MASK, COMPRESSION_ZSTD
 from shmq.model.topic_config import TopicConfig
 from shmq.protocol.bodies.batch import BatchElement, encode_batch_elements
 from shmq.protocol.codes import RequestCode, ResponseCode
@@ -146,6 +147,30 @@ def test_48_a_compressed_body_is_stored_compressed_and_delivered_whole(
     assert [bytes(message.body) for message in found] == [b"a" * 4095, b"a" * 4096]
     assert [bool(message.sys_flag & COMPRESSED) for message in found] == [False, True]
     assert len(found[1].stored_body) < 4096 == len(found[0].stored_body) + 1
+
+
+@pytest.mark.parametrize(
+    ("compress_type", "module", "flag"),
+    [("LZ4", "lz4.frame", COMPRESSION_LZ4), ("ZSTD", "zstandard", COMPRESSION_ZSTD)],
+    ids=["LZ4", "ZSTD"],
+)
+def test_49_the_flag_names_who_compressed_and_the_body_is_whole(
+    broker: Broker, puller: PullConsumer, compress_type: str, module: str, flag: int
+) -> None:
+    pytest.importorskip(module, reason=f"{module} is not installed (pip install 'shmq[compression]')")
+    body = b"told again and again, " * 400
+    settings = {"namesrv_addr": broker.namesrv_addr, "compress_type": compress_type}
+    with Producer("ChecklistProducer", **settings) as producer:
+        queue = producer.send(Message(f"Checklist{compress_type}", b"plain")).message_queue
+        producer.send(Message(queue.topic, body), queue=queue)
+        producer.send_async(Message(queue.topic, body), queue=queue).result(10)
+    plain, *packed = puller.pull(queue, "*", 0, 10).messages
+    assert not plain.sys_flag & COMPRESSED
+    for message in packed:
+        assert message.sys_flag & (COMPRESSED | COMPRESSION_MASK) == COMPRESSED | flag
+        assert bytes(message.body) == body and len(message.stored_body) < len(body) // 10
+        assert decompress(message.stored_body, flag) == body
+    assert len(packed) == 2
 
 
 def test_55_async_sends_travel_in_batches_and_each_has_its_own_place(

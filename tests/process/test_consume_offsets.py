@@ -32,6 +32,7 @@ from shmq.client import broker_calls
 from shmq.embedded import Broker
 from shmq.model.consumer_group import SubscriptionGroupConfig
 from shmq.model.topic_config import PERM_READ, PERM_WRITE, TopicConfig
+from shmq.protocol.codes import ResponseCode
 from shmq.protocol.headers.offset import QueryConsumerOffsetHeader
 from tests.helpers.waiting import wait_until
 
@@ -225,6 +226,31 @@ def test_a_group_that_may_not_is_told_so_and_goes_on_when_it_may(
         assert seen.bodies == [b"1"]
         admin.update_group(shared_broker.tcp_addr, SubscriptionGroupConfig(group))
         wait_until(lambda: seen.bodies == [b"1", b"2"], 20, "it goes on")
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["socket", "direct"])
+def test_a_pull_that_names_its_own_subscription_does_not_broadcast_either(
+    shared_broker: Broker, direct: bool
+) -> None:
+    """Checklist 182, where RocketMQ does not look: pull consumers send their expression with each pull."""
+    queue = queue_of(shared_broker, f"OwnWords{direct}")
+    group = f"OwnWords{direct}Group"
+    send(shared_broker, queue, b"1")
+    settings = {"message_model": BROADCASTING, "direct_pull": direct}
+    with (
+        AdminClient(shared_broker.namesrv_addr) as admin,
+        PullConsumer(group, namesrv_addr=shared_broker.namesrv_addr, **settings) as consumer,
+    ):
+        for allowed in (True, False, True):
+            admin.update_group(
+                shared_broker.tcp_addr, SubscriptionGroupConfig(group, consume_broadcast_enable=allowed)
+            )
+            if allowed:
+                assert [m.body for m in consumer.pull(queue, "*", 0, 1).messages] == [b"1"]
+                continue
+            with pytest.raises(BrokerError, match="consumeBroadcastEnable=false") as caught:
+                consumer.pull(queue, "*", 0, 1)
+            assert caught.value.code == ResponseCode.NO_PERMISSION
 
 
 def test_a_member_of_another_mode_is_refused_and_nothing_changes(shared_broker: Broker) -> None:

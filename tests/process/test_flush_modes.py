@@ -81,6 +81,7 @@ WAYS: dict[str, Callable[[Producer, MessageQueue, Durability | None], SendResult
 def test_a_disk_that_is_too_slow_is_named_and_nothing_pretended(
     monkeypatch: pytest.MonkeyPatch, mode: str, wanted: Durability | None, tcp: bool
 ) -> None:
+    """Checklist 38: told after one attempt; 14: who does not wait is answered although nothing is synced."""
     with (
         stopping_broker(monkeypatch, flushDiskType=mode, syncFlushTimeout=200) as broker,
         Producer("slow", namesrv_addr=broker.namesrv_addr, use_unix_socket=not tcp) as producer,
@@ -92,3 +93,7 @@ def test_a_disk_that_is_too_slow_is_named_and_nothing_pretended(
         assert told == dict.fromkeys(WAYS, (SendStatus.FLUSH_DISK_TIMEOUT, Durability.PAGE_CACHE))
         careless = producer.send(Message("Slow", b"1", wait_store_msg_ok=False), queue=queue)
         assert (careless.send_status, careless.durability) == (SendStatus.SEND_OK, Durability.PAGE_CACHE)
+        os.kill(broker.pid, signal.SIGCONT)
+        wait_until(lambda: producer.max_offset(queue) == 1 + 1 + 3 + 50 + 1, 20, "each was stored once")
+        again = producer.send(Message("Slow", b"1"), queue=queue, wait_for=Durability.FLUSHED)
+        assert (again.send_status, again.queue_offset) == (SendStatus.SEND_OK, 56)
