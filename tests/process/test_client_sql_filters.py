@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +120,32 @@ def test_a_broker_that_does_not_filter_says_so_at_the_start() -> None:
         consumer.register_message_listener(lambda messages, _: None)
         with pytest.raises(BrokerError, match="enablePropertyFilter=false"):
             consumer.start()
+
+
+@pytest.mark.long
+def test_an_expression_holds_again_after_a_restart_with_its_consumers_heartbeat(tmp_path: Path) -> None:
+    """Checklist 240: the broker keeps no filter data, and nothing is judged otherwise for that."""
+    broker = Broker(tmp_path / "store", brokerWorkers="1").start()
+    found: list[bytes] = []
+
+    def consumer() -> PushConsumer:
+        made = PushConsumer("SqlKept", namesrv_addr=broker.namesrv_addr)
+        made.config.consume_from_where = ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET
+        made.subscribe("SqlKeptTopic", NORTH)
+        made.register_message_listener(lambda messages, _: found.extend(m.body for m in messages))
+        return made
+
+    try:
+        wanted = send(broker, "SqlKeptTopic")
+        with consumer():
+            wait_until(lambda: sorted(found) == sorted(wanted), 20, "the northern ones are delivered")
+        broker.stop()
+        broker.start()
+        send(broker, "SqlKeptTopic")
+        with consumer():
+            wait_until(lambda: len(found) >= 2 * len(wanted), 20, "those sent meanwhile, too")
+            send(broker, "SqlKeptTopic")
+            wait_until(lambda: len(found) >= 3 * len(wanted), 20, "and those sent now")
+        assert sorted(found) == sorted(wanted * 3)
+    finally:
+        broker.close()

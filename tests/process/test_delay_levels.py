@@ -87,6 +87,23 @@ def test_each_level_waits_its_time_and_no_longer(tmp_path: Path) -> None:
         assert list(check_store(Path(broker.store_root), levels=LEVELS)) == []
 
 
+def test_a_waiting_message_stands_in_the_queue_of_its_level(shared_broker: Broker) -> None:
+    """Checklist 76: in SCHEDULE_TOPIC_XXXX, with its own topic and queue as properties."""
+    with (
+        Producer("Delays", namesrv_addr=shared_broker.namesrv_addr) as producer,
+        AdminClient(shared_broker.namesrv_addr) as admin,
+    ):
+        producer.create_topic("DelayStands", 2)
+        queue = producer.fetch_publish_message_queues("DelayStands")[1]
+        for level, taken in ((17, 17), (18, 18), (19, 18)):
+            sent = producer.send(delayed("DelayStands", b"waits", level), queue=queue)
+            stored = admin.view_message(sent.offset_msg_id)
+            assert (stored.topic, stored.queue_id) == (SCHEDULE_TOPIC, taken - 1)
+            assert stored.properties["REAL_TOPIC"] == queue.topic
+            assert stored.properties["REAL_QID"] == str(queue.queue_id)
+    assert not read_all(shared_broker, "DelayStands")
+
+
 def test_a_clean_restart_delivers_the_rest_and_nothing_twice(tmp_path: Path) -> None:
     settings = {"brokerWorkers": "1", "messageDelayLevel": LEVELS}
     broker = Broker(tmp_path / "store", **settings)

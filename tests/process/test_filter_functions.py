@@ -67,6 +67,7 @@ def pull_all(broker: Broker, name: str, count: int = 32) -> list[int]:
 
 
 def test_push_and_pull_get_what_the_function_wants(broker: Broker) -> None:
+    """Checklist 241: it sees the body; offsets are those of the queue."""
     install(
         broker,
         "every_seventh",
@@ -79,11 +80,13 @@ def test_push_and_pull_get_what_the_function_wants(broker: Broker) -> None:
     assert pull_all(broker, "every_seventh") == wanted
     assert pull_all(broker, "every_seventh", count=5) == wanted
     pushed: list[int] = []
+    offsets: list[int] = []
     lock = threading.Lock()
 
     def consume(messages: list[MessageExt], context: ConsumeConcurrentlyContext) -> ConsumeConcurrentlyStatus:
         with lock:
             pushed.extend(int(message.body) for message in messages)
+            offsets.extend(message.queue_offset for message in messages)
         return ConsumeConcurrentlyStatus.CONSUME_SUCCESS
 
     consumer = PushConsumer(
@@ -100,6 +103,7 @@ def test_push_and_pull_get_what_the_function_wants(broker: Broker) -> None:
             producer.send(Message(TOPIC, b"700", tags="t1"))
         wait_until(lambda: 700 in pushed, 30, "a held pull is judged, too")
     assert sorted(pushed) == [*wanted, 700]
+    assert sorted(offsets) == [*wanted, COUNT + 1]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ def test_push_and_pull_get_what_the_function_wants(broker: Broker) -> None:
     ids=["raises", "exits", "loops", "eats", "aborts"],
 )
 def test_a_mistake_costs_its_own_group_one_message_more(broker: Broker, name: str, source: str) -> None:
-    """The message that the function fails on is let through, the others are judged; nobody else notices."""
+    """Checklist 242: what the function fails on is let through, the rest is judged; nobody else notices."""
     pids = {child.pid for child in psutil.Process(broker.pid).children()}
     install(broker, name, source)
     found = pull_all(broker, name, count=2)
