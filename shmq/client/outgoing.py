@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 from shmq.base.clock import now_ms
 from shmq.base.errors import ClientFault, MessageIllegal
@@ -17,7 +18,7 @@ from shmq.model import properties as names
 from shmq.model.compression import COMPRESSION_FLAGS, compress
 from shmq.model.message import Message
 from shmq.model.message_id import unique_key
-from shmq.model.names import check_sendable_topic, check_topic
+from shmq.model.names import check_sendable_topic, check_topic, with_namespace
 from shmq.model.properties import encode_properties
 from shmq.model.sys_flag import COMPRESSED
 from shmq.model.wait_for import wait_text
@@ -80,6 +81,28 @@ def ordered(properties: dict[str, str]) -> dict[str, str]:
     """Return properties in the order of a log-ready record: TAGS, then UNIQ_KEY, then the rest."""
     first = {name: properties[name] for name in (names.TAGS, names.UNIQ_KEY) if name in properties}
     return {**first, **properties}
+
+
+Given = TypeVar("Given", Message, Message | Sequence[Message])
+
+
+def placed(message: Given, namespace: str | None) -> Given:
+    """Return what is sent in a namespace: copies whose topic is the one that brokers know.
+
+    The sender's own messages keep their topic. Copies share their properties, so that the sender finds the
+    unique key there, as without a namespace.
+    """
+    if not namespace:
+        return message
+    if isinstance(message, Message):
+        return _placed(message, namespace)
+    return [_placed(one, namespace) for one in message]
+
+
+def _placed(message: Message, namespace: str) -> Message:
+    copy = Message(with_namespace(namespace, message.topic), message.body, flag=message.flag)
+    copy.properties = message.properties
+    return copy
 
 
 def is_reply(message: Message) -> bool:

@@ -1,9 +1,10 @@
 """Message traces: who sent a message and who consumed it, told in messages of a trace topic.
 
-Hooks write a record for each send attempt and before and after each call of a listener; a thread sends them,
-up to `BATCH_MAX` in one message, at the latest `FLUSH_S` after the first. Nothing here slows a send down:
-when more records come than go, they are dropped, counted and logged. Format and numbers: Apache RocketMQ 5.3,
-AsyncTraceDispatcher.java, SendMessageTraceHookImpl.java, ConsumeMessageTraceHookImpl.java.
+Hooks write a record for each send attempt, for each outcome of a transaction, and before and after each call
+of a listener; a thread sends them, up to `BATCH_MAX` in one message, at the latest `FLUSH_S` after the first.
+Nothing here slows a send down: when more records come than go, they are dropped, counted and logged. Format
+and numbers: Apache RocketMQ 5.3, AsyncTraceDispatcher.java, SendMessageTraceHookImpl.java,
+ConsumeMessageTraceHookImpl.java, EndTransactionTraceHookImpl.java.
 
 The records are sent by a producer of their own, which is not traced. In a forked child the thread is started
 again by the first record.
@@ -25,6 +26,7 @@ from shmq.base.clock import now_ms
 from shmq.base.errors import ShmqError
 from shmq.client.config import DEFAULT_INSTANCE, ClientConfig
 from shmq.client.consume_hooks import ConsumeContext
+from shmq.client.end_transaction_hooks import EndTransactionContext
 from shmq.client.producer import Producer
 from shmq.client.producer_config import ProducerConfig
 from shmq.client.send_hooks import SendContext
@@ -34,7 +36,14 @@ from shmq.model.message import Message
 from shmq.model.message_ext import MessageExt
 from shmq.model.message_id import unique_key
 from shmq.model.names import GROUP_LENGTH_MAX, TRACE_TOPIC
-from shmq.model.trace_record import TracedReturn, TracedType, encode_after, encode_before, encode_sent
+from shmq.model.trace_record import (
+    TracedReturn,
+    TracedType,
+    encode_after,
+    encode_before,
+    encode_ended,
+    encode_sent,
+)
 
 BUFFER_MAX = 2048
 """Records that wait; more are dropped."""
@@ -192,6 +201,34 @@ def _kind(message: Message) -> TracedType:
     if not _DELAYS.isdisjoint(held):
         return TracedType.DELAY
     return TracedType.ORDER if names.SHARDING_KEY in held else TracedType.NORMAL
+
+
+class EndTransactionTrace:
+    """An EndTransactionHook that tells of each outcome."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        """Tell `tracer`."""
+        self._tracer = tracer
+
+    def end_transaction(self, context: EndTransactionContext) -> None:
+        """Tell of it, unless the broker wants no trace of the message."""
+        message = context.message
+        if message.topic == self._tracer.topic or not context.trace_on:
+            return
+        record = encode_ended(
+            time_ms=now_ms(),
+            region=context.region_id or DEFAULT_REGION,
+            group=context.group,
+            topic=message.topic,
+            msg_id=context.msg_id,
+            tags=message.tags,
+            keys=message.keys,
+            store_host=context.broker_addr,
+            transaction_id=context.transaction_id,
+            state=context.transaction_state.name,
+            from_check=context.from_transaction_check,
+        )
+        self._tracer.put([_Record(record, (context.msg_id, *message.key_list))])
 
 
 class ConsumeTrace:

@@ -26,12 +26,17 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shmq.base import log
 from shmq.base.errors import BrokerError, ClientFault, ShmqError
 from shmq.client.batch import check_batch
 from shmq.client.broker_calls import LAST_MS
+from shmq.client.end_transaction_hooks import (
+    EndTransactionContext,
+    EndTransactionHook,
+    EndTransactionHooks,
+)
 from shmq.client.errors import ClientError, RemotingError
 from shmq.client.links import BrokerLink
 from shmq.client.listener_pool import ListenerPool
@@ -47,11 +52,15 @@ from shmq.model.message import Message
 from shmq.model.message_ext import MessageExt
 from shmq.model.message_id import parse_offset_message_id, unique_key
 from shmq.model.message_queue import MessageQueue
+from shmq.model.names import with_namespace, without_namespace
 from shmq.model.sys_flag import TRANSACTION_PREPARED
 from shmq.model.transaction import LocalTransactionState
 from shmq.protocol.codes import RequestCode
 from shmq.protocol.command import Command
 from shmq.protocol.headers.send import CheckTransactionStateHeader, EndTransactionHeader
+
+if TYPE_CHECKING:
+    from shmq.client.trace import Tracer
 
 CHECKS_WAITING_MAX = 2000
 """Check requests that may wait for the check thread; the broker asks again for those that find no room."""
@@ -116,7 +125,8 @@ class TransactionProducer(Producer):
         super().__init__(producer_group, config, **settings)
         self.transaction_listener = transaction_listener
         self._check_executor = check_executor
-        self._known_topics = tuple(topics)
+        self._end_hooks = EndTransactionHooks()
+        self._known_topics = tuple(with_namespace(self.config.namespace, topic) for topic in topics)
 
     def start(self) -> None:
         """Start; ClientFault without a listener."""
@@ -128,6 +138,16 @@ class TransactionProducer(Producer):
             except ShmqError as error:  # no name server answers yet: the first send finds out
                 log.event(_LOG, logging.INFO, "transaction_topic_unknown", topic=topic, reason=error)
         self._instance.announce()
+
+    def register_end_transaction_hook(self, hook: EndTransactionHook) -> None:
+        """Have a hook see every outcome before it is sent."""
+        self._end_hooks.seeing.append(hook)
+
+    def _trace(self, tracer: Tracer) -> None:
+        from shmq.client.trace import EndTransactionTrace
+
+        super()._trace(tracer)
+        self._end_hooks.seeing.append(EndTransactionTrace(tracer))
 
     def _begin(self) -> None:
         super()._begin()
@@ -209,7 +229,7 @@ class TransactionProducer(Producer):
         """Return the half message of one attempt, and the settings it is encoded by."""
         config = self.config
         if isinstance(message, Message):
-            half = Message(message.topic, message.body, flag=message.flag)
+            half = Message(with_namespace(config.namespace, message.topic), message.body, flag=message.flag)
             half.properties.update(message.properties)
             for name in _FROM_COMMIT:
                 if name in half.properties:
@@ -218,7 +238,7 @@ class TransactionProducer(Producer):
             check_batch(message)
             check_all_sendable(message, config.max_message_size)
             elements = OutgoingBatch(message, config, may_compress=False).elements()
-            half = Message(message[0].topic, elements)
+            half = Message(with_namespace(config.namespace, message[0].topic), elements)
             half.properties[names.SHMQ_HALF_BATCH] = str(len(message))
             for name in (names.WAIT, names.SHMQ_WAIT_FOR):
                 if name in message[0].properties:
@@ -226,7 +246,7 @@ class TransactionProducer(Producer):
             config = replace(config, compress_msg_body_over_howmuch=LAST_MS)
         half.properties[names.TRANSACTION_PREPARED] = "true"
         half.properties[names.PRODUCER_GROUP] = self.producer_group
-        half.properties[names.UNIQ_KEY] = unique_key()
+        half.properties[names.UNIQ_KEY] = half.transaction_id = unique_key()
         return half, config
 
     def _end(self, half: Message, sent: SendResult, state: LocalTransactionState, remark: str | None) -> None:
@@ -243,6 +263,12 @@ class TransactionProducer(Producer):
         )
         try:
             link = self._path.link(sent.message_queue)
+            told = (sent.region_id, sent.trace_on)
+            self._end_hooks.run(
+                EndTransactionContext(
+                    self.producer_group, half, link.tcp_address, sent.msg_id, key, state, False, *told
+                )
+            )
             _send_outcome(link, header, remark, self.config.send_msg_timeout_ms / 1000)
         except ShmqError as error:
             log.event(_LOG, logging.WARNING, "outcome_not_sent", transaction=key, reason=error)
@@ -273,6 +299,7 @@ class TransactionProducer(Producer):
 
     def _check(self, link: BrokerLink, asked: CheckTransactionStateHeader, message: MessageExt) -> None:
         listener = self._listener()
+        message.topic = without_namespace(self.config.namespace, message.topic)
         state, remark = _outcome(lambda: listener.check_local_transaction(message))
         header = EndTransactionHeader(
             self.producer_group,
@@ -283,6 +310,19 @@ class TransactionProducer(Producer):
             from_transaction_check=True,
             topic=asked.topic,
             transaction_id=asked.transaction_id,
+        )
+        self._end_hooks.run(
+            EndTransactionContext(
+                self.producer_group,
+                message,
+                link.tcp_address,
+                message.msg_id,
+                asked.transaction_id or message.msg_id,
+                state,
+                from_transaction_check=True,
+                region_id=message.get_property(names.MSG_REGION) or "",
+                trace_on=message.get_property(names.TRACE_ON) != "false",
+            )
         )
         try:
             _send_outcome(link, header, remark, CHECK_ANSWER_S)

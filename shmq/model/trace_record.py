@@ -4,6 +4,8 @@
                costMs 01 msgType 01 offsetMsgId 01 success 02
     SubBefore  01 time 01 region 01 group 01 requestId 01 msgId 01 retryTimes 01 keys 02
     SubAfter   01 requestId 01 msgId 01 costMs 01 success 01 keys 01 returnType 01 time 01 group 02
+    EndTransaction  01 time 01 region 01 group 01 topic 01 msgId 01 tags 01 keys 01 storeHost 01 msgType
+               01 transactionId 01 state 01 fromTransactionCheck 02
 
 (Apache RocketMQ 5.3, TraceDataEncoder.java.) A missing text is written as nothing. SubBefore and SubAfter of
 one call of a listener have one request id. Pure.
@@ -82,6 +84,26 @@ def encode_after(
     """Return the record that tells how that call ended."""
     how = (cost_ms, _truth(success), keys or "", returned.value, time_ms, group)
     return _record(("SubAfter", request_id, msg_id, *how))
+
+
+def encode_ended(
+    *,
+    time_ms: int,
+    region: str,
+    group: str,
+    topic: str,
+    msg_id: str,
+    tags: str | None,
+    keys: str | None,
+    store_host: str,
+    transaction_id: str,
+    state: str,
+    from_check: bool,
+) -> bytes:
+    """Return the record of one outcome of a transaction; `state` is a name such as COMMIT_MESSAGE."""
+    message = (topic, msg_id, tags or "", keys or "", store_host, TracedType.COMMIT.value)
+    outcome = (transaction_id, state, _truth(from_check))
+    return _record(("EndTransaction", time_ms, region, group, *message, *outcome))
 
 
 def decode_traces(body: bytes) -> list[list[str]]:

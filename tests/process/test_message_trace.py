@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 
 import pytest
 
@@ -11,6 +12,7 @@ from shmq import (
     ConsumeConcurrentlyStatus,
     ConsumeFromWhere,
     LitePullConsumer,
+    LocalTransactionState,
     Message,
     MessageExt,
     Producer,
@@ -19,9 +21,11 @@ from shmq import (
     PushConsumer,
     RemotingError,
     SendResult,
+    TransactionProducer,
 )
 from shmq.client import trace
 from shmq.client.consume_hooks import ConsumeContext
+from shmq.client.end_transaction_hooks import EndTransactionContext
 from shmq.embedded import Broker
 from shmq.model.names import TRACE_TOPIC
 from shmq.model.trace_record import TracedReturn, TracedType, decode_traces
@@ -119,6 +123,57 @@ def test_traces_go_to_another_topic_when_asked_and_failures_are_told(
 
         wait_until(told, 20, "all is told")
     assert [fields[-1] for fields in records(shared_broker, "MyTraces")["Pub"]] == ["true", "false"]
+
+
+def test_the_outcomes_of_transactions_are_seen_by_hooks_and_told(
+    make_broker: Callable[..., Broker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EndTransaction records, for what the sender says and for what it answers to a check."""
+    monkeypatch.setattr(trace, "FLUSH_S", 0.1)
+    broker = make_broker(transactionTimeOut="200", transactionCheckInterval="100")
+    states = {b"1": "COMMIT_MESSAGE", b"2": "ROLLBACK_MESSAGE", b"3": "UNKNOW"}
+    seen: list[tuple[str, str, bool]] = []
+
+    class Listener:
+        def execute_local_transaction(self, message: Message, _: object) -> LocalTransactionState:
+            return LocalTransactionState[states[bytes(message.body)]]
+
+        def check_local_transaction(self, _: MessageExt) -> LocalTransactionState:
+            return LocalTransactionState.COMMIT_MESSAGE
+
+    class Hook:
+        def end_transaction(self, context: EndTransactionContext) -> None:
+            seen.append((context.msg_id, context.transaction_state.name, context.from_transaction_check))
+            raise RuntimeError("a hook's own trouble")
+
+    settings = {"namesrv_addr": broker.namesrv_addr, "enable_msg_trace": True}
+    with TransactionProducer("TraceEnds", Listener(), **settings) as producer:
+        producer.register_end_transaction_hook(Hook())
+        producer.create_topic("TracedEnds", 1)
+        sent = {
+            body: producer.send_message_in_transaction(
+                Message("TracedEnds", body, tags="T", keys=f"k{body.decode()}")
+            )
+            for body in states
+        }
+        wait_until(lambda: len(seen) >= 4, 20, "three outcomes, and the answer to a check")
+    ids = {body: result.msg_id for body, result in sent.items()}
+    outcomes = [*((body, state, False) for body, state in states.items()), (b"3", "COMMIT_MESSAGE", True)]
+    # A broker that was answered too late asks again.
+    assert set(seen) == {(ids[body], state, checked) for body, state, checked in outcomes}
+    found = records(broker)
+    assert len(found["EndTransaction"]) == len(seen)
+    told = [
+        [
+            *("DefaultRegion", "TraceEnds", "TracedEnds", ids[body], "T", f"k{body.decode()}"),
+            *(broker.tcp_addr, str(TracedType.COMMIT.value), sent[body].transaction_id),
+            *(state, "true" if checked else "false"),
+        ]
+        for body, state, checked in outcomes
+    ]
+    assert {tuple(fields[1:]) for fields in found["EndTransaction"]} == set(map(tuple, told))
+    assert {fields[10] for fields in found["Pub"]} == {str(TracedType.HALF.value)}
+    assert {ids[b"1"], "k1"} <= {key for of_message in found["keys"] for key in of_message}
 
 
 def test_a_full_buffer_drops_records_and_delays_no_send(

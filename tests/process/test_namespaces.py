@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
@@ -11,17 +13,21 @@ from shmq import (
     ConsumeConcurrentlyStatus,
     ConsumeFromWhere,
     LitePullConsumer,
+    LocalTransactionState,
     Message,
     MessageExt,
     Producer,
     PullConsumer,
     PushConsumer,
     RemotingError,
+    RequestTimeout,
+    TransactionProducer,
 )
 from shmq.client.broker_calls import BrokerCalls
 from shmq.embedded import Broker
 from shmq.model.names import with_namespace, without_namespace
 from tests.helpers.waiting import wait_until
+from tests.helpers.whole_broker import read_all
 
 FIRST = ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET
 
@@ -82,6 +88,7 @@ def test_equal_names_in_two_namespaces_are_two_things(
             message = Message("Orders", namespace.encode())
             sent = producer.send(message)
             assert sent.message_queue.topic == f"{namespace}%Orders"
+            assert (message.topic, message.unique_key) == ("Orders", sent.msg_id)
             producer.send_async(Message("Orders", b"async")).result(10)
             producer.send([Message("Orders", b"batch")])
             producer.send_oneway(Message("Orders", b"again"))
@@ -104,3 +111,59 @@ def test_equal_names_in_two_namespaces_are_two_things(
         (queue,) = pulling.fetch_subscribe_message_queues("Orders")
         assert {m.topic for m in pulling.pull(queue, "*", 0, 32).messages} == {"Orders"}
         assert {m.topic for m in wait_until(lambda: lite.poll(500), 20, "polled")} == {"Orders"}
+
+
+def test_a_sent_message_is_its_senders_and_every_way_finds_its_topic(shared_broker: Broker) -> None:
+    """The object that was sent keeps its topic; sent again elsewhere, it goes there."""
+    where = {"namesrv_addr": shared_broker.namesrv_addr}
+    with Producer("NsMine", namespace="mine", **where) as mine, Producer("NsNone", **where) as none:
+        mine.create_topic("NsSent", 1)
+        none.create_topic("NsSent", 1)
+        messages = [Message("NsSent", b"%d" % number) for number in range(7)]
+        mine.send(messages[0])
+        mine.send(messages[1:3])
+        mine.send_async(messages[3]).result(10)
+        mine.send_oneway(messages[4])
+        assert [piece.error for piece in mine.send_split(messages[5:])] == [None]
+        assert {message.topic for message in messages} == {"NsSent"}
+        assert none.send(messages[0]).message_queue.topic == "NsSent"
+        wait_until(lambda: len(read_all(shared_broker, "mine%NsSent")) == 7, 20, "all are in the namespace")
+        assert [message.body for message in read_all(shared_broker, "NsSent")] == [b"0"]
+        found = mine.view_message("NsSent", messages[3].unique_key or "")
+        assert found.body == b"3"
+        dead = Message("%DLQ%NsMine", b"dead")
+        mine.create_topic(dead.topic, 1)
+        assert mine.send(dead).message_queue.topic == "%DLQ%mine%NsMine"
+        assert dead.topic == "%DLQ%NsMine"
+        asked = Message("NsSent", b"nobody answers")
+        with pytest.raises(RequestTimeout, match="'NsSent'"):
+            mine.request(asked, timeout_ms=300)
+        assert asked.topic == "NsSent"
+        late = mine.send(Message("NsSent", b"late", delay=timedelta(hours=1)))
+        assert mine.recall_message("NsSent", late.recall_handle or "") == late.msg_id
+
+
+def test_a_transaction_stays_in_its_namespace(make_broker: Callable[..., Broker]) -> None:
+    """Its message, its group's checks, and what its listener is shown."""
+    broker = make_broker(transactionTimeOut="200", transactionCheckInterval="100")
+    shown: list[tuple[str, str]] = []
+
+    class Listener:
+        def execute_local_transaction(self, message: Message, argument: object) -> LocalTransactionState:
+            shown.append(("execute", message.topic))
+            return LocalTransactionState.UNKNOW if argument else LocalTransactionState.COMMIT_MESSAGE
+
+        def check_local_transaction(self, message: MessageExt) -> LocalTransactionState:
+            shown.append(("check", message.topic))
+            return LocalTransactionState.COMMIT_MESSAGE
+
+    settings = {"namesrv_addr": broker.namesrv_addr, "namespace": "bank"}
+    with TransactionProducer("NsTransactions", Listener(), topics=["Paid"], **settings) as producer:
+        producer.create_topic("Paid", 1)
+        message = Message("Paid", b"at once")
+        sent = producer.send_message_in_transaction(message)
+        assert (message.topic, sent.message_queue.topic) == ("Paid", "bank%Paid")
+        producer.send_message_in_transaction(Message("Paid", b"checked"), argument="unknown")
+        wait_until(lambda: len(read_all(broker, "bank%Paid")) == 2, 20, "both are committed")
+    assert [message.body for message in read_all(broker, "bank%Paid")] == [b"at once", b"checked"]
+    assert set(shown) == {("execute", "Paid"), ("check", "Paid")}
