@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from shmq.client.producer_config import ProducerConfig
 from shmq.client.queue_selection import MessageQueueSelector
 from shmq.client.send_result import Durability, SendResult
 from shmq.model.message import Message
+from shmq.model.message_ext import MessageExt
 from shmq.model.message_queue import MessageQueue
 
 
@@ -105,6 +107,47 @@ class Producer:
 
         bridge.submit(call)
         await future
+
+    async def request(
+        self,
+        message: Message,
+        *,
+        queue: MessageQueue | None = None,
+        selector: MessageQueueSelector | None = None,
+        argument: Any = None,
+        timeout_ms: int | None = None,
+    ) -> MessageExt:
+        """Send a request and wait for the reply of its consumer; RequestTimeout (10006) without one."""
+        bridge = self._running()
+        future: asyncio.Future[MessageExt] = asyncio.get_running_loop().create_future()
+
+        def call() -> None:
+            try:
+                self._producer.request_async(
+                    message,
+                    lambda reply: bridge.settle(future, reply, None),
+                    lambda error: bridge.settle(future, None, error),
+                    queue=queue,
+                    selector=selector,
+                    argument=argument,
+                    timeout_ms=timeout_ms,
+                )
+            except Exception as error:
+                bridge.settle(future, None, error)
+
+        bridge.submit(call)
+        return await future
+
+    async def recall_message(self, topic: str, recall_handle: str, timeout_ms: int | None = None) -> str:
+        """Take a message back that still waits for its moment; as the plain producer's."""
+        return await asyncio.to_thread(self._producer.recall_message, topic, recall_handle, timeout_ms)
+
+    async def reschedule_message(
+        self, topic: str, recall_handle: str, deliver_at: datetime, timeout_ms: int | None = None
+    ) -> str:
+        """Put a message off that still waits, later or earlier; as the plain producer's."""
+        move = self._producer.reschedule_message
+        return await asyncio.to_thread(move, topic, recall_handle, deliver_at, timeout_ms)
 
     async def fetch_publish_message_queues(self, topic: str) -> list[MessageQueue]:
         """Return the queues of a topic that may be sent to."""

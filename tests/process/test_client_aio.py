@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import datetime, timedelta
 
 import pytest
 
 from shmq import ConsumeConcurrentlyContext, ConsumeConcurrentlyStatus, ConsumeFromWhere, Message, MessageExt
 from shmq.aio import Producer, PullConsumer, PushConsumer
-from shmq.base.errors import MessageIllegal
+from shmq.base.errors import IllegalOperation, MessageIllegal
 from shmq.client.errors import ClientStateError
 from shmq.client.pull import PullStatus
 from shmq.embedded import Broker
+from tests.helpers.waiting import wait_until
+from tests.helpers.whole_broker import read_all
 
 
 async def longest_stall(stop: asyncio.Event) -> float:
@@ -90,3 +93,25 @@ def test_errors_of_a_send_reach_whoever_awaits_it(shared_broker: Broker) -> None
             await producer.send_oneway(Message("AioSend", b"oneway"))
 
     asyncio.run(run())
+
+
+def test_waiting_messages_are_taken_back_and_put_off(shared_broker: Broker) -> None:
+    """Checklist 84 and 85 from a loop."""
+
+    async def run() -> None:
+        async with Producer("AioTimers", namesrv_addr=shared_broker.namesrv_addr) as producer:
+            back, off = await asyncio.gather(
+                *(producer.send(Message("AioTimed", body, delay=timedelta(hours=1))) for body in (b"1", b"2"))
+            )
+            assert await producer.recall_message("AioTimed", back.recall_handle or "") == back.msg_id
+            later = datetime.now() + timedelta(hours=2)
+            again = await producer.reschedule_message("AioTimed", off.recall_handle or "", later)
+            assert again and again != off.recall_handle
+            assert await producer.reschedule_message("AioTimed", again, datetime(2020, 1, 1)) == ""
+            with pytest.raises(IllegalOperation):
+                await producer.recall_message("AioTimed", again)
+
+    asyncio.run(run())
+    wait_until(
+        lambda: [message.body for message in read_all(shared_broker, "AioTimed")] == [b"2"], 20, "delivered"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ from shmq import (
     ConsumeFromWhere,
     Message,
     MessageExt,
+    MessageIllegal,
     Producer,
     PushConsumer,
     RequestTimeout,
+    aio,
     create_reply_message,
 )
 from shmq.embedded import Broker
@@ -59,6 +62,20 @@ def test_a_request_gets_the_reply_to_itself(shared_broker: Broker, unix: bool) -
             assert reply.properties[CORRELATION_ID] == sent[-1].properties[CORRELATION_ID]
             assert reply.properties[PUSH_REPLY_TIME]
             assert reply.topic.endswith("_REPLY_TOPIC")
+
+
+def test_requests_of_an_event_loop_are_answered_side_by_side(shared_broker: Broker) -> None:
+    async def run() -> None:
+        async with aio.Producer("AskingAio", namesrv_addr=shared_broker.namesrv_addr) as producer:
+            with pytest.raises(MessageIllegal):
+                await producer.request(Message("AskAio", b""))
+            asked = (producer.request(Message("AskAio", b"a %d" % n), timeout_ms=20_000) for n in range(10))
+            assert [reply.body for reply in await asyncio.gather(*asked)] == [b"A %d" % n for n in range(10)]
+            with pytest.raises(RequestTimeout):
+                await producer.request(Message("AskNobody", b"?"), timeout_ms=200)
+
+    with responder(shared_broker, "AskAio"):
+        asyncio.run(run())
 
 
 def test_many_requests_at_once_each_get_their_own(shared_broker: Broker) -> None:
