@@ -14,6 +14,9 @@ HOLDS_PER_CONNECTION_MAX = 8_192
 FILTERED_HOLD_MS_MAX = 5_000
 """A held pull that skipped messages its filter refused is answered (20) within this: its offset advances."""
 
+DOUBT_HOLD_MS = 50
+"""How long a pull is held whose next message is being looked at: then it is read again, and answered."""
+
 APPEND_WAITING_BYTES_MAX = 64 * 1024 * 1024
 """Bytes of sends that wait for the next log segment."""
 

@@ -66,6 +66,7 @@ from shmq.shm.control_page import ControlPage
 from shmq.shm.counters import SlotCounters
 from shmq.shm.directory import DirectoryView
 from shmq.shm.doorbell import Doorbell
+from shmq.shm.page_layout import DOUBT
 from shmq.shm.supervisor_watch import SupervisorWatch
 from shmq.shm.worker_slots import FIRST_WORKER_SLOT, WORKERS_MAX, SlotTable, process_start_time
 from shmq.store.index_builder import IndexBuilder
@@ -286,9 +287,11 @@ class Coordinator:
                     continue
 
     def on_bell(self) -> None:
-        """Something was appended to a queue this process waits for."""
+        """Something was appended to a queue this process waits for, or a reader doubts a message."""
         self.bells[self.boot.slot].clear()
         self.duty.hurry("timers")
+        if self.page.words[DOUBT]:
+            self.scrub.wake()
 
     async def settle(self) -> None:
         """Hear all workers, then answer membership and locks, and give every worker the whole picture."""

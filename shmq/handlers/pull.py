@@ -26,6 +26,7 @@ _CODES = {
     ReadStatus.FOUND: ResponseCode.SUCCESS,
     ReadStatus.NO_MATCHED_MESSAGE: ResponseCode.PULL_RETRY_IMMEDIATELY,
     ReadStatus.MESSAGE_WAS_REMOVING: ResponseCode.PULL_RETRY_IMMEDIATELY,
+    ReadStatus.IN_DOUBT: ResponseCode.PULL_RETRY_IMMEDIATELY,
     ReadStatus.OFFSET_FOUND_NULL: ResponseCode.PULL_NOT_FOUND,
     ReadStatus.OFFSET_OVERFLOW_ONE: ResponseCode.PULL_NOT_FOUND,
     ReadStatus.OFFSET_OVERFLOW_BADLY: ResponseCode.PULL_OFFSET_MOVED,
@@ -57,10 +58,12 @@ def pull_message(
     if code == ResponseCode.SUCCESS and terms.wanted.function:
         _ask_function(ctx, connection, command, header, terms, result)
         return None
-    if code == ResponseCode.PULL_NOT_FOUND and header.may_suspend and terms.queue is not None:
+    in_doubt = result.status is ReadStatus.IN_DOUBT
+    waits = in_doubt or code == ResponseCode.PULL_NOT_FOUND
+    if waits and header.may_suspend and terms.queue is not None:
         hold = HeldPull(ctx, connection, command, header, terms.queue)
         now_ms = ctx.clock.monotonic_ms()
-        deadline_ms = now_ms + _hold_ms(ctx, header)
+        deadline_ms = now_ms + (limits.DOUBT_HOLD_MS if in_doubt else _hold_ms(ctx, header))
         if ctx.holds.park(hold, connection.id, deadline_ms, now_ms):
             ctx.wake_by(deadline_ms)
             return None

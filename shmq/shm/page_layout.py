@@ -12,6 +12,7 @@ write often lie on cache lines of their own (8 words). Indices count words, not 
          INDEXED_POSITION 72        ring blocks                 4 words each: byte i belongs to the process of
          slot i
          88        timers                      the coordinator's words, see `broker/timer_cursors.py`
+         96        DOUBT                       a line of its own
         128        worker slots                32 x 8 words
         384        counters                    32 x 128 words
        4480        append journal              128 pairs of 2 words, 1,024 entries of 4 words
@@ -32,7 +33,7 @@ from shmq.model.sequence import PRODUCER_WINDOW
 
 WORD_BYTES = 8
 LINE_WORDS = 8
-LAYOUT_VERSION_NOW = 4
+LAYOUT_VERSION_NOW = 5
 MAGIC_NUMBER = int.from_bytes(b"shmqpage", "little")
 
 # identity and capacities
@@ -93,6 +94,9 @@ TIMER_BEFORE_MS = 92
 TIMER_BEFORE_AT = 93
 TIMER_BEFORE_END = 94
 TIMER_LOG_END = 95
+
+# doubts
+DOUBT = 96
 
 # worker slots
 SLOT_COUNT = 32
@@ -197,6 +201,7 @@ FIELDS = (
     Field("TIMER_BEFORE_AT", TIMER_BEFORE_AT, 1, "coordinator: its physical offset"),
     Field("TIMER_BEFORE_END", TIMER_BEFORE_END, 1, "coordinator: for timers below this physical offset"),
     Field("TIMER_LOG_END", TIMER_LOG_END, 1, "coordinator: where the next unit of the timer log goes"),
+    Field("DOUBT", DOUBT, 1, "a reader asks the scrub to look at a message; the scrub takes it back (0)"),
     Field("WORKER_SLOTS", WORKER_SLOTS, SLOT_COUNT * SLOT_WORDS, "a row per process"),
     Field("COUNTERS", COUNTERS, SLOT_COUNT * COUNTER_WORDS, "a block per slot, its owner writes"),
     Field("JOURNAL_PAIRS", JOURNAL_PAIRS, JOURNAL_PAIRS_MAX * JOURNAL_PAIR_WORDS, "word, new value"),

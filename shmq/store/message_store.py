@@ -38,6 +38,7 @@ from shmq.store.append_claim import Appender
 from shmq.store.append_request import AppendOutcome, AppendRequest
 from shmq.store.commit_log import CommitLog
 from shmq.store.consume_queues import ConsumeQueues
+from shmq.store.doubts import Doubts
 from shmq.store.index_lookup import IndexLookup
 from shmq.store.names import StoreLayout
 from shmq.store.queue_times import Boundary, QueueTimes
@@ -81,7 +82,7 @@ class MessageStore:
         wary = has_died_of_sigbus(page)
         self.log = CommitLog(layout, writable=writable, wary=wary)
         self.queues = ConsumeQueues(layout, writable=writable, wary=wary)
-        self.reader = QueueReader(page, self.table, self.log, self.queues)
+        self.reader = QueueReader(page, self.table, self.log, self.queues, Doubts(page, bells))
         self._times = QueueTimes(self.reader, self.table, self.log, self.queues)
         self._index = IndexLookup(layout, settings)
         self._appender = (

@@ -5,8 +5,10 @@ units, records. A unit counts when its record ends at or below the visible posit
 whatever the broker promises): otherwise a consumer could commit an offset that a power cut takes back. Called
 by workers; takes no lock and never waits, except for a page that is not in memory.
 
-Damage that is known is never handed out: the unit of a damaged record has a tags code of its own
-(`model/damaged_record.py`), and reads pass over it.
+Damage is never handed out: the unit of a damaged record has a tags code of its own
+(`model/damaged_record.py`), and reads pass over it; what nobody knows of yet is found here, as each record
+must be what its unit promises (`promised.py`). Such a message is doubted (`doubts.py`): the scrub looks at
+it while the consumer is told to ask again.
 
 Short reads unpack units one by one, long ones are arrays: below about 64 units numpy costs more than it
 saves.
@@ -25,10 +27,14 @@ from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.unit import UNIT_BYTES, UNIT_STRUCT
 from shmq.model.unit_array import UNIT_DTYPE
 from shmq.shm.control_page import ControlPage
+from shmq.shm.page_layout import MIN_OFFSET, WRITE_POSITION
 from shmq.shm.queue_table import QueueRef, QueueTable
 from shmq.store.commit_log import CommitLog, UnreadableBytes
 from shmq.store.consume_queue import FILLER_SIZE
 from shmq.store.consume_queues import ConsumeQueues
+from shmq.store.doubts import Doubts
+from shmq.store.log_scan import IntArray
+from shmq.store.promised import all_promised, is_promised
 
 SCAN_UNITS_MAX = 16_384
 """Units one read looks at when a tag filter rejects most of them; the consumer asks again from there."""
@@ -59,6 +65,8 @@ class ReadStatus(enum.Enum):
     OFFSET_OVERFLOW_BADLY = enum.auto()
     OFFSET_FOUND_NULL = enum.auto()
     MESSAGE_WAS_REMOVING = enum.auto()
+    IN_DOUBT = enum.auto()
+    """Ours: the next message is not what it should be, and perhaps will be in a moment. Ask again."""
 
 
 @dataclass(slots=True)
@@ -81,8 +89,11 @@ class ReadResult:
 class QueueReader:
     """Reads queues for one process."""
 
-    def __init__(self, page: ControlPage, table: QueueTable, log: CommitLog, queues: ConsumeQueues) -> None:
-        """All four belong to the calling process and thread."""
+    def __init__(
+        self, page: ControlPage, table: QueueTable, log: CommitLog, queues: ConsumeQueues, doubts: Doubts
+    ) -> None:
+        """All of them belong to the calling process and thread."""
+        self._doubts = doubts
         self._page = page
         self._table = table
         self._log = log
@@ -97,6 +108,8 @@ class QueueReader:
     def _visible_bound(self, queue: QueueRef, visible: int, low: int, high: int) -> int:
         if low >= high or self._end_of(queue, high - 1) <= visible:
             return high
+        if self._page.words[WRITE_POSITION] == visible:
+            return high  # all there is can be seen: that unit is damaged
         units = range(low, high - 1)
         return low + bisect_right(units, visible, key=lambda offset: self._end_of(queue, offset))
 
@@ -139,18 +152,18 @@ class QueueReader:
             return ReadResult(ReadStatus.OFFSET_FOUND_NULL, skipped, low, high)
         if exact is None:
             select = _select_few if len(units) <= _SMALL * UNIT_BYTES else _select_many
-            runs, scanned = select(units, max(1, max_count), max_bytes, tag_hashes)
-            try:
-                result = ReadResult(ReadStatus.FOUND, queue_offset + scanned, low, high)
-                return self._collect(result, runs, visible)
-            except UnreadableBytes:
-                exact = _anything  # one by one, then: the disk gives most of them
+            runs, taken, scanned = select(units, max(1, max_count), max_bytes, tag_hashes)
+            result = ReadResult(ReadStatus.FOUND, queue_offset + scanned, low, high)
+            if self._collect(result, queue, units, runs, taken, queue_offset, visible):
+                return result
+            exact = _anything  # one by one, then: most of them can be had
         result = ReadResult(ReadStatus.FOUND, queue_offset, low, high)
-        return self._judge(result, units, max(1, max_count), max_bytes, tag_hashes, exact, visible)
+        return self._judge(result, queue, units, max(1, max_count), max_bytes, tag_hashes, exact, visible)
 
     def _judge(
         self,
         result: ReadResult,
+        queue: QueueRef,
         units: memoryview,
         max_count: int,
         max_bytes: int,
@@ -160,20 +173,27 @@ class QueueReader:
     ) -> ReadResult:
         """Fill `result` with records `exact` agrees to, until it is full or all `units` were looked at.
 
-        One that the disk cannot give is passed over, like every known damage.
+        One that the disk cannot give is passed over, like every known damage. One that is not what its unit
+        promises ends the answer; where it is the first, it is doubted.
         """
-        looked = 0
+        first, looked = result.next_offset, 0
         for start, size, tags_code in UNIT_STRUCT.iter_unpack(units):
             if _is_wanted(size, tags_code, tag_hashes):
                 try:
-                    record = self._log.view(start, size, visible)
-                except FileNotFoundError:
-                    result.status = ReadStatus.MESSAGE_WAS_REMOVING
-                    break
+                    record = self._promised(queue, first + looked, start, size, visible)
                 except UnreadableBytes:
                     looked += 1
                     continue
-                if exact(record):
+                if record is None:
+                    if result.count:
+                        break
+                    if self._table.min(queue.slot) > first + looked:
+                        result.status = ReadStatus.MESSAGE_WAS_REMOVING
+                        break
+                    if self._doubts.may_be_mended(queue, first + looked):
+                        result.status = ReadStatus.IN_DOUBT
+                        break
+                elif exact(record):
                     if result.count and result.size + size > max_bytes:
                         break
                     result.views.append(record)
@@ -183,29 +203,60 @@ class QueueReader:
             if result.count == max_count:
                 break
         result.next_offset += looked
-        if result.count:
-            result.status = ReadStatus.FOUND
-        elif looked:
+        if not result.count and result.status is ReadStatus.FOUND:
             result.status = ReadStatus.NO_MATCHED_MESSAGE
         return result
 
-    def _collect(self, result: ReadResult, runs: list[Run], visible: int) -> ReadResult:
-        """Fill `result` with the views of `runs`. UnreadableBytes."""
+    def _promised(
+        self, queue: QueueRef, number: int, start: int, size: int, visible: int
+    ) -> memoryview | None:
+        """The record that a unit names; None when it is not there, or another.
+
+        UnreadableBytes: nobody can mend it, as its segment is gone or the disk does not give it.
+        """
+        if not self._can_lie_at(start, size, visible):
+            return None
+        try:
+            record = self._log.view(start, size, visible)
+        except FileNotFoundError:
+            if start >= self._page.words[MIN_OFFSET]:
+                raise UnreadableBytes(f"the segment with position {start} is missing") from None
+            return None
+        return record if is_promised(record, start, queue.queue_id, number) else None
+
+    def _can_lie_at(self, start: int, size: int, visible: int) -> bool:
+        """Whether bytes of the log that readers may see can lie there, all in one segment."""
+        room = self._log.segment_bytes - start % self._log.segment_bytes
+        return 0 <= start <= start + size <= visible and size <= room
+
+    def _collect(
+        self,
+        result: ReadResult,
+        queue: QueueRef,
+        units: memoryview,
+        runs: list[Run],
+        taken: IntArray,
+        first: int,
+        visible: int,
+    ) -> bool:
+        """Fill `result` with the views of `runs`; False when something is wrong with any record of them."""
+        done = 0
         for start, end, count in runs:
+            if not self._can_lie_at(start, end - start, visible):
+                return False
             try:
                 view = self._log.view(start, end - start, visible)
-            except FileNotFoundError:
-                break
+            except (FileNotFoundError, UnreadableBytes):
+                return False
+            if not all_promised(view, start, units, taken[done : done + count], queue.queue_id, first):
+                return False
+            done += count
             result.views.append(view)
             result.count += count
             result.size += end - start
-        else:
-            if not result.count:
-                result.status = ReadStatus.NO_MATCHED_MESSAGE
-            return result
         if not result.count:
-            result.status = ReadStatus.MESSAGE_WAS_REMOVING
-        return result
+            result.status = ReadStatus.NO_MATCHED_MESSAGE
+        return True
 
 
 def _anything(_record: memoryview) -> bool:
@@ -228,10 +279,12 @@ def _refusal(queue_offset: int, low: int, high: int) -> tuple[ReadStatus, int] |
 
 def _select_few(
     units: memoryview, max_count: int, max_bytes: int, tag_hashes: frozenset[int] | None
-) -> tuple[list[Run], int]:
-    """Choose records from a short piece of queue; return their runs and how many units are dealt with."""
+) -> tuple[list[Run], IntArray, int]:
+    """Choose records from a short piece of queue; return their runs, which units they are of, and how many
+    units are dealt with."""
     runs: list[Run] = []
-    size_sum = taken = scanned = 0
+    taken: list[int] = []
+    size_sum = scanned = 0
     run_start = run_end = run_count = 0
     for start, size, tags_code in UNIT_STRUCT.iter_unpack(units):
         if _is_wanted(size, tags_code, tag_hashes):
@@ -244,18 +297,18 @@ def _select_few(
                 run_start, run_count = start, 0
             run_end = start + size
             run_count += 1
-            taken += 1
+            taken.append(scanned)
         scanned += 1
-        if taken == max_count:
+        if len(taken) == max_count:
             break
     if run_count:
         runs.append((run_start, run_end, run_count))
-    return runs, scanned
+    return runs, np.array(taken, np.int64), scanned
 
 
 def _select_many(
     units: memoryview, max_count: int, max_bytes: int, tag_hashes: frozenset[int] | None
-) -> tuple[list[Run], int]:
+) -> tuple[list[Run], IntArray, int]:
     """The same as `_select_few`, with arrays."""
     table = np.frombuffer(units, UNIT_DTYPE)
     wanted = np.flatnonzero((table["size"] != FILLER_SIZE) & (table["tags_code"] != DAMAGED_TAGS_CODE))
@@ -267,7 +320,7 @@ def _select_many(
     fitting = int(np.searchsorted(np.cumsum(sizes), max_bytes, side="right"))
     taken = min(max_count, max(1, fitting), len(wanted))
     if not taken:
-        return [], len(table)
+        return [], wanted[:0], len(table)
     ends = starts[:taken] + sizes[:taken]
     firsts = np.concatenate(([0], np.flatnonzero(starts[1:taken] != ends[:-1]) + 1))
     lasts = np.concatenate((firsts[1:], [taken]))
@@ -275,9 +328,8 @@ def _select_many(
         scanned = int(wanted[taken - 1]) + 1
     else:
         scanned = int(wanted[taken]) if taken < len(wanted) else len(table)
-    return list(
-        zip(starts[firsts].tolist(), ends[lasts - 1].tolist(), (lasts - firsts).tolist(), strict=True)
-    ), scanned
+    runs = zip(starts[firsts].tolist(), ends[lasts - 1].tolist(), (lasts - firsts).tolist(), strict=True)
+    return list(runs), wanted[:taken], scanned
 
 
 def _is_wanted(size: int, tags_code: int, tag_hashes: frozenset[int] | None) -> bool:

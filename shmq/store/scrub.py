@@ -11,6 +11,9 @@ What it finds, while everybody goes on working:
     anything else           the message's unit gets DAMAGED_TAGS_CODE, so that readers pass over it, and a row
                             of the damage table tells the next start to replace the record
     a sector not readable   reported; the rest of that segment is left out
+    a damaged unit          it is written anew (`unit_check.py`)
+
+Where a reader met something that is not what it should be (`doubts.py`), it looks at once, whatever the rate.
 
 Bytes are read from the disk where nobody has them mapped, and not left in memory. A thread of the
 coordinator, the only one that scrubs; no lock. If it dies, it goes on from the last note.
@@ -28,17 +31,21 @@ from shmq.base import log
 from shmq.base.clock import SYSTEM_CLOCK, Clock, monotonic_ms
 from shmq.base.files import write_durably
 from shmq.model.broker_settings import BrokerSettings
+from shmq.model.delay import delay_levels
 from shmq.model.record import BLANK_BYTES_MIN
 from shmq.shm.control_page import ControlPage
 from shmq.shm.page_layout import FLUSHED_POSITION, MIN_OFFSET
 from shmq.store.checksum_check import Piece, SegmentChecksums
 from shmq.store.damage_search import Damage, behind_damage, find_damage
 from shmq.store.damage_table import MARKED, DamageRow
+from shmq.store.doubtful_range import doubtful_range, queue_of_slot
+from shmq.store.doubts import take_doubt
 from shmq.store.log_scan import ScanEnd, scan
 from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
 from shmq.store.quarantine import Quarantine
 from shmq.store.scrub_progress import ScrubProgress
+from shmq.store.unit_check import UnitCheck
 from shmq.store.unit_finder import UnitFinder, mark_unit
 
 STEP_RECORDS = 4096
@@ -78,16 +85,21 @@ class Scrub:
         self._clock = clock
         self._sums: SegmentChecksums | None = None
         self._sums_of = -1
+        self._levels = delay_levels(settings.message_delay_level)
+        self._units: UnitCheck | None = None
+        self._units_of = -1
         self.progress = ScrubProgress.load(layout)
         self._note_at = 0
 
     def step(self) -> int:
-        """Scrub a second's worth, a piece at least; return the pause in ms.
+        """Look at what readers doubt, then scrub a second's worth, a piece at least; return the pause in ms.
 
         Never raises: damage in the store must not end a process.
         """
         done = 0
         try:
+            while (doubt := take_doubt(self._page)) is not None:
+                self._look_at(*doubt)
             while done * 1000 < self._rate * PAUSE_MS_MIN and (piece := self._piece()):
                 done += piece
         except Exception:
@@ -97,6 +109,20 @@ class Scrub:
             return max(PAUSE_MS_MIN, min(IDLE_MS, self._interval_ms))
         self._count("scrub_bytes", done)
         return max(PAUSE_MS_MIN, done * 1000 // self._rate)
+
+    def _look_at(self, slot: int, queue_offset: int) -> None:
+        """Check log and units around a message, and mend them."""
+        queue = queue_of_slot(self._page, slot)
+        if queue is None:
+            return
+        begin, end = doubtful_range(self._layout, self._page, queue, queue_offset)
+        log.event(
+            _logger, logging.INFO, "doubt", queue=queue, queue_offset=queue_offset, begin=begin, end=end
+        )
+        self._units = self._sums = None  # topics may be new, and sums are loaded from a position on
+        while begin < end:
+            begin = self._records(begin, int(self._page.words[FLUSHED_POSITION]))
+        self._sums = None
 
     def _piece(self) -> int:
         """Scrub from where we are; return how many bytes were looked at, 0 when a pass is over."""
@@ -144,9 +170,23 @@ class Scrub:
             end, also_whole = _follow(segment, end, stop, 1)
             is_whole &= also_whole
             failing = self._failing(segment, begin, end, stop)
+        damaged: list[tuple[int, int]] = []
         if failing or not is_whole:
-            self._deal_with(segment, find_damage(self._layout, segment, begin, end, failing))
+            spoiled = find_damage(self._layout, segment, begin, end, failing)
+            self._deal_with(segment, spoiled)
+            damaged = [(one.position, one.end) for one in spoiled]
+            damaged += [(one.start, one.end) for one in self._failing(segment, begin, end, stop)]
+        self._check_units(segment, begin, end, damaged)
         return end
+
+    def _check_units(self, segment: MappedFile, begin: int, end: int, damaged: list[tuple[int, int]]) -> None:
+        """Compare the units of these records; the topics are looked up anew for each segment."""
+        if self._units is None or self._units_of != segment.start:
+            self._units = UnitCheck(self._layout, self._page, self._levels, self._count)
+            self._units_of = segment.start
+        sums = self._sums
+        summed = (int(sums.starts[0]), int(sums.ends[-1])) if sums is not None and len(sums) else (0, 0)
+        self._units.run(segment, begin, end, damaged, summed)
 
     def _failing(self, segment: MappedFile, begin: int, end: int, stop: int) -> list[Piece]:
         """The pieces that reach into `[begin, end)` and do not sum up.

@@ -1,0 +1,91 @@
+"""Is a record what its ConsumeQueue unit promises? What every read asks before it hands records out.
+
+A record is, when it lies where the unit says and is as long, names the queue's id and the unit's number, its
+lengths add up, and its body has its CRC. So a changed byte in any of these, in the record or in the unit,
+costs nobody more than that one message: without the question a wrong length would spoil the whole answer, a
+wrong number would become a consumer's offset, and a changed body would be taken for what was sent.
+
+A third of a microsecond a message. Pure functions; numpy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shmq.base.checksum import body_crc, crc32
+from shmq.base.errors import MessageIllegal
+from shmq.model.record import BODY_AT, MAGIC_V1, RECORD_OVERHEAD_V1, parse_record
+from shmq.model.record_array import HEAD_DTYPE, gathered
+from shmq.model.sys_flag import BORN_HOST_V6, STORE_HOST_V6
+from shmq.model.unit import UNIT_BYTES, UNIT_STRUCT
+from shmq.model.unit_array import UNIT_DTYPE
+from shmq.store.log_scan import BODY_CRC_MASK, IntArray
+
+FEW = 8
+"""So many records are looked at one by one: arrays cost more."""
+
+_V6 = BORN_HOST_V6 | STORE_HOST_V6
+
+
+def is_promised(record: memoryview, start: int, queue_id: int, number: int) -> bool:
+    """Whether `record`, the bytes that a unit names, is the message `number` of its queue."""
+    try:
+        fields = parse_record(record)
+    except MessageIllegal:
+        return False
+    found = (fields.size, fields.queue_id, fields.queue_offset, fields.physical_offset)
+    if found != (len(record), queue_id, number, start):
+        return False
+    if not fields.body_length:
+        return True
+    return body_crc(record[fields.body_at : fields.body_at + fields.body_length]) == fields.body_crc
+
+
+def all_promised(
+    view: memoryview, start: int, units: memoryview, taken: IntArray, queue_id: int, first: int
+) -> bool:
+    """Whether `view`, the log from `start` on, holds the records of the `taken` units, each as promised.
+
+    `first` is the queue offset of the first unit in `units`.
+    """
+    if len(taken) <= FEW:
+        return _few(view, start, units, taken, queue_id, first)
+    table = np.frombuffer(units, UNIT_DTYPE)[taken]
+    sizes = table["size"].astype(np.int64)
+    starts = table["physical_offset"].astype(np.int64) - start
+    ends = starts + sizes
+    if (sizes < RECORD_OVERHEAD_V1).any():
+        return False
+    heads = gathered(view, BODY_AT, starts).view(HEAD_DTYPE).ravel()
+    same = (
+        (heads["total_size"] == sizes)
+        & (heads["physical_offset"] == starts + start)
+        & (heads["queue_offset"] == taken + first)
+        & (heads["queue_id"] == queue_id)
+    )
+    if not same.all():
+        return False
+    lengths = heads["body_length"].astype(np.int64)
+    topics_at = starts + BODY_AT + lengths
+    usual = (heads["magic"] == MAGIC_V1) & ((heads["sys_flag"] & _V6) == 0) & (lengths > 0)
+    if not (usual & (topics_at + 2 < ends)).all():
+        return _few(view, start, units, taken, queue_id, first)
+    u8 = np.frombuffer(view, np.uint8)
+    properties_at = topics_at + 1 + u8[topics_at]
+    if (properties_at + 2 > ends).any():
+        return False
+    property_lengths = u8[properties_at].astype(np.int64) << 8 | u8[properties_at + 1]
+    if (properties_at + 2 + property_lengths != ends).any():
+        return False
+    spans = map(slice, (starts + BODY_AT).tolist(), topics_at.tolist())
+    crcs = np.fromiter(map(crc32, map(view.__getitem__, spans)), np.int64, len(starts)) & BODY_CRC_MASK
+    return bool((crcs == heads["body_crc"]).all())
+
+
+def _few(view: memoryview, start: int, units: memoryview, taken: IntArray, queue_id: int, first: int) -> bool:
+    for n in taken.tolist():
+        position, size, _ = UNIT_STRUCT.unpack_from(units, n * UNIT_BYTES)
+        at = position - start
+        if not is_promised(view[at : at + size], position, queue_id, first + n):
+            return False
+    return True
