@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime, timedelta
 
-from shmq import ConsumeFromWhere, Message, MessageExt, Producer, PushConsumer
+from shmq import ConsumeConcurrentlyStatus, ConsumeFromWhere, Message, MessageExt, Producer, PushConsumer
 from shmq.examples.options import CONSUMER_GROUP, PRODUCER_GROUP, parser
 
 
@@ -16,16 +16,18 @@ def main(arguments: list[str] | None = None) -> None:
     options = options_parser.parse_args(arguments)
     arrived: list[MessageExt] = []
 
-    def listen(messages: list[MessageExt], _: object) -> None:
+    def listen(messages: list[MessageExt], _: object) -> ConsumeConcurrentlyStatus:
         for message in messages:
             waited_ms = message.store_timestamp - message.born_timestamp
             print(f"{message.body.decode()} after {waited_ms} ms")
             arrived.append(message)
+        return ConsumeConcurrentlyStatus.CONSUME_SUCCESS
 
     consumer = PushConsumer(
         options.group,
         namesrv_addr=options.namesrv,
         consume_from_where=ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET,
+        await_termination_millis_when_shutdown=1000,
     )
     with Producer(PRODUCER_GROUP, namesrv_addr=options.namesrv) as producer:
         producer.create_topic(options.topic)

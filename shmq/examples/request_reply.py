@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from shmq import Message, MessageExt, Producer, PushConsumer, create_reply_message
+from shmq import (
+    ConsumeConcurrentlyStatus,
+    Message,
+    MessageExt,
+    Producer,
+    PushConsumer,
+    create_reply_message,
+)
 from shmq.examples.options import CONSUMER_GROUP, PRODUCER_GROUP, parser
 
 
@@ -13,9 +20,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = options_parser.parse_args(arguments)
     with Producer(PRODUCER_GROUP, namesrv_addr=options.namesrv) as producer:
 
-        def answer(messages: list[MessageExt], _: object) -> None:
+        def answer(messages: list[MessageExt], _: object) -> ConsumeConcurrentlyStatus:
             for message in messages:
                 producer.send(create_reply_message(message, b"you said: " + message.body))
+            return ConsumeConcurrentlyStatus.CONSUME_SUCCESS
 
         producer.create_topic(options.topic)
         consumer = PushConsumer(

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import threading
 
-from shmq import ConsumeFromWhere, Message, Producer, PushConsumer
+from shmq import (
+    ConsumeConcurrentlyStatus,
+    ConsumeFromWhere,
+    Message,
+    MessageExt,
+    Producer,
+    PushConsumer,
+)
 from shmq.examples.options import CONSUMER_GROUP, PRODUCER_GROUP, parser
 
 
@@ -20,12 +27,13 @@ def main(arguments: list[str] | None = None) -> None:
     enough = threading.Event()
     seen: list[str] = []
 
-    def consume(messages, context) -> None:  # type: ignore[no-untyped-def]
+    def consume(messages: list[MessageExt], _: object) -> ConsumeConcurrentlyStatus:
         for message in messages:
             print(f"{message.tags} {message.body.decode(errors='replace')}")
             seen.append(message.msg_id)
         if len(seen) >= options.expect:
             enough.set()
+        return ConsumeConcurrentlyStatus.CONSUME_SUCCESS
 
     with Producer(PRODUCER_GROUP, namesrv_addr=options.namesrv) as producer:
         for number in range(options.count):

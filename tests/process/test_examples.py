@@ -20,9 +20,11 @@ EXAMPLES = [
 
 
 def run_example(name: str, *arguments: str) -> str:
+    """What an example prints; its listener says what it did: otherwise every message comes again."""
     command = [sys.executable, "-m", f"shmq.examples.{name}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "listener_answer_unknown" not in done.stderr
     return done.stdout
 
 
