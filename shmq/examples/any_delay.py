@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from shmq import ConsumeConcurrentlyStatus, ConsumeFromWhere, Message, MessageExt, Producer, PushConsumer
 from shmq.examples.options import CONSUMER_GROUP, PRODUCER_GROUP, parser
+from shmq.examples.say import say
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -19,7 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     def listen(messages: list[MessageExt], _: object) -> ConsumeConcurrentlyStatus:
         for message in messages:
             waited_ms = message.store_timestamp - message.born_timestamp
-            print(f"{message.body.decode()} after {waited_ms} ms")
+            say(f"{message.body.decode()} after {waited_ms} ms")
             arrived.append(message)
         return ConsumeConcurrentlyStatus.CONSUME_SUCCESS
 

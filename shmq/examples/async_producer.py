@@ -6,16 +6,17 @@ from functools import partial
 
 from shmq import Message, Producer, SendResult
 from shmq.examples.options import PRODUCER_GROUP, parser
+from shmq.examples.say import say
 
 
 def stored(number: int, result: SendResult) -> None:
     """Run on a client thread: be quick."""
-    print(f"{number:<10} OK {result.msg_id}")
+    say(f"{number:<10} OK {result.msg_id}")
 
 
 def failed(number: int, error: BaseException) -> None:
     """Run on a client thread: be quick."""
-    print(f"{number:<10} failed: {error}")
+    say(f"{number:<10} failed: {error}")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,6 +13,7 @@ from shmq import (
     stop_on_signals,
 )
 from shmq.examples.options import CONSUMER_GROUP, parser
+from shmq.examples.say import say
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,9 +30,8 @@ def main(arguments: list[str] | None = None) -> None:
     def consume(messages: list[MessageExt], context: ConsumeConcurrentlyContext) -> ConsumeConcurrentlyStatus:
         for message in messages:
             text = message.body.decode(errors="replace")
-            print(
-                f"{threading.current_thread().name} {context.message_queue.queue_id} {message.msg_id} {text}"
-            )
+            where = f"{threading.current_thread().name} {context.message_queue.queue_id}"
+            say(f"{where} {message.msg_id} {text}")
             seen.append(message.msg_id)
         if options.count and len(seen) >= options.count:
             enough.set()

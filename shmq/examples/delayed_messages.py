@@ -15,6 +15,7 @@ from shmq import (
     PushConsumer,
 )
 from shmq.examples.options import CONSUMER_GROUP, PRODUCER_GROUP, parser
+from shmq.examples.say import say
 
 LEVELS = (1, 2)
 """1 s and 5 s in the default table of levels."""
@@ -31,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     def consume(messages: list[MessageExt], context: ConsumeConcurrentlyContext) -> ConsumeConcurrentlyStatus:
         for message in messages:
             waited_s = time.time() - message.born_timestamp / 1000
-            print(f"{message.body.decode()} waited {waited_s:.1f} s", flush=True)
+            say(f"{message.body.decode()} waited {waited_s:.1f} s")
             seen.append(message.msg_id)
         if len(seen) >= options.count:
             enough.set()

@@ -6,6 +6,7 @@ import threading
 
 from shmq import ConsumeFromWhere, ConsumeOrderlyContext, ConsumeOrderlyStatus, MessageExt, PushConsumer
 from shmq.examples.options import CONSUMER_GROUP, parser
+from shmq.examples.say import say
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -19,7 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     def consume(messages: list[MessageExt], context: ConsumeOrderlyContext) -> ConsumeOrderlyStatus:
         for message in messages:
             text = bytes(message.body).decode()
-            print(f"queue {context.message_queue.queue_id}: {text}", flush=True)
+            say(f"queue {context.message_queue.queue_id}: {text}")
             consumed.append(text)
         if options.count and len(consumed) >= options.count:
             enough.set()

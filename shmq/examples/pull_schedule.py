@@ -6,6 +6,7 @@ import threading
 
 from shmq import MessageQueue, PullScheduleService, PullStatus, PullTaskContext
 from shmq.examples.options import CONSUMER_GROUP, parser
+from shmq.examples.say import say
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
         result = consumer.pull(queue, "*", offset, 32)
         for message in result.messages:
             text = message.body.decode(errors="replace")
-            print(f"{queue.queue_id} {message.queue_offset} {text}\n", end="")
+            say(f"{queue.queue_id} {message.queue_offset} {text}")
             seen.append(message.msg_id)
         consumer.update_consume_offset(queue, result.next_begin_offset)
         context.pull_next_delay_time_millis = 0 if result.status is PullStatus.FOUND else 100

@@ -13,6 +13,7 @@ from shmq import (
     PushConsumer,
 )
 from shmq.examples.options import CONSUMER_GROUP, PRODUCER_GROUP, parser
+from shmq.examples.say import say
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     def consume(messages: list[MessageExt], _: object) -> ConsumeConcurrentlyStatus:
         for message in messages:
-            print(f"{message.tags} {message.body.decode(errors='replace')}")
+            say(f"{message.tags} {message.body.decode(errors='replace')}")
             seen.append(message.msg_id)
         if len(seen) >= options.expect:
             enough.set()

@@ -11,6 +11,7 @@ import threading
 
 from shmq import LocalTransactionState, Message, MessageExt, TransactionProducer
 from shmq.examples.options import PRODUCER_GROUP, parser
+from shmq.examples.say import say
 
 OUTCOMES = {
     "TagA": LocalTransactionState.COMMIT_MESSAGE,
@@ -41,7 +42,7 @@ class Orders:
         query = "SELECT 1 FROM orders WHERE transaction_id = ?"
         found = self._rows.execute(query, (message.transaction_id,)).fetchone()
         state = LocalTransactionState.COMMIT_MESSAGE if found else LocalTransactionState.ROLLBACK_MESSAGE
-        print(f"checked {message.tags}: {state.name}")
+        say(f"checked {message.tags}: {state.name}")
         self.checked.set()
         return state
 
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
             tag = list(OUTCOMES)[number % len(OUTCOMES)]
             message = Message(options.topic, f"Hello shmq {number}".encode(), tag, f"KEY{number}")
             result = producer.send_message_in_transaction(message)
-            print(f"{result.send_status.name} {tag} {result.local_transaction_state.name}")
+            say(f"{result.send_status.name} {tag} {result.local_transaction_state.name}")
         if options.count >= len(OUTCOMES) and not orders.checked.wait(options.wait):
             print("no check came: is transactionCheckInterval longer than --wait?")
 
