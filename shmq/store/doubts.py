@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from shmq.base import log
 from shmq.base.clock import monotonic_ms
@@ -27,11 +28,22 @@ from shmq.shm.worker_slots import COORDINATOR_SLOT
 WAIT_MS = 10_000
 AGAIN_MS = 250
 """Pause before the same doubt is told once more."""
+FORGET_MS = 60_000
+"""A doubt that nobody has met for so long is a new one when it is met again."""
 DOUBTS_MAX = 4096
 
 _OFFSET_BITS = 43
 
 _logger = log.get(__name__)
+
+
+@dataclass(slots=True)
+class _Doubt:
+    """When a message was met as doubtful: first, last; and when the scrub was told."""
+
+    since_ms: int
+    met_ms: int
+    told_ms: int
 
 
 class Doubts:
@@ -47,24 +59,29 @@ class Doubts:
         self._page = page
         self._bells = bells
         self._now_ms = now_ms
-        self._since: dict[tuple[QueueRef, int], int] = {}
-        self._told_ms: dict[tuple[QueueRef, int], int] = {}
+        self._open: dict[tuple[QueueRef, int], _Doubt] = {}
 
     def may_be_mended(self, queue: QueueRef, queue_offset: int) -> bool:
         """Have it looked at; False when that did not help and the message is to be passed over."""
-        doubt, now = (queue, queue_offset), self._now_ms()
-        since = self._since.get(doubt)
-        if since is None:
-            if len(self._since) >= DOUBTS_MAX:
-                self._since.clear()
-                self._told_ms.clear()
-            since = self._since[doubt] = now
-            place = {"topic": queue.topic, "queue_id": queue.queue_id, "queue_offset": queue_offset}
-            log.event(_logger, logging.ERROR, "message_doubted", place=place)
-        if now - since >= WAIT_MS:
+        key, now = (queue, queue_offset), self._now_ms()
+        doubt = self._open.get(key)
+        if doubt is None or now - doubt.met_ms >= FORGET_MS:
+            if len(self._open) >= DOUBTS_MAX:
+                self._open.clear()
+            doubt = self._open[key] = _Doubt(now, now, now - AGAIN_MS)
+            log.event(
+                _logger,
+                logging.ERROR,
+                "message_doubted",
+                topic=queue.topic,
+                queue_id=queue.queue_id,
+                queue_offset=queue_offset,
+            )
+        doubt.met_ms = now
+        if now - doubt.since_ms >= WAIT_MS:
             return False
-        if now - self._told_ms.get(doubt, now - AGAIN_MS) >= AGAIN_MS:
-            self._told_ms[doubt] = now
+        if now - doubt.told_ms >= AGAIN_MS:
+            doubt.told_ms = now
             self._page.words[DOUBT] = 1 + (queue.slot << _OFFSET_BITS | queue_offset)
             self._bells[COORDINATOR_SLOT].ring()
         return True

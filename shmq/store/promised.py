@@ -5,10 +5,12 @@ lengths add up, and its body has its CRC. So a changed byte in any of these, in 
 costs nobody more than that one message: without the question a wrong length would spoil the whole answer, a
 wrong number would become a consumer's offset, and a changed body would be taken for what was sent.
 
-A third of a microsecond a message. Pure functions; numpy.
+Half a microsecond a message. Pure functions; numpy.
 """
 
 from __future__ import annotations
+
+import struct
 
 import numpy as np
 
@@ -21,8 +23,12 @@ from shmq.model.unit import UNIT_BYTES, UNIT_STRUCT
 from shmq.model.unit_array import UNIT_DTYPE
 from shmq.store.log_scan import BODY_CRC_MASK, IntArray
 
-FEW = 8
+FEW = 64
 """So many records are looked at one by one: arrays cost more."""
+
+_HEAD = struct.Struct(">iiii4xqqi44xi")
+"""What of HEAD_DTYPE is compared."""
+assert _HEAD.size == BODY_AT
 
 _V6 = BORN_HOST_V6 | STORE_HOST_V6
 
@@ -42,7 +48,7 @@ def is_promised(record: memoryview, start: int, queue_id: int, number: int) -> b
 
 
 def all_promised(
-    view: memoryview, start: int, units: memoryview, taken: IntArray, queue_id: int, first: int
+    view: memoryview, start: int, units: memoryview, taken: list[int] | IntArray, queue_id: int, first: int
 ) -> bool:
     """Whether `view`, the log from `start` on, holds the records of the `taken` units, each as promised.
 
@@ -60,7 +66,7 @@ def all_promised(
     same = (
         (heads["total_size"] == sizes)
         & (heads["physical_offset"] == starts + start)
-        & (heads["queue_offset"] == taken + first)
+        & (heads["queue_offset"] == np.asarray(taken) + first)
         & (heads["queue_id"] == queue_id)
     )
     if not same.all():
@@ -78,14 +84,34 @@ def all_promised(
     if (properties_at + 2 + property_lengths != ends).any():
         return False
     spans = map(slice, (starts + BODY_AT).tolist(), topics_at.tolist())
-    crcs = np.fromiter(map(crc32, map(view.__getitem__, spans)), np.int64, len(starts)) & BODY_CRC_MASK
+    bodies = map(bytes(view).__getitem__, spans)  # a copy: slices of it cost less than views
+    crcs = np.fromiter(map(crc32, bodies), np.int64, len(starts)) & BODY_CRC_MASK
     return bool((crcs == heads["body_crc"]).all())
 
 
-def _few(view: memoryview, start: int, units: memoryview, taken: IntArray, queue_id: int, first: int) -> bool:
-    for n in taken.tolist():
+def _few(
+    view: memoryview, start: int, units: memoryview, taken: list[int] | IntArray, queue_id: int, first: int
+) -> bool:
+    """The same, one by one."""
+    for n in taken if isinstance(taken, list) else taken.tolist():
         position, size, _ = UNIT_STRUCT.unpack_from(units, n * UNIT_BYTES)
         at = position - start
-        if not is_promised(view[at : at + size], position, queue_id, first + n):
+        end = at + size
+        if size < RECORD_OVERHEAD_V1:
+            return False
+        total, magic, crc, own_queue, number, own_start, flags, length = _HEAD.unpack_from(view, at)
+        if total != size or own_start != position or number != first + n or own_queue != queue_id:
+            return False
+        topic_at = at + BODY_AT + length
+        if magic != MAGIC_V1 or flags & _V6 or length <= 0 or topic_at + 3 > end:
+            if not is_promised(view[at:end], position, queue_id, first + n):
+                return False
+            continue
+        properties_at = topic_at + 1 + view[topic_at]
+        if properties_at + 2 > end:
+            return False
+        if properties_at + 2 + (view[properties_at] << 8 | view[properties_at + 1]) != end:
+            return False
+        if crc32(view[at + BODY_AT : topic_at]) & BODY_CRC_MASK != crc:
             return False
     return True

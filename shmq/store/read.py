@@ -235,7 +235,7 @@ class QueueReader:
         queue: QueueRef,
         units: memoryview,
         runs: list[Run],
-        taken: IntArray,
+        taken: list[int] | IntArray,
         first: int,
         visible: int,
     ) -> bool:
@@ -279,7 +279,7 @@ def _refusal(queue_offset: int, low: int, high: int) -> tuple[ReadStatus, int] |
 
 def _select_few(
     units: memoryview, max_count: int, max_bytes: int, tag_hashes: frozenset[int] | None
-) -> tuple[list[Run], IntArray, int]:
+) -> tuple[list[Run], list[int], int]:
     """Choose records from a short piece of queue; return their runs, which units they are of, and how many
     units are dealt with."""
     runs: list[Run] = []
@@ -303,7 +303,7 @@ def _select_few(
             break
     if run_count:
         runs.append((run_start, run_end, run_count))
-    return runs, np.array(taken, np.int64), scanned
+    return runs, taken, scanned
 
 
 def _select_many(

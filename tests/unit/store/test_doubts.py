@@ -14,7 +14,7 @@ from shmq.shm.page_layout import DOUBT, FLUSHED_POSITION
 from shmq.shm.queue_table import QueueRef
 from shmq.store.check import check_store
 from shmq.store.damage_table import MARKED, MENDED, DamageTable
-from shmq.store.doubts import WAIT_MS, Doubts, take_doubt
+from shmq.store.doubts import FORGET_MS, WAIT_MS, Doubts, take_doubt
 from shmq.store.read import ReadStatus
 from shmq.store.scrub import Scrub
 from tests.helpers.store import OpenStore, request, small_settings
@@ -50,7 +50,7 @@ def messages(store: OpenStore, scrub: Scrub) -> Messages:
                 doubts += 1
                 assert doubts < 20, "the scrub has looked"
                 scrub.step()
-                store.store.reader._doubts._told_ms.clear()  # the pause between two questions
+                store.store.reader._doubts._open.clear()  # its pauses and its patience are another test's
                 continue
             if result.status is not ReadStatus.FOUND and result.next_offset <= offset:
                 break
@@ -143,6 +143,8 @@ def test_a_doubt_that_nobody_resolves_does_not_stop_a_queue(store: OpenStore) ->
     assert doubts.may_be_mended(queue, (1 << 40) + 5) and take_doubt(store.page) is not None
     now[0] += 1
     assert not doubts.may_be_mended(queue, (1 << 40) + 5)
+    now[0] += FORGET_MS
+    assert doubts.may_be_mended(queue, (1 << 40) + 5), "perhaps it was mended meanwhile, and this is new"
 
 
 def test_the_last_message_is_read_though_its_unit_leads_nowhere(store: OpenStore) -> None:

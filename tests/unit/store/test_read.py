@@ -155,4 +155,4 @@ def test_few_and_many_units_select_alike(store: OpenStore) -> None:
         tags = rng.choice([None, frozenset([java_hash("A")]), frozenset([java_hash("B"), 5])])
         few, few_taken, few_scanned = _select_few(units, count, size, tags)
         many, many_taken, many_scanned = _select_many(units, count, size, tags)
-        assert (few, few_taken.tolist(), few_scanned) == (many, many_taken.tolist(), many_scanned)
+        assert (few, few_taken, few_scanned) == (many, many_taken.tolist(), many_scanned)
