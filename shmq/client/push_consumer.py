@@ -77,7 +77,7 @@ class PushConsumer(ConsumerBase):
         running, takes effect at once."""
         subscription = self._subscriptions.put(topic, expression)
         if self._state is ServiceState.RUNNING:
-            self._instance.routes.refresh_all([topic])
+            self._instance.routes.refresh_all([subscription.topic])
             self._check_with_brokers(subscription, set())
             self._instance.heartbeat_all()
             self._instance.rebalance_now()
