@@ -35,7 +35,7 @@ from shmq.model import properties as names
 from shmq.model.message import Message
 from shmq.model.message_ext import MessageExt
 from shmq.model.message_id import unique_key
-from shmq.model.names import GROUP_LENGTH_MAX, TRACE_TOPIC
+from shmq.model.names import GROUP_LENGTH_MAX, TRACE_TOPIC, without_namespace
 from shmq.model.trace_record import (
     TracedReturn,
     TracedType,
@@ -74,6 +74,7 @@ class Tracer:
     def __init__(self, config: ClientConfig, group: str, role: str) -> None:
         """`role` is PRODUCE or CONSUME. Nothing is sent before `start`."""
         self.topic = config.customized_trace_topic or TRACE_TOPIC
+        self._namespace = config.namespace
         self.dropped = 0
         """Records that were not sent."""
         named = f"{GROUP_PREFIX}-{group}"[: GROUP_LENGTH_MAX - len(role) - 3]
@@ -88,6 +89,14 @@ class Tracer:
     def start(self) -> None:
         """Start the producer."""
         self._producer.start()
+
+    def known_as(self, name: str) -> str:
+        """Return a topic or group as it is told: without the namespace, as RocketMQ does."""
+        return without_namespace(self._namespace, name)
+
+    def traces_itself(self, topic: str) -> bool:
+        """Tell whether a message is one of traces, of which nothing is told."""
+        return self.known_as(topic) == self.topic
 
     def put(self, records: Iterable[_Record]) -> None:
         """Take records over; never waits for a broker."""
@@ -172,15 +181,15 @@ class SendTrace:
     def send_message_after(self, context: SendContext) -> None:
         """Tell how it ended, unless the broker wants no trace of the message."""
         message, result = context.message, context.result
-        if message.topic == self._tracer.topic or (result is not None and not result.trace_on):
+        if self._tracer.traces_itself(message.topic) or (result is not None and not result.trace_on):
             return
         began_ms, began_s = context.notes["trace"]
         msg_id = result.msg_id if result is not None else message.unique_key or ""
         record = encode_sent(
             time_ms=began_ms,
             region=result.region_id if result is not None else DEFAULT_REGION,
-            group=context.group,
-            topic=message.topic,
+            group=self._tracer.known_as(context.group),
+            topic=self._tracer.known_as(message.topic),
             msg_id=msg_id,
             tags=message.tags,
             keys=message.keys,
@@ -213,13 +222,13 @@ class EndTransactionTrace:
     def end_transaction(self, context: EndTransactionContext) -> None:
         """Tell of it, unless the broker wants no trace of the message."""
         message = context.message
-        if message.topic == self._tracer.topic or not context.trace_on:
+        if self._tracer.traces_itself(message.topic) or not context.trace_on:
             return
         record = encode_ended(
             time_ms=now_ms(),
             region=context.region_id or DEFAULT_REGION,
-            group=context.group,
-            topic=message.topic,
+            group=self._tracer.known_as(context.group),
+            topic=self._tracer.known_as(message.topic),
             msg_id=context.msg_id,
             tags=message.tags,
             keys=message.keys,
@@ -247,7 +256,7 @@ class ConsumeTrace:
                 encode_before(
                     time_ms=now_ms(),
                     region=message.get_property(names.MSG_REGION) or DEFAULT_REGION,
-                    group=context.group,
+                    group=self._tracer.known_as(context.group),
                     request_id=request_id,
                     msg_id=message.msg_id,
                     retry_times=message.reconsume_times,
@@ -266,7 +275,7 @@ class ConsumeTrace:
             _Record(
                 encode_after(
                     time_ms=now_ms(),
-                    group=context.group,
+                    group=self._tracer.known_as(context.group),
                     request_id=context.notes["trace"],
                     msg_id=message.msg_id,
                     cost_ms=cost_ms,
@@ -283,7 +292,8 @@ class ConsumeTrace:
         return [
             message
             for message in messages
-            if message.topic != self._tracer.topic and message.get_property(names.TRACE_ON) != "false"
+            if not self._tracer.traces_itself(message.topic)
+            and message.get_property(names.TRACE_ON) != "false"
         ]
 
 

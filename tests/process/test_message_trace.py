@@ -125,6 +125,30 @@ def test_traces_go_to_another_topic_when_asked_and_failures_are_told(
     assert [fields[-1] for fields in records(shared_broker, "MyTraces")["Pub"]] == ["true", "false"]
 
 
+def test_names_are_told_without_their_namespace(
+    shared_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace, "FLUSH_S", 0.1)
+    settings = {
+        "namesrv_addr": shared_broker.namesrv_addr,
+        "namespace": "told",
+        "enable_msg_trace": True,
+        "customized_trace_topic": "NsTraces",
+    }
+    with Producer("TraceNs", **settings) as producer:
+        producer.create_topic("TracedNs", 1)
+        producer.send(Message("TracedNs", b"x"))
+        producer.send(Message("NsTraces", b"of traces nothing is told"))
+        consumer = LitePullConsumer("TraceNsLite", consume_from_where=FIRST, **settings)
+        consumer.subscribe("TracedNs")
+        with consumer:
+            wait_until(lambda: consumer.poll(500), 20, "polled")
+        wait_until(lambda: records(shared_broker, "told%NsTraces")["SubAfter"], 20, "all is told")
+    found = records(shared_broker, "told%NsTraces")
+    assert [fields[2:4] for fields in found["Pub"]] == [["TraceNs", "TracedNs"]]
+    assert [fields[-1] for fields in found["SubAfter"]] == ["TraceNsLite"]
+
+
 def test_the_outcomes_of_transactions_are_seen_by_hooks_and_told(
     make_broker: Callable[..., Broker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
