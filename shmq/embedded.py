@@ -153,9 +153,7 @@ class Broker:
         line = self._ready_line()
         if not line.startswith("shmq-broker ready"):
             said = output.read_text(errors="replace").strip()
-            raise Unavailable(
-                f"the embedded broker did not start: {said or line or 'it ended without a word'}"
-            )
+            raise Unavailable(f"the embedded broker did not start: {said or line or self._end()}")
         self._facts = dict(word.split("=", 1) for word in line.split() if "=" in word)
 
     def _ready_line(self) -> str:
@@ -173,6 +171,15 @@ class Broker:
                 break
             read += piece
         return read.decode(errors="replace").strip()
+
+    def _end(self) -> str:
+        """How it ended that said nothing."""
+        assert self._process is not None
+        try:
+            status = self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            return f"it said nothing for {START_LIMIT_S:.0f} s"
+        return f"it ended without a word, with status {status}"
 
     def stop(self) -> None:
         """Stop it gently, by force after 10 s; the store stays for the next `start`."""
