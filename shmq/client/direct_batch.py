@@ -75,6 +75,11 @@ def read_batch(
     count = min(len(chosen), max_count, _fitting(sizes[chosen], max_bytes))
     scanned = seen if count == len(chosen) else int(chosen[count])
     taken = chosen[:count]
+    if count:  # a damaged unit may say anything
+        begins, ends = positions[taken], positions[taken] + sizes[taken]
+        possible = (begins >= 0) & (ends > begins) & (ends <= visible)
+        possible[1:] &= begins[1:] >= ends[:-1]
+        _demand(possible, queue, offset + taken, "its unit leads nowhere")
     records = _records(grant, queue, offset + taken, positions[taken], sizes[taken])
     if records is None:
         return None
