@@ -13,6 +13,7 @@ from shmq.client.async_send import AsyncSend
 from shmq.client.producer import Producer as BlockingProducer
 from shmq.client.producer_config import ProducerConfig
 from shmq.client.queue_selection import MessageQueueSelector
+from shmq.client.request_reply import no_reply
 from shmq.client.send_result import Durability, SendResult
 from shmq.model.message import Message
 from shmq.model.message_ext import MessageExt
@@ -119,7 +120,9 @@ class Producer:
     ) -> MessageExt:
         """Send a request and wait for the reply of its consumer; RequestTimeout (10006) without one."""
         bridge = self._running()
-        future: asyncio.Future[MessageExt] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[MessageExt] = loop.create_future()
+        limit_ms = self._producer.config.send_msg_timeout_ms if timeout_ms is None else timeout_ms
 
         def call() -> None:
             try:
@@ -130,13 +133,18 @@ class Producer:
                     queue=queue,
                     selector=selector,
                     argument=argument,
-                    timeout_ms=timeout_ms,
+                    timeout_ms=limit_ms,
                 )
             except Exception as error:
                 bridge.settle(future, None, error)
 
         bridge.submit(call)
-        return await future
+        # The plain producer looks for late requests once a second only.
+        late = loop.call_later(limit_ms / 1000, bridge.settle, future, None, no_reply(message.topic))
+        try:
+            return await future
+        finally:
+            late.cancel()
 
     async def recall_message(self, topic: str, recall_handle: str, timeout_ms: int | None = None) -> str:
         """Take a message back that still waits for its moment; as the plain producer's."""
