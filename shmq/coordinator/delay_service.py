@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from shmq.base import faults, log
 from shmq.base.clock import Clock
-from shmq.base.errors import MessageIllegal, QueueGone
+from shmq.base.errors import MessageIllegal, QueueGone, Unavailable
 from shmq.broker.delay_cursors import DelayCursors
 from shmq.broker.delayed_message import Delivery, delivery_of
 from shmq.broker.queues import Queues
@@ -120,7 +120,11 @@ class DelayService:
             if left_ms > 0:
                 look_ms = min(look_ms, now_ms + left_ms)
                 break
-            due = self._read(waiting, offset)
+            try:
+                due = self._read(waiting, offset)
+            except Unavailable:
+                look_ms = now_ms + RETRY_MS
+                break
             if due is not None and run and due.ref != run[0].ref:
                 break  # a claim may fail for one queue: it must not be passed over by another's
             if due is not None:
@@ -152,12 +156,12 @@ class DelayService:
         return known[1] - now_ms
 
     def _read(self, waiting: QueueRef, offset: int) -> _Due | None:
-        """Read one message and find its queue; None when it cannot be delivered."""
+        """Read one message and find its queue; None when it cannot be delivered. Unavailable: not yet."""
         why = "its record is gone"
         try:
             unit = self._store.queues.unit(waiting, offset)
             is_gone = unit.size == FILLER_SIZE or unit.tags_code == DAMAGED_TAGS_CODE
-            record = None if is_gone else self._store.record_at(unit.physical_offset)
+            record = None if is_gone else self._store.message_at(waiting, offset, unit.physical_offset)
             if record is not None:
                 delivery = delivery_of(record)
                 ref = self._queues.ref(delivery.topic, delivery.queue_id)

@@ -6,6 +6,7 @@ loop only.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
 from collections.abc import Iterator
 
@@ -15,7 +16,7 @@ from shmq.broker.queues import Queues
 from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.names import TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC
 from shmq.model.properties import TRANSACTION_PREPARED_QUEUE_OFFSET
-from shmq.model.record import parse_record
+from shmq.model.record import check_record, parse_record
 from shmq.model.sys_flag import TRANSACTION_COMMIT, TRANSACTION_MASK
 from shmq.model.transaction import op_offsets
 from shmq.shm.page_layout import MIN_OFFSET, WRITE_POSITION
@@ -52,19 +53,33 @@ class HalfQueues:
         """The nearest offset that the queue has."""
         return min(max(queue_offset, self._store.min(queue)), self.max(queue))
 
-    def read(self, queue_offset: int) -> HalfMessage | None:
-        """One half message; None when its record is gone or makes no sense."""
+    def read(self, queue_offset: int, *, may_wait: bool = False) -> HalfMessage | None:
+        """One half message; None when its record is gone or makes no sense.
+
+        `may_wait`: the caller can try again. Unavailable then: it is damaged and being looked at.
+        """
         record = self._record(self.half, queue_offset)
-        try:
-            return half_of(record) if record is not None else None
-        except MessageIllegal:
-            return None
+        if record is not None and check_record(record, 0, len(record)) == len(record):
+            try:
+                return half_of(record)
+            except MessageIllegal:
+                return None
+        if may_wait and self._is_message(queue_offset):
+            self._store.doubt(self.half, queue_offset)
+        return None
+
+    def _is_message(self, queue_offset: int) -> bool:
+        """Whether the half queue's unit is one of a message that should be there."""
+        with contextlib.suppress(FileNotFoundError):
+            unit = self._store.queues.unit(self.half, queue_offset)
+            return unit.size != FILLER_SIZE and unit.tags_code != DAMAGED_TAGS_CODE
+        return False
 
     def named(self, queue_offset: int, physical_offset: int) -> HalfMessage | None:
-        """The half message at both offsets, which must agree."""
+        """The half message at both offsets, which must agree. Unavailable: it is being looked at."""
         if not self._store.min(self.half) <= queue_offset < self.max(self.half):
             return None
-        half = self.read(queue_offset)
+        half = self.read(queue_offset, may_wait=True)
         return half if half is not None and half.fields.physical_offset == physical_offset else None
 
     def marked_by(self, op_offset: int) -> list[int]:

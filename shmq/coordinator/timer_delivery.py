@@ -7,14 +7,18 @@ Called by `timer_service.py`, in the coordinator's loop.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from shmq.base import faults, log
-from shmq.base.errors import MessageIllegal, QueueGone
+from shmq.base.errors import MessageIllegal, QueueGone, Unavailable
 from shmq.broker.delayed_message import delivery_of
 from shmq.broker.queues import Queues
 from shmq.broker.waiting_timers import Timer, WaitingTimers
+from shmq.model.damaged_record import DAMAGED_TAGS_CODE
+from shmq.model.names import TIMER_TOPIC
 from shmq.model.properties import REAL_TOPIC, TIMER_OUT_MS, UNIQ_KEY, decode_properties
 from shmq.model.record import properties_of
 from shmq.model.timer import cancel_key, waiting_timer
@@ -68,7 +72,12 @@ class TimerDelivery:
 
     def deliver(self, batch: Sequence[tuple[Timer, Words]]) -> int:
         """Append timers to their topics; return how many from the front are done with."""
-        prepared = [(timer, self._request(timer, words)) for timer, words in batch]
+        prepared: list[tuple[Timer, AppendRequest | None]] = []
+        try:
+            for timer, words in batch:
+                prepared.append((timer, self._request(timer, words)))
+        except Unavailable:
+            self.retry_ms = RETRY_MS
         done = 0
         while done < len(prepared):
             end, size = done, 0
@@ -120,9 +129,27 @@ class TimerDelivery:
                 self._count("timers_delivered", 1)
         return len(prepared)
 
+    def _doubtful(self, physical_offset: int) -> memoryview | None:
+        """A timer's record that is not there, or damaged: looked for by its place in the timers' queue."""
+        queue = self._queues.ref(TIMER_TOPIC, 0)
+        if queue is None:
+            return None
+        unit, numbers = self._store.queues.unit, range(self._store.min(queue), self._store.max(queue))
+        with contextlib.suppress(FileNotFoundError):
+            at = bisect_left(numbers, physical_offset, key=lambda n: unit(queue, n).physical_offset)
+            found = unit(queue, numbers[at]) if at < len(numbers) else None
+            if found and found.physical_offset == physical_offset and found.tags_code != DAMAGED_TAGS_CODE:
+                return self._store.message_at(queue, numbers[at], physical_offset)
+        return None
+
     def _request(self, timer: Timer, words: Words) -> AppendRequest | None:
-        """What appends one timer to its topic; None when it is cancelled, or cannot be delivered."""
+        """What appends one timer to its topic; None when it is cancelled, or cannot be delivered.
+
+        Unavailable: not yet.
+        """
         record = self._store.record_at(timer.physical_offset)
+        if record is None:
+            record = self._doubtful(timer.physical_offset)
         if record is None:
             self._dropped(timer, "its record is gone")
             return None

@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 from shmq.base import faults, log
 from shmq.base.clock import Clock
-from shmq.base.errors import MessageIllegal, SystemBusy
+from shmq.base.errors import MessageIllegal, SystemBusy, Unavailable
 from shmq.broker.queues import Queues
 from shmq.broker.timer_cursors import TimerCursors
 from shmq.broker.waiting_timers import Timer, WaitingTimers
@@ -211,8 +211,10 @@ class TimerService:
     def _describe(self, physical_offset: int) -> tuple[WaitingTimer, str] | None:
         """What the record of a timer says; and the key of what it cancels."""
         record = self._store.record_at(physical_offset)
-        if record is None:
-            return None
+        return None if record is None else self._describe_record(record)
+
+    @staticmethod
+    def _describe_record(record: memoryview) -> tuple[WaitingTimer, str] | None:
         try:
             properties = bytes(properties_of(record))
         except MessageIllegal:
@@ -224,13 +226,14 @@ class TimerService:
         return described, key
 
     def _read(self, queue: QueueRef, queue_offset: int) -> _Entry | None:
-        """One entry of the timers' queue; None when it is gone, or makes no sense."""
+        """One entry of the timers' queue; None when it is gone, or makes no sense. Unavailable: not yet."""
         try:
             unit = self._store.queues.unit(queue, queue_offset)
         except FileNotFoundError:
             return None
         is_gone = unit.size == FILLER_SIZE or unit.tags_code == DAMAGED_TAGS_CODE
-        described = None if is_gone else self._describe(unit.physical_offset)
+        record = None if is_gone else self._store.message_at(queue, queue_offset, unit.physical_offset)
+        described = None if record is None else self._describe_record(record)
         if described is None:
             return None
         timer = described[0]
@@ -258,7 +261,10 @@ class TimerService:
         late: list[tuple[Timer, Words]] = []
         offset = self._next
         while offset < end and len(late) < CLAIM_MAX:
-            entry = self._read(queue, offset)
+            try:
+                entry = self._read(queue, offset)
+            except Unavailable:
+                break
             if entry is not None:
                 self._taken_at = entry[0].physical_offset + entry[2]
             if entry is not None and offset < self._fill_end:
@@ -295,7 +301,11 @@ class TimerService:
         offset = max(self._next, self._ahead)
         self._ahead = min(high, offset + PASS_MAX)
         for ahead in range(offset, self._ahead):
-            entry = self._read(queue, ahead)
+            try:
+                entry = self._read(queue, ahead)
+            except Unavailable:
+                self._ahead = ahead
+                return False
             if entry is not None and entry[0].cancels:
                 described = self._describe(entry[0].physical_offset)
                 if described is not None:

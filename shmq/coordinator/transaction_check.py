@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping
 
 from shmq.base import log
 from shmq.base.clock import Clock
-from shmq.base.errors import ShmqError
+from shmq.base.errors import ShmqError, Unavailable
 from shmq.broker.check_listener import TransactionCheckListener
 from shmq.broker.client_key import Client
 from shmq.broker.clients import ClientTable, Member
@@ -120,7 +120,10 @@ class TransactionCheck:
     def _visit(self, queue_offset: int) -> _Then:
         if self._transactions.is_deciding(queue_offset):
             return _Then.NEXT
-        half = self._transactions.half_at(queue_offset)
+        try:
+            half = self._transactions.half_at(queue_offset)
+        except Unavailable:
+            return _Then.WAIT
         if half is None:
             log.event(_logger, logging.ERROR, "half_message_unreadable", queue_offset=queue_offset)
             self._transactions.pass_over(queue_offset)

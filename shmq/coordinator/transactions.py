@@ -193,8 +193,8 @@ class Transactions:
         return half.fields.physical_offset if half is not None else None
 
     def half_at(self, queue_offset: int) -> HalfMessage | None:
-        """Read one; None when its record is gone or makes no sense."""
-        return self._stored.read(queue_offset)
+        """Read one; None when its record is gone or makes no sense. Unavailable: it is being looked at."""
+        return self._stored.read(queue_offset, may_wait=True)
 
     def is_pending(self, first: int) -> bool:
         """Whether the half message with that first offset, or a copy of it, is open."""
@@ -232,7 +232,7 @@ class Transactions:
                     "the check will decide"
                 )
         newest = self._halves.newest(named.first, queue_offset)
-        half = named if newest == queue_offset else self._stored.read(newest)
+        half = named if newest == queue_offset else self._stored.read(newest, may_wait=True)
         if half is None or not self._halves.is_open(newest) or newest in self._deciding:
             raise ClientFault(
                 f"the transaction of half message {queue_offset} ({named.unique_key}) has ended already: "

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shmq.base.errors import Bug
+from shmq.base.errors import Bug, Unavailable
+from shmq.model.record import check_record
 from shmq.model.settings import BrokerSettings
 from shmq.shm.append_lock import AppendLock
 from shmq.shm.control_page import ControlPage, PageState
@@ -41,6 +42,7 @@ from shmq.store.consume_queues import ConsumeQueues
 from shmq.store.doubts import Doubts
 from shmq.store.index_lookup import IndexLookup
 from shmq.store.names import StoreLayout
+from shmq.store.promised import is_promised
 from shmq.store.queue_times import Boundary, QueueTimes
 from shmq.store.read import ExactFilter, QueueReader, ReadResult
 
@@ -82,7 +84,8 @@ class MessageStore:
         wary = has_died_of_sigbus(page)
         self.log = CommitLog(layout, writable=writable, wary=wary)
         self.queues = ConsumeQueues(layout, writable=writable, wary=wary)
-        self.reader = QueueReader(page, self.table, self.log, self.queues, Doubts(page, bells))
+        self._doubts = Doubts(page, bells)
+        self.reader = QueueReader(page, self.table, self.log, self.queues, self._doubts)
         self._times = QueueTimes(self.reader, self.table, self.log, self.queues)
         self._index = IndexLookup(layout, settings)
         self._appender = (
@@ -138,10 +141,30 @@ class MessageStore:
         return self.page.words[FLUSHED_POSITION] >= end
 
     def record_at(self, physical_offset: int) -> memoryview | None:
-        """The visible record that begins exactly there, or None."""
+        """The visible record that begins exactly there; None without one, or when it is not sound."""
         self.follow_retention()
         low = self.page.words[MIN_OFFSET]
-        return self.log.record_at(physical_offset, low, self.page.visible_position())
+        record = self.log.record_at(physical_offset, low, self.page.visible_position())
+        if record is None or check_record(record, 0, len(record)) != len(record):
+            return None
+        return record
+
+    def message_at(self, queue: QueueRef, queue_offset: int, physical_offset: int) -> memoryview | None:
+        """The visible record of a message of a queue; None when it is not there (any more).
+
+        For whoever makes another record of it, so that damage does not become a sound message. Unavailable:
+        it is damaged and being looked at, ask again soon.
+        """
+        record = self.record_at(physical_offset)
+        if record is None or not is_promised(record, physical_offset, queue.queue_id, queue_offset):
+            self.doubt(queue, queue_offset)
+        return record
+
+    def doubt(self, queue: QueueRef, queue_offset: int) -> None:
+        """Have a message looked at that is not sound. Unavailable while that may help."""
+        is_there = queue_offset >= self.table.min(queue.slot)
+        if is_there and self._doubts.may_be_mended(queue, queue_offset):
+            raise Unavailable(f"message {queue_offset} of {queue.topic} is damaged and being looked at")
 
     def store_time_at(self, queue: QueueRef, queue_offset: int) -> int | None:
         """When that message was stored (ms); None when it is not there (any more)."""

@@ -52,7 +52,8 @@ def all_promised(
 ) -> bool:
     """Whether `view`, the log from `start` on, holds the records of the `taken` units, each as promised.
 
-    `first` is the queue offset of the first unit in `units`.
+    `first` is the queue offset of the first unit in `units`. They may be mended at this very moment: nothing
+    is assumed of those that the view was chosen by.
     """
     if len(taken) <= FEW:
         return _few(view, start, units, taken, queue_id, first)
@@ -60,7 +61,7 @@ def all_promised(
     sizes = table["size"].astype(np.int64)
     starts = table["physical_offset"].astype(np.int64) - start
     ends = starts + sizes
-    if (sizes < RECORD_OVERHEAD_V1).any():
+    if ((sizes < RECORD_OVERHEAD_V1) | (starts < 0) | (ends > len(view))).any():
         return False
     heads = gathered(view, BODY_AT, starts).view(HEAD_DTYPE).ravel()
     same = (
@@ -97,7 +98,7 @@ def _few(
         position, size, _ = UNIT_STRUCT.unpack_from(units, n * UNIT_BYTES)
         at = position - start
         end = at + size
-        if size < RECORD_OVERHEAD_V1:
+        if size < RECORD_OVERHEAD_V1 or at < 0 or end > len(view):
             return False
         total, magic, crc, own_queue, number, own_start, flags, length = _HEAD.unpack_from(view, at)
         if total != size or own_start != position or number != first + n or own_queue != queue_id:

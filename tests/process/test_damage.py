@@ -1,8 +1,14 @@
-"""A running broker finds damage in its own log, tells, and goes on delivering everything else."""
+"""A running broker finds damage in its own log, tells, and goes on delivering everything else.
+
+Also where nobody had found it before somebody asked for the message.
+"""
 
 from __future__ import annotations
 
 import os
+import random
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +16,7 @@ import pytest
 from shmq import AdminClient, Message, MessageQueue, Producer, PullConsumer
 from shmq.embedded import Broker
 from shmq.store.check import check_store
+from shmq.store.checksums import summed_end
 from shmq.store.names import file_name
 from shmq.store.scrub_progress import damage_facts
 from shmq.store.store_view import StoreView, layout_of
@@ -21,12 +28,13 @@ COUNT = 300
 def bodies(consumer: PullConsumer, queue: MessageQueue) -> list[bytes]:
     """Everything the queue gives out."""
     found: list[bytes] = []
-    offset = 0
+    offset, deadline = 0, time.monotonic() + 30
     while True:
         result = consumer.pull(queue, "*", offset, 32)
         found += [bytes(message.body) for message in result.messages]
-        if result.next_begin_offset >= COUNT or result.next_begin_offset <= offset:
+        if result.next_begin_offset >= COUNT:
             return found
+        assert result.next_begin_offset > offset or time.monotonic() < deadline, "it goes on"
         offset = result.next_begin_offset
 
 
@@ -82,3 +90,67 @@ def test_the_scrub_of_a_running_broker_finds_and_tells_and_consumers_go_on(
             assert bodies(consumer, queue) == sent[:200] + sent[201:]
         broker.stop()
         assert list(check_store(root)) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("direct", [False, True])
+def test_damage_that_a_consumer_meets_first_costs_nothing(tmp_path: Path, direct: bool) -> None:
+    root, chance = tmp_path / "store", random.Random(direct)
+    with Broker(store_root=root, flushDiskType="SYNC_FLUSH", scrubBytesPerSecond=0) as broker:
+        with Producer("damage", namesrv_addr=broker.namesrv_addr) as producer:
+            producer.create_topic("Damaged", 1)
+            (queue,) = producer.fetch_publish_message_queues("Damaged")
+            sent = [b"%04d " % n * 40 for n in range(COUNT)]
+            producer.send([Message("Damaged", body) for body in sent], queue=queue)
+        layout = layout_of(root)
+        units = list(StoreView(root).units("Damaged", 0, 0, COUNT))
+        with PullConsumer("readers", namesrv_addr=broker.namesrv_addr, direct_pull=direct) as consumer:
+            assert bodies(consumer, queue) == sent
+            wait_until(lambda: (summed_end(layout) or 0) > units[-1].physical_offset, 30, "all is summed")
+            for _ in range(60):
+                number = chance.randrange(COUNT)
+                position = units[number].physical_offset + chance.choice([2, 5, 9, 14, 26, 34, 86, 150, 280])
+                path, at = layout.segment_path(0), position
+                if chance.random() < 0.4:
+                    path, at = layout.queue_file_path("Damaged", 0, 0), 20 * number + chance.randrange(12)
+                with path.open("r+b") as file:
+                    file.seek(at)
+                    (byte,) = file.read(1)
+                    file.seek(at)
+                    file.write(bytes([byte ^ chance.randrange(1, 256)]))
+                assert bodies(consumer, queue) == sent
+        broker.stop()
+        assert list(check_store(root)) == []
+
+
+@pytest.mark.long
+def test_damaged_messages_that_wait_are_mended_and_delivered(tmp_path: Path) -> None:
+    root, chance = tmp_path / "store", random.Random(3)
+    settings = {"flushDiskType": "SYNC_FLUSH", "scrubBytesPerSecond": 0, "messageDelayLevel": "5s 10s"}
+    with Broker(store_root=root, **settings) as broker:
+        with Producer("damage", namesrv_addr=broker.namesrv_addr) as producer:
+            producer.create_topic("Later", 1)
+            sent = [b"%02d " % n * 60 for n in range(60)]
+            moment = datetime.now(UTC) + timedelta(seconds=6)
+            for n, body in enumerate(sent):
+                later = {"delay_level": 1} if n % 2 else {"deliver_at": moment}
+                producer.send(Message("Later", body, **later))
+            layout = layout_of(root)
+            waiting = [
+                unit
+                for topic in ("SCHEDULE_TOPIC_XXXX", "rmq_sys_wheel_timer")
+                for unit in StoreView(root).units(topic, 0, 0, 30)
+            ]
+            assert len(waiting) == 60
+            end = max(unit.physical_offset for unit in waiting)
+            wait_until(lambda: (summed_end(layout) or 0) > end, 30, "all is summed")
+            by_place = sorted(waiting, key=lambda unit: unit.physical_offset)
+            for unit in by_place[3::19]:  # far enough apart: each in a piece of its own
+                overwrite(root, unit.physical_offset + chance.choice([5, 26, 34, 86, 150]), b"\x7f")
+        with PullConsumer("readers", namesrv_addr=broker.namesrv_addr) as consumer:
+            queue = next(iter(consumer.fetch_subscribe_message_queues("Later")))
+            wait_until(lambda: consumer.max_offset(queue) >= 60, 40, "all are delivered")
+            result = consumer.pull(queue, "*", 0, 64)
+            assert sorted(bytes(message.body) for message in result.messages) == sorted(sent)
+        broker.stop()
+        assert list(check_store(root, levels="5s 10s")) == []

@@ -57,7 +57,7 @@ def messages(store: OpenStore, scrub: Scrub) -> Messages:
             for view in result.views:
                 for record in iter_records(view):
                     message = MessageExt(record)
-                    found[queue.queue_id, message.queue_offset] = bytes(message.body)
+                    found[queue.queue_id, message.queue_offset] = bytes(message.stored_body)
             offset = result.next_offset
     return found
 
