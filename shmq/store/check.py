@@ -105,14 +105,15 @@ class _StoreCheck:
     def run(self) -> Iterator[Finding]:
         """All rules, cheap ones first."""
         write_position = self._end_as_noted()
-        yield from _files(self._layout)
+        files = list(_files(self._layout))
+        yield from files
         for path, state in changed_files(self._layout).items():
             yield Finding("table", str(path), state.value)
         starts = self._layout.segments()
         if self._page is not None:
             yield from _positions(self._page)
-        if not starts:
-            return
+        if not starts or any(finding.rule == "segment" for finding in files):
+            return  # a log with a piece missing cannot be followed
         low = starts[0]
         if self._page is not None:
             low = max(low, int(self._page.words[MIN_OFFSET]))
@@ -224,7 +225,9 @@ def _files(layout: StoreLayout) -> Iterator[Finding]:
     before: int | None = None
     for entry in sorted(layout.commit_log.iterdir()) if layout.commit_log.is_dir() else ():
         start = parse_file_name(entry.name)
-        if start is None or entry.stat().st_size != layout.segment_bytes:
+        if start is None:
+            yield Finding("file", str(entry), "is no segment")
+        elif entry.stat().st_size != layout.segment_bytes:
             yield Finding("segment", str(entry), f"is no segment of {layout.segment_bytes} bytes")
         elif before is not None and start != before + layout.segment_bytes:
             yield Finding("segment", str(entry), "does not follow the one before it")

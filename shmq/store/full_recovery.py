@@ -171,6 +171,14 @@ class FullRecovery:
         position = self._checkpoint.confirm_offset
         if self._marks.last_run is LastRun.CLEAN and self._marks.identity is not None:
             position = self._known_flushed = self._marks.identity.write_position
+        if self._known_flushed > self._end:
+            log.event(
+                _logger,
+                logging.CRITICAL,
+                "log_is_shorter",
+                ends_at=self._end,
+                was_flushed=self._known_flushed,
+            )
         self._known_flushed = min(self._known_flushed, self._end)
         return position if self._is_boundary(position) else self._low
 

@@ -1,6 +1,7 @@
 """storeRepair: make a stopped store whole again, as far as it can be, and keep what was replaced.
 
     what the check finds        what is done
+    segment                     one that was cut, or is missing between others, is filled with zeros: damage
     record                      one changed byte is put back; anything else is replaced (`quarantine.py`)
     unit, queue offset, files   units are written anew from the log
     table                       a checkpoint or identity gets its one changed byte back; a table is taken as
@@ -15,6 +16,7 @@ Numpy.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -24,6 +26,8 @@ from shmq.base.errors import Unavailable
 from shmq.base.file_sums import FileState, announce, forget, last_sum
 from shmq.base.files import SharedFileLock, StoreLock, write_durably
 from shmq.model.delay import delay_levels
+from shmq.model.record import parse_record
+from shmq.model.unit import UNIT_BYTES
 from shmq.protocol import fastjson
 from shmq.store.aside import keep_aside
 from shmq.store.changed_files import changed_files
@@ -35,15 +39,18 @@ from shmq.store.config_tables import load_topics
 from shmq.store.index_file import index_names
 from shmq.store.index_sums import changed_index_files
 from shmq.store.log_walk import LogWalk
+from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
 from shmq.store.pending_damage import finish_pending
 from shmq.store.quarantine import Quarantine
+from shmq.store.queue_repair import QueueRepair, find_queues
 from shmq.store.queue_set import QueueSet
 from shmq.store.run_marks import Identity, LastRun, read_marks
 from shmq.store.sparse_files import sync_path, sync_paths
 from shmq.store.store_view import layout_of
 
 ACTIONS = {
+    "segment": "fill it up, or make one, with zeros; for each message that is lost a record stands in",
     "record": "keep its bytes aside; put back the one byte that changed, or let a record stand in for it",
     "unit": "write it anew from the log",
     "queue offset": "number its queue's units by the log",
@@ -65,6 +72,7 @@ def repair_store(root: Path, *, levels: str = DEFAULT_DELAY_LEVELS) -> None:
     """Repair the store at `root`, which the caller has `alone`. OSError when the disk refuses."""
     layout = layout_of(root)
     _mend_tables(layout)
+    _fill_segments(layout)
     finish_pending(layout)
     _mend_log_and_queues(layout, levels)
     _drop_index(layout)
@@ -134,6 +142,23 @@ def _is_table(content: bytes) -> bool:
 # ---- log and queues
 
 
+def _fill_segments(layout: StoreLayout) -> None:
+    """Give the log its full length again: zeros stand where a segment was cut or is missing in between."""
+    starts = layout.segments()
+    filled = False
+    for start in range(starts[0], starts[-1] + 1, layout.segment_bytes) if starts else ():
+        fd = os.open(layout.segment_path(start), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if os.fstat(fd).st_size < layout.segment_bytes:
+                os.posix_fallocate(fd, 0, layout.segment_bytes)
+                os.fsync(fd)
+                filled = True
+        finally:
+            os.close(fd)
+    if filled:
+        sync_path(layout.commit_log)
+
+
 def _mend_log_and_queues(layout: StoreLayout, levels: str) -> None:
     """Walk the whole log, replace what is damaged in it, and make all units what it says."""
     starts = layout.segments()
@@ -144,6 +169,7 @@ def _mend_log_and_queues(layout: StoreLayout, levels: str) -> None:
     if marks.last_run is LastRun.CLEAN and marks.identity is not None:
         end = marks.identity.write_position
     known = max(Checkpoint.load(layout.checkpoint).confirm_offset, summed_end(layout) or 0, starts[0])
+    _drop_headless(layout, delay_levels(levels), known if end is None else end)
     queues = QueueSet(layout, load_topics(layout), delay_levels(levels), own=True)
     queues.load(starts[0])
     walk = LogWalk(
@@ -162,6 +188,30 @@ def _mend_log_and_queues(layout: StoreLayout, levels: str) -> None:
             queue.cut(queues.maximum(index))
         unsynced += queue.unsynced()
     sync_paths(unsynced, layout.root)
+
+
+def _drop_headless(layout: StoreLayout, levels: list[int], end: int) -> None:
+    """Remove the files of queues that lost their first one, though the log still has its messages.
+
+    The walk then makes all of them anew; while later files are there it takes the queue's begin from them.
+    """
+    queues = [QueueRepair(layout, topic, queue_id) for topic, queue_id in find_queues(layout)]
+    headless = {(q.topic, q.queue_id): q for q in queues if q.load() and q.starts and q.starts[0] > 0}
+    if not headless:
+        return
+    seen = QueueSet(layout, load_topics(layout), levels, own=True, on_difference=lambda *_: None)
+    low = layout.segments()[0]
+    seen.load(low)
+    walk = LogWalk(layout, seen, end, rebuilding=True, stop=end)
+    walk.run(low)
+    for position in walk.misnumbered:
+        start = layout.segment_start(position)
+        segment = MappedFile(layout.segment_path(start), start, layout.segment_bytes, writable=False)
+        fields = parse_record(segment.view, position - start)
+        topic = str(segment.view[fields.topic_at : fields.topic_at + fields.topic_length], "utf-8", "replace")
+        queue = headless.get((topic, fields.queue_id))
+        if queue is not None and queue.starts and fields.queue_offset * UNIT_BYTES < queue.starts[0]:
+            queue.remove()
 
 
 def _drop_index(layout: StoreLayout) -> None:

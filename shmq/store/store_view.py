@@ -35,7 +35,7 @@ def layout_of(root: Path) -> StoreLayout:
         for start in file_starts(found.queue_folder(*queue))
         if (size := found.queue_file_path(*queue, start).stat().st_size)
     )
-    segment_bytes = next((size for size in sizes if size), DEFAULT_SEGMENT_BYTES)
+    segment_bytes = max(sizes, default=0) or DEFAULT_SEGMENT_BYTES  # one of them may have been cut
     return StoreLayout(root, segment_bytes, next(queue_sizes, DEFAULT_QUEUE_FILE_BYTES))
 
 

@@ -67,6 +67,22 @@ def units_gone(layout: StoreLayout) -> None:
     shutil.rmtree(layout.queue_folder("T", 1))
 
 
+def queue_head_gone(layout: StoreLayout) -> None:
+    layout.queue_file_path("T", 0, 0).unlink()
+
+
+def queue_cut(layout: StoreLayout) -> None:
+    os.truncate(layout.queue_file_path("T", 0, 0), 333)
+
+
+def segment_cut(layout: StoreLayout) -> None:
+    os.truncate(layout.segment_path(layout.segments()[2]), 20_000)
+
+
+def segment_gone(layout: StoreLayout) -> None:
+    layout.segment_path(layout.segments()[2]).unlink()
+
+
 def side_file(layout: StoreLayout) -> None:
     poke(layout.checksum_path(0), 47, b"?")
 
@@ -110,10 +126,14 @@ def table_sum(layout: StoreLayout) -> None:
 
 DAMAGE = [
     *(log_byte, log_bytes, blank, unit, units_gone, side_file, side_file_cut, index, newest_index),
+    *(queue_head_gone, queue_cut, segment_cut, segment_gone),
     *(checkpoint, identity, table, table_cut, table_edited, table_sum),
 ]
-ANY_TIME = [damage for damage in DAMAGE if damage not in (index, newest_index)]
-"""What can be done to a store again and again: a damaged index is gone until the next start."""
+ONCE = (index, newest_index, segment_cut, segment_gone)
+ANY_TIME = [damage for damage in DAMAGE if damage not in ONCE]
+"""What can be done to a store again and again: a damaged index is gone until the next start, messages for
+ever.
+"""
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -131,7 +151,12 @@ def test_every_kind_of_damage_is_mended(stopped: OpenStore, damage: Callable[[St
     gone = [path.name for path in before if not path.exists()]
     if damage in (log_byte, blank, unit, units_gone, side_file, side_file_cut, checkpoint, identity, table):
         assert [name for name in changed if name != "lock"] == [] and gone == []
-    if damage is log_bytes:
+    if damage in (segment_cut, segment_gone):
+        rows = DamageTable(layout).rows
+        assert len(rows) > 10 and {row.state for row in rows} == {REPLACED}
+        lost = {(row.queue_id, row.queue_offset) for row in rows}
+        assert len(lost) == len(rows) and all(row.topic == "T" for row in rows[:-1])
+    elif damage is log_bytes:
         assert [row.state for row in DamageTable(layout).rows] == [REPLACED]
     elif damage in (log_byte, blank):
         assert [row.state for row in DamageTable(layout).rows] == [MENDED]
