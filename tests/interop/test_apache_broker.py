@@ -59,6 +59,7 @@ def test_python_client_sends_to_and_consumes_from_an_apache_broker(apache: java.
     assert sorted(bodies) == sorted(wanted)
 
 
+@pytest.mark.long
 def test_python_pull_consumer_reads_an_apache_broker(apache: java.ApacheBroker) -> None:
     with Producer("PythonProducer", namesrv_addr=apache.namesrv_addr) as producer:
         result = producer.send(Message("PulledFromPython", b"x" * 5000, tags="TagB"))

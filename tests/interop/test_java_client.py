@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
 
 COUNT = 8
 MODES = ("sync", "async", "oneway")
-CLIENTS = ["client-5.3.3", "client-4.9.7"]
+CLIENTS = ["client-5.3.3", pytest.param("client-4.9.7", marks=pytest.mark.long)]
 
 
 @pytest.fixture(scope="module", params=CLIENTS)

@@ -23,7 +23,7 @@ from shmq.embedded import Broker
 from tests.helpers import java
 from tests.helpers.waiting import wait_until
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.interop, pytest.mark.long, pytest.mark.timeout(120)]
 
 TOPIC = "AdminInterop"
 GROUP = "AdminInteropGroup"

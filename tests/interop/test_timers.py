@@ -11,7 +11,7 @@ from shmq.model.properties import TIMER_OUT_MS
 from tests.helpers import java
 from tests.helpers.whole_broker import read_all
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.interop, pytest.mark.long, pytest.mark.timeout(120)]
 
 
 def test_a_java_client_delays_and_takes_back(java_home: Path) -> None:

@@ -19,7 +19,7 @@ from shmq.embedded import Broker
 from tests.helpers import java
 from tests.helpers.waiting import wait_until
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.interop, pytest.mark.long, pytest.mark.timeout(180)]
 
 COMMIT, ROLLBACK = LocalTransactionState.COMMIT_MESSAGE, LocalTransactionState.ROLLBACK_MESSAGE
 

@@ -66,6 +66,7 @@ def test_a_cut_after_restarts_takes_nothing_either(tmp_path: Path, mode: str) ->
     assert verdict.cuts == 12
 
 
+@pytest.mark.long
 def test_with_async_flush_a_cut_takes_only_what_was_not_flushed(tmp_path: Path) -> None:
     with Experiment(tmp_path, {**SMALL, "flushDiskType": "ASYNC_FLUSH"}, seed=2) as experiment:
         verdict = experiment.run(9)
@@ -91,6 +92,7 @@ def test_a_broker_that_acknowledges_before_the_sync_is_caught(tmp_path: Path) ->
     assert [failure.judgement.lost for failure in verdict.failures if failure.judgement.lost]
 
 
+@pytest.mark.long
 def test_a_real_broker_starts_on_a_cut_store_and_serves_everything(tmp_path: Path) -> None:
     settings = {**SMALL, "flushDiskType": "SYNC_FLUSH"}
     with Experiment(tmp_path, settings, seed=5) as experiment, experiment.new_load() as load:

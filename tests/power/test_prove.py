@@ -48,6 +48,7 @@ def prove(*arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)["items"][0]
 
 
+@pytest.mark.long
 def test_prove_cuts_a_copy_and_leaves_the_store_alone(users_store: Path, tmp_path: Path) -> None:
     before = fingerprint(users_store)
     code, item = prove(

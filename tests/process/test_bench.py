@@ -25,6 +25,7 @@ def bench(*arguments: str, peers: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_rows_of_two_classes_run_alternate_and_are_reported(tmp_path: Path) -> None:
     arguments = ["sync", "sync-flush", "--systems", "shmq", "bare", "redis"]
     done = bench(

@@ -240,6 +240,7 @@ def test_149_152_after_seventeen_deliveries_a_message_is_dead(broker: Broker) ->
     assert listener.seen == [(0, tries) for tries in range(17)]
 
 
+@pytest.mark.long
 def test_157_a_call_that_takes_too_long_has_its_message_given_back(broker: Broker) -> None:
     queue = filled(broker, "TooLong", 1)
     gate = threading.Event()

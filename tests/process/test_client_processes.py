@@ -179,7 +179,9 @@ def test_a_forked_child_goes_on_sending_over_its_own_connections(shared_broker: 
     assert sorted(pull_everything(shared_broker, "Forked")) == sorted(expected)
 
 
-@pytest.mark.parametrize("violent", [False, True], ids=["stopped", "killed"])
+@pytest.mark.parametrize(
+    "violent", [pytest.param(False, id="stopped", marks=pytest.mark.long), pytest.param(True, id="killed")]
+)
 def test_clients_find_a_restarted_broker_again(broker: Broker, violent: bool) -> None:
     got: list[bytes] = []
 

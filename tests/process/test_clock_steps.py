@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +129,20 @@ def test_a_held_pull_is_answered_in_its_time(
     assert broker.stop() == 0
 
 
+@cache
+def method_calls() -> list[tuple[str, str, ast.Call]]:
+    """Every call of a method or a module's function in the package: (file, name, call)."""
+    return [
+        (str(path.relative_to(PACKAGE)), node.func.attr, node)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+
+
 def calls(name: str) -> Iterator[tuple[str, ast.Call]]:
-    """Every call of something of that name in the package, with its file."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == name:
-                yield str(path.relative_to(PACKAGE)), node
+    """Those of something of that name."""
+    return ((path, call) for path, called, call in method_calls() if called == name)
 
 
 def test_no_wait_is_by_the_wall_clock() -> None:

@@ -269,6 +269,7 @@ def test_a_new_coordinator_answers_membership_only_after_the_replay(rig: Coordin
     assert decode_consumer_connections(answer.body).connections[0].client_addr == "10.0.0.9:1"
 
 
+@pytest.mark.long
 def test_a_worker_that_stays_silent_is_waited_for_but_not_for_ever(rig: CoordinatorRig) -> None:
     rig.kill()
     rig.occupy(0)

@@ -129,6 +129,7 @@ def test_offsets_outlive_every_process(tmp_path: Path) -> None:
         assert committed(client) == 9
 
 
+@pytest.mark.long
 def test_offsets_outlive_a_page_that_no_longer_fits(tmp_path: Path) -> None:
     with running_broker(tmp_path, flushConsumerOffsetInterval="60000") as broker:
         with broker.connect() as client:
@@ -196,6 +197,7 @@ def test_a_topic_deleted_under_its_senders_never_gives_an_offset_twice(
     assert list(check_store(tmp_path / "store")) == []
 
 
+@pytest.mark.long
 def test_a_topic_made_again_goes_on_even_when_the_page_is_lost(tmp_path: Path) -> None:
     with running_broker(tmp_path) as broker:
         with broker.connect() as client:
@@ -221,10 +223,11 @@ def test_a_topic_made_again_goes_on_even_when_the_page_is_lost(tmp_path: Path) -
     "point",
     [
         "delete.retired",
-        pytest.param("delete.before_claim", marks=pytest.mark.long),
-        pytest.param("delete.saved", marks=pytest.mark.long),
+        "delete.before_claim",
+        "delete.saved",
     ],
 )
+@pytest.mark.long
 def test_a_deletion_cut_off_with_the_page_lost_keeps_the_last_offsets(tmp_path: Path, point: str) -> None:
     """The topic had an earlier life, too: what the file says of that is not enough."""
     with running_broker(tmp_path) as broker:

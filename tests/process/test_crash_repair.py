@@ -180,7 +180,16 @@ def test_a_stopped_holder_is_found_and_killed(point: str, broker: Broker) -> Non
     assert SLOTS[0] in [slot for report in broker.reports for slot in report.killed_slots]
 
 
-@pytest.mark.parametrize("left_by", ["journal.prepared", "world.units_written", "journal.maxima_stored"])
+@pytest.mark.parametrize(
+    "left_by",
+    [
+        "world.units_written",
+        *(
+            pytest.param(left, marks=pytest.mark.long)
+            for left in ("journal.prepared", "journal.maxima_stored")
+        ),
+    ],
+)
 def test_a_repair_may_die_anywhere_and_be_repeated(left_by: str, broker: Broker) -> None:
     broker.start(SLOTS[0], fault=f"{left_by}=kill@9")
     broker.children.pop(SLOTS[0]).wait()

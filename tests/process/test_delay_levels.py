@@ -104,6 +104,7 @@ def test_a_waiting_message_stands_in_the_queue_of_its_level(shared_broker: Broke
     assert not read_all(shared_broker, "DelayStands")
 
 
+@pytest.mark.long
 def test_a_clean_restart_delivers_the_rest_and_nothing_twice(tmp_path: Path) -> None:
     settings = {"brokerWorkers": "1", "messageDelayLevel": LEVELS}
     broker = Broker(tmp_path / "store", **settings)
@@ -124,7 +125,7 @@ def test_a_clean_restart_delivers_the_rest_and_nothing_twice(tmp_path: Path) -> 
         broker.close()
 
 
-@pytest.mark.parametrize("victim", ["coordinator", "all"])
+@pytest.mark.parametrize("victim", ["coordinator", pytest.param("all", marks=pytest.mark.long)])
 def test_kills_while_messages_become_due_deliver_each_once(tmp_path: Path, victim: str) -> None:
     """The cursor moves in the claim that delivers: it is in the log once, whoever dies."""
     count = 400
@@ -158,6 +159,7 @@ def test_kills_while_messages_become_due_deliver_each_once(tmp_path: Path, victi
         broker.close()
 
 
+@pytest.mark.long
 def test_a_death_between_reading_and_appending_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

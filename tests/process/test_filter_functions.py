@@ -111,7 +111,9 @@ def test_push_and_pull_get_what_the_function_wants(broker: Broker) -> None:
     [
         ("raises", "def wants(message):\n    return 1 // (int(message.body) - 5) != 0"),
         ("exits", "import os\ndef wants(message):\n    os._exit(3) if message.body == b'5' else 0"),
-        ("loops", "def wants(message):\n    while message.body == b'5': pass"),
+        pytest.param(
+            "loops", "def wants(message):\n    while message.body == b'5': pass", marks=pytest.mark.long
+        ),
         ("eats", "def wants(message):\n    return len(bytes(1 << 40 if message.body == b'5' else 0))"),
         ("aborts", "import os\ndef wants(message):\n    if message.body == b'5': os.kill(os.getpid(), 11)"),
     ],

@@ -41,7 +41,13 @@ def queue_of(producer: Producer, topic: str) -> MessageQueue:
     return queue
 
 
-@pytest.mark.parametrize("uncommitted", [False, True], ids=["committed", "readUnCommitted"])
+@pytest.mark.parametrize(
+    "uncommitted",
+    [
+        pytest.param(False, id="committed"),
+        pytest.param(True, id="readUnCommitted", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("direct", [False, True], ids=["socket", "direct"])
 def test_nothing_is_acknowledged_before_the_sync_nor_seen_without_read_uncommitted(
     monkeypatch: pytest.MonkeyPatch, uncommitted: bool, direct: bool
@@ -75,7 +81,11 @@ WAYS: dict[str, Callable[[Producer, MessageQueue, Durability | None], SendResult
 
 
 @pytest.mark.parametrize(
-    ("mode", "wanted"), [("SYNC_FLUSH", None), ("ASYNC_FLUSH", Durability.FLUSHED)], ids=["mode", "asked"]
+    ("mode", "wanted"),
+    [
+        pytest.param("SYNC_FLUSH", None, id="mode"),
+        pytest.param("ASYNC_FLUSH", Durability.FLUSHED, id="asked", marks=pytest.mark.long),
+    ],
 )
 @pytest.mark.parametrize("tcp", [False, pytest.param(True, marks=pytest.mark.long)], ids=["unix", "tcp"])
 def test_a_disk_that_is_too_slow_is_named_and_nothing_pretended(

@@ -27,7 +27,7 @@ WAYS = ("sync", "async", "batch")
 @pytest.mark.parametrize(
     ("workers", "producers", "messages", "queues", "consumers"),
     [
-        pytest.param(2, 4, 1000, 8, 2, id="small"),
+        pytest.param(2, 4, 1000, 8, 2, id="small", marks=pytest.mark.long),
         pytest.param(4, 20, 5000, 16, 8, id="large", marks=[pytest.mark.long, pytest.mark.timeout(300)]),
     ],
 )

@@ -50,8 +50,9 @@ def test_names_are_wrapped_once_and_unwrapped() -> None:
 
 @pytest.mark.parametrize(
     "way_back",
-    [pytest.param(True, id="given-back"), pytest.param(False, id="published", marks=pytest.mark.long)],
+    [pytest.param(True, id="given-back"), pytest.param(False, id="published")],
 )
+@pytest.mark.long
 def test_equal_names_in_two_namespaces_are_two_things(
     make_broker,
     monkeypatch: pytest.MonkeyPatch,
@@ -143,6 +144,7 @@ def test_a_sent_message_is_its_senders_and_every_way_finds_its_topic(shared_brok
         assert mine.recall_message("NsSent", late.recall_handle or "") == late.msg_id
 
 
+@pytest.mark.long
 def test_a_transaction_stays_in_its_namespace(make_broker: Callable[..., Broker]) -> None:
     """Its message, its group's checks, and what its listener is shown."""
     broker = make_broker(transactionTimeOut="200", transactionCheckInterval="100")

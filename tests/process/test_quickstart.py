@@ -43,7 +43,14 @@ def _quickstart(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("switches", [[], ["--no-direct"], ["--tcp", "--workers", "1"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "switches",
+    [
+        pytest.param([], id="as it is"),
+        pytest.param(["--no-direct"], id="no direct", marks=pytest.mark.long),
+        pytest.param(["--tcp", "--workers", "1"], id="tcp", marks=pytest.mark.long),
+    ],
+)
 def test_every_file_comes_out_as_it_went_in(files: list[Path], switches: list[str]) -> None:
     done = _quickstart(*switches, *files)
     assert done.returncode == 0, done.stdout + done.stderr

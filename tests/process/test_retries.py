@@ -83,7 +83,9 @@ def broker():  # type: ignore[no-untyped-def]
         yield running
 
 
-@pytest.mark.parametrize("raises", [False, True], ids=["later", "exception"])
+@pytest.mark.parametrize(
+    "raises", [pytest.param(False, id="later"), pytest.param(True, id="exception", marks=pytest.mark.long)]
+)
 def test_a_refused_message_comes_again_by_the_ladder(broker: Broker, raises: bool) -> None:
     topic = f"Again{raises}"
     listener = Failing(3, raises=raises)

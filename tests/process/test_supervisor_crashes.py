@@ -112,10 +112,10 @@ def test_a_killed_coordinator_is_started_again_and_new_topics_work_after_it(tmp_
     [
         "append.semaphore_taken",
         "claim.units_written",
-        "journal.maxima_stored",
         *(
             pytest.param(point, marks=pytest.mark.long)
             for point in (
+                "journal.maxima_stored",
                 "append.holding",
                 "journal.prepared",
                 "journal.committed",
@@ -273,7 +273,10 @@ def test_a_stopped_worker_that_no_page_names_can_append_nothing_when_it_wakes(
     assert broker.stop() == 0
 
 
-@pytest.mark.parametrize("outlives", ["", "claim.half_filled=stop@2,child.outlives_parent=on"])
+@pytest.mark.parametrize(
+    "outlives",
+    ["", pytest.param("claim.half_filled=stop@2,child.outlives_parent=on", marks=pytest.mark.long)],
+)
 def test_a_stopped_child_of_a_killed_supervisor_is_killed_by_the_next(
     make: BrokerMaker, tmp_path: Path, outlives: str
 ) -> None:
@@ -362,6 +365,7 @@ def test_a_killed_fork_server_takes_its_children_along_and_all_are_started_again
         assert broker.stop() == 0
 
 
+@pytest.mark.long
 def test_an_error_inside_a_repair_ends_the_supervisor_and_the_next_start_repairs(
     make: BrokerMaker, tmp_path: Path
 ) -> None:

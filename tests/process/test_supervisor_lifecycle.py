@@ -146,6 +146,7 @@ def test_two_brokers_of_one_host_have_their_own_names_stores_and_share_a_name_se
             assert (folder / "run" / "namesrv.sock").is_socket()
 
 
+@pytest.mark.long
 def test_brokers_that_start_together_agree_on_one_name_server(make: BrokerMaker, folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])

@@ -260,9 +260,8 @@ def test_a_message_is_taken_back_or_put_off(tmp_path: Path, flush: str) -> None:
             producer.recall_message("Recalled", new)
 
 
-@pytest.mark.parametrize(
-    "fault", ["", *(pytest.param(name, marks=pytest.mark.long) for name in ("timer.moving", "timer.moved"))]
-)
+@pytest.mark.parametrize("fault", ["", "timer.moving", "timer.moved"])
+@pytest.mark.long
 def test_what_waits_outlives_the_segment_it_came_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:

@@ -209,6 +209,7 @@ def test_workers_leave_when_the_supervisor_is_gone() -> None:
         rig._supervisor_write = os.open("/dev/null", os.O_RDONLY)
 
 
+@pytest.mark.long
 def test_an_idle_worker_wakes_at_most_twice_a_second(pair: WorkerRig) -> None:
     with pair.client() as client:
         assert client.call(send_request()).code == 0

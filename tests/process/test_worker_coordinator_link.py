@@ -78,6 +78,7 @@ def test_a_push_reaches_the_client_and_its_answer_the_coordinator(rig: WorkerRig
     wait_until(lambda: seen(rig, InternalCode.CLIENT_RESPONSE), 5, "the answer is passed on")
 
 
+@pytest.mark.long
 def test_known_topics_keep_working_without_a_coordinator_and_the_rest_is_refused_in_time(
     rig: WorkerRig, client: Client
 ) -> None:
