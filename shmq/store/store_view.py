@@ -8,6 +8,7 @@ last segment has no record any more, a queue where its units do. Used by tools a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from shmq.model.record import check_record
@@ -25,6 +26,10 @@ DEFAULT_SEGMENT_BYTES = 1 << 30
 DEFAULT_QUEUE_FILE_BYTES = 6_000_000
 
 
+FILES_LOOKED_AT = 64
+"""So many ConsumeQueue files tell their size: some may have been cut."""
+
+
 def layout_of(root: Path) -> StoreLayout:
     """The layout of the store at `root`, as its files say; RocketMQ's default sizes where there are none."""
     found = StoreLayout(root, DEFAULT_SEGMENT_BYTES, DEFAULT_QUEUE_FILE_BYTES)
@@ -36,7 +41,8 @@ def layout_of(root: Path) -> StoreLayout:
         if (size := found.queue_file_path(*queue, start).stat().st_size)
     )
     segment_bytes = max(sizes, default=0) or DEFAULT_SEGMENT_BYTES  # one of them may have been cut
-    return StoreLayout(root, segment_bytes, next(queue_sizes, DEFAULT_QUEUE_FILE_BYTES))
+    queue_file_bytes = max(islice(queue_sizes, FILES_LOOKED_AT), default=0) or DEFAULT_QUEUE_FILE_BYTES
+    return StoreLayout(root, segment_bytes, queue_file_bytes)
 
 
 class StoreView:
