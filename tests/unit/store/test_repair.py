@@ -129,10 +129,10 @@ DAMAGE = [
     *(queue_head_gone, queue_cut, segment_cut, segment_gone),
     *(checkpoint, identity, table, table_cut, table_edited, table_sum),
 ]
-ONCE = (index, newest_index, segment_cut, segment_gone)
+ONCE = (index, newest_index, queue_head_gone, segment_cut, segment_gone)
 ANY_TIME = [damage for damage in DAMAGE if damage not in ONCE]
-"""What can be done to a store again and again: a damaged index is gone until the next start, messages for
-ever.
+"""What can be done again and again, with others: a damaged index is gone until the next start, a segment's
+messages for ever, and in a file that is gone nothing else can be damaged.
 """
 
 
