@@ -146,13 +146,13 @@ class FullRecovery:
         recovered = Recovered(
             self._low, end, begin, last_time, walk.records, 0, cut, rebuilding, walk.damaged
         )
-        unsynced: list[Path] = []
+        unsynced: dict[Path, None] = {}
         for index, queue in enumerate(queues.queues):
             maximum = queues.maximum(index)
             if walk.records or not self._is_clean_end(begin):
                 queue.cut(maximum)
                 faults.reach("recovery.queue_cut")
-            unsynced += queue.unsynced()
+            unsynced |= dict.fromkeys(queue.unsynced())
             low = max(queue.first_from(self._low, maximum), self._topics.low(queue.topic, queue.queue_id))
             recovered.queues.append(RecoveredQueue(queue.topic, queue.queue_id, min(low, maximum), maximum))
             recovered.units_written += queue.units_written

@@ -188,12 +188,13 @@ class QueueRepair:
     def unsynced(self) -> list[Path]:
         """Files and folders that may not be durable.
 
-        Recovery met the queue, so a crash may have left it in memory.
+        Recovery met the queue, so a crash may have left it in memory: the names above it, too.
         """
         if not self.touched:
             return []
         folder = Path(self.folder)
-        return [*(folder / file_name(start) for start in self.starts), folder, folder.parent]
+        files = (folder / file_name(start) for start in self.starts)
+        return [*files, folder, folder.parent, folder.parent.parent]
 
 
 def pack(physical_offsets: IntArray, sizes: IntArray, tags_codes: IntArray) -> bytes:

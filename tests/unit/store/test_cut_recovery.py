@@ -11,6 +11,7 @@ import pytest
 
 from shmq.base import syncs
 from shmq.prove.recovering import forget_page
+from shmq.store.check import check_store
 from shmq.store.checkpoint import Checkpoint
 from shmq.store.names import StoreLayout
 from shmq.store.power_cut import cut_power
@@ -76,3 +77,28 @@ def test_a_checkpoint_is_there_after_a_cut(tmp_path: Path) -> None:
     for seed in range(20):
         cut_power(tmp_path / "record", tmp_path / str(seed), seed)
         assert Checkpoint.load(tmp_path / str(seed) / "checkpoint").confirm_offset == 4711
+
+
+def test_what_recovery_found_in_memory_is_on_the_disk_when_it_has_said_so(tmp_path: Path) -> None:
+    """A killed run left a topic whose folder was never synced: the next run's checkpoint counts on it."""
+    root, settings = tmp_path / "store", small_settings()
+    root.mkdir()
+    begin(tmp_path / "record", root)
+    syncs.intercept(WriteRecorder(tmp_path / "record"))
+    with OpenStore(root, settings) as store:
+        store.send("First")
+        store.crash()  # from now on there is a checkpoint and a queue
+        for n in range(3):
+            store.send("Second", b"%d" % n)
+        report = store.crash()
+        assert report.records == 3
+        syncs.intercept(None)
+    for seed in range(20):
+        cut = tmp_path / str(seed)
+        cut_power(tmp_path / "record", cut, seed)
+        try:
+            report = open_or_recover(cut, settings, owner_pid=os.getpid())
+            assert report.queues == 2
+            assert list(check_store(cut)) == []
+        finally:
+            forget_page(cut)

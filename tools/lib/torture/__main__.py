@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 
 from shmq import AdminClient, Producer, ShmqError
@@ -82,7 +83,8 @@ def _storm(options: argparse.Namespace, folder: Path) -> tuple[Evidence, Happene
     )
     happened: Happened = []
     committed: list[dict[Queue, int]] = []
-    try:
+    with ExitStack() as ended:
+        ended.callback(broker.close)
         broker.start()
         with Producer("Storm-first", namesrv_addr=broker.namesrv_addr) as producer:
             for topic in TOPICS:
@@ -94,12 +96,14 @@ def _storm(options: argparse.Namespace, folder: Path) -> tuple[Evidence, Happene
             lambda name: [name, str(options.seed), address, str(notes)],
             folder / "clients.log",
         )
+        ended.callback(producers.kill)
         consumers = Children(
             "torture.consumer",
             [f"c{n}" for n in range(options.consumers)],
             lambda name: [name, address, str(notes)],
             folder / "clients.log",
         )
+        ended.callback(consumers.kill)
         storm = Storm(broker, producers, consumers)
         end = time.monotonic() + options.minutes * 60
         for event in schedule(options.seed):
@@ -113,8 +117,6 @@ def _storm(options: argparse.Namespace, folder: Path) -> tuple[Evidence, Happene
                 left = max(0.0, end - time.monotonic())
                 print(f"\r{len(happened)} events, {left:.0f} s left ", end="", file=sys.stderr, flush=True)
         _settle(broker, notes, producers, consumers, committed)
-    finally:
-        broker.close()
     evidence = read(notes, folder / "store", TOPICS)
     evidence.committed = list(committed)
     evidence.expired_end = storm.expired_end

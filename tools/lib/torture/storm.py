@@ -96,6 +96,12 @@ class Children:
                 late.append(name)
         return late
 
+    def kill(self) -> None:
+        """End all of them: also where a storm broke off."""
+        for child in self.running.values():
+            child.kill()
+            child.wait()
+
 
 class Storm:
     """Carries out events on one broker."""
