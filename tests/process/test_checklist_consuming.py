@@ -157,8 +157,9 @@ def test_127_limits_of_a_topic_are_shared_among_the_owned_queues(broker: Broker)
         wait_until(lambda: len(owned(consumer, "Shared")) == 4 and min(held()) >= 20, 20, "all are full")
         states = consumer._pulling._states
         wait_until(lambda: all(states[queue].controlled for queue in queues), 20, "no more is pulled")
-        # The retry topic's queue counts, too: 100 // 5, and the pull that passed the limit.
-        assert all(20 < count <= 25 for count in held())
+        # 100 // 5, as the retry topic's queue counts, too; 100 // 4 before that is there; and the pull that
+        # passed the limit.
+        assert all(20 < count <= 30 for count in held()), held()
         gate.set()
 
 
@@ -534,7 +535,7 @@ def test_207_208_209_210_seek_pause_times_and_selectors(broker: Broker) -> None:
 
 def test_191_consume_timestamp_is_half_an_hour_ago_unless_it_is_said() -> None:
     ago_ms = time.time() * 1000 - ConsumerConfig().consume_timestamp_ms()
-    assert 30 * 60_000 <= ago_ms < 31 * 60_000
+    assert 30 * 60_000 - 1 <= ago_ms < 31 * 60_000  # the property ends with whole milliseconds
     said = ConsumerConfig(consume_timestamp="20260102030405")
     assert time.localtime(said.consume_timestamp_ms() / 1000)[:6] == (2026, 1, 2, 3, 4, 5)
     with pytest.raises(InvalidParameter, match="write yyyyMMddHHmmss"):

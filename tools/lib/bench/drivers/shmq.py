@@ -58,6 +58,7 @@ class Sender(driver.Sender):
         )
         self._producer.start()
         self._in_transaction = bool(options.get("transaction"))
+        self._is_retried = bool(options.get("retried"))
         self._queues: list[MessageQueue] = self._producer.fetch_publish_message_queues(topic)[:queues]
 
     def _message(self, body: bytes, number: int) -> Message:
@@ -76,7 +77,9 @@ class Sender(driver.Sender):
         """Send one message."""
         if self._in_transaction:
             return self._producer.send_message_in_transaction(self._message(body, number))
-        return self._producer.send(self._message(body, number), queue=self._queue(number))
+        # A send to a queue that its caller has chosen is not tried again, as in RocketMQ.
+        queue = None if self._is_retried else self._queue(number)
+        return self._producer.send(self._message(body, number), queue=queue)
 
     def send_async(self, body: bytes, number: int) -> Settle:
         """Hand one message over; the client batches by itself."""
