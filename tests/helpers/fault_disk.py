@@ -49,7 +49,7 @@ class FaultDisk:
         self.handles: dict[int, set[int]] = {}
         self._rules_path = rules
         self._rules: list[tuple[str, str, int]] = []
-        self._rules_seen = 0
+        self._rules_seen = (0, 0, 0)
 
     def serve(self, device: int) -> None:
         """Answer requests until the file system is unmounted."""
@@ -83,7 +83,8 @@ class FaultDisk:
 
     def may(self, operation: str, path: str) -> None:
         """Raise what a rule asks for."""
-        seen = os.stat(self._rules_path).st_mtime_ns
+        now = os.stat(self._rules_path)  # a clock of 4 ms: two changes may have one time
+        seen = (now.st_mtime_ns, now.st_ino, now.st_size)
         if seen != self._rules_seen:
             self._rules_seen = seen
             lines = Path(self._rules_path).read_text().splitlines()
