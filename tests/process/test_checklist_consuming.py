@@ -157,8 +157,8 @@ def test_127_limits_of_a_topic_are_shared_among_the_owned_queues(broker: Broker)
         wait_until(lambda: len(owned(consumer, "Shared")) == 4 and min(held()) >= 20, 20, "all are full")
         states = consumer._pulling._states
         wait_until(lambda: all(states[queue].controlled for queue in queues), 20, "no more is pulled")
-        # 100 // 5, as the retry topic's queue counts, too, and what was pulled before that was known. Each queue
-        # would hold over 100 if the limit were its own, and all 200 without any.
+        # 100 // 5, as the retry topic's queue counts, too, and what was pulled before that was known. Each
+        # queue would hold over 100 if the limit were its own, and all 200 without any.
         assert all(20 < count < 60 for count in held()), held()
         gate.set()
 
