@@ -16,7 +16,7 @@ from shmq.broker.queues import Queues
 from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.names import TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC
 from shmq.model.properties import TRANSACTION_PREPARED_QUEUE_OFFSET
-from shmq.model.record import check_record, parse_record
+from shmq.model.record import RecordFields, check_record, parse_record
 from shmq.model.sys_flag import TRANSACTION_COMMIT, TRANSACTION_MASK
 from shmq.model.transaction import op_offsets
 from shmq.shm.page_layout import MIN_OFFSET, WRITE_POSITION
@@ -25,6 +25,13 @@ from shmq.store.consume_queue import FILLER_SIZE
 from shmq.store.message_store import MessageStore
 
 _MARK_OF_COPY = TRANSACTION_PREPARED_QUEUE_OFFSET.encode()
+
+
+def _fields_of(record: memoryview | None) -> RecordFields | None:
+    """Take a record apart; None without one, or when it is damaged: that must not stop a coordinator."""
+    with contextlib.suppress(MessageIllegal):
+        return parse_record(record) if record is not None else None
+    return None
 
 
 class HalfQueues:
@@ -85,9 +92,9 @@ class HalfQueues:
     def marked_by(self, op_offset: int) -> list[int]:
         """The half messages that an op message marks as decided."""
         record = self._record(self.op, op_offset)
-        if record is None:
+        fields = _fields_of(record)
+        if record is None or fields is None:
             return []
-        fields = parse_record(record)
         return op_offsets(record[fields.body_at : fields.body_at + fields.body_length])
 
     def marked_since(self, op_offset: int) -> set[int]:
@@ -115,8 +122,7 @@ class HalfQueues:
                 high = self.max(queue)
                 if high == self._store.min(queue) or self._log_offset(queue, high - 1) < since:
                     continue
-                record = self._record(queue, high - 1)
-                fields = parse_record(record) if record is not None else None
+                fields = _fields_of(self._record(queue, high - 1))
                 if fields is not None and fields.sys_flag & TRANSACTION_MASK == TRANSACTION_COMMIT:
                     yield self._at(fields.prepared_transaction_offset)
 
@@ -134,10 +140,9 @@ class HalfQueues:
 
     def is_commit_of(self, half: HalfMessage, queue: QueueRef, queue_offset: int) -> bool:
         """Whether that message of `queue` is what the commit of `half` has stored."""
-        record = self._record(queue, queue_offset)
-        if record is None:
+        fields = _fields_of(self._record(queue, queue_offset))
+        if fields is None:
             return False
-        fields = parse_record(record)
         is_commit = fields.sys_flag & TRANSACTION_MASK == TRANSACTION_COMMIT
         return is_commit and fields.prepared_transaction_offset == half.fields.physical_offset
 

@@ -264,6 +264,7 @@ class TimerService:
             try:
                 entry = self._read(queue, offset)
             except Unavailable:
+                self._is_stalled = True
                 break
             if entry is not None:
                 self._taken_at = entry[0].physical_offset + entry[2]

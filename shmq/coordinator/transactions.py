@@ -122,8 +122,8 @@ class Transactions:
                 halves.end(offset, first)
             elif first != offset:
                 halves.learn_copy(first, offset)
-        oldest = self.lowest_needed()
-        for offset in queues.last_commits(oldest) if oldest is not None else ():
+        # One whose record is damaged has no log offset: then every queue is looked at.
+        for offset in queues.last_commits(self.lowest_needed() or 0) if self.open_count else ():
             half = queues.read(offset) if halves.is_open(offset) and offset < self.high else None
             if half is not None:
                 self._finish_torn(half)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from shmq.model.names import (
     TRANSACTION_GROUP,
     TRANSACTION_HALF_TOPIC,
 )
-from shmq.model.record import encode_record
+from shmq.model.record import BODY_AT, encode_record
 from shmq.model.sys_flag import TRANSACTION_COMMIT
 from shmq.protocol import fastjson
 from shmq.protocol.bodies.batch import BatchElement, encode_batch_elements
@@ -82,6 +83,22 @@ def test_a_cursor_that_is_behind_shows_no_transaction_twice(world: TransactionWo
         world.end(first)
     world.end(other)
     assert world.bodies() == [b"1", b"2"]
+
+
+def test_a_damaged_record_at_a_queues_end_stops_no_start(world: TransactionWorld) -> None:
+    """A start looks at the last record of every queue for a commit that a power cut has torn."""
+    world.half()
+    at = world.store.send("T").physical_offset
+    path = world.store.layout.segment_path(world.store.layout.segment_start(at))
+    with open(path, "r+b") as segment:
+        segment.seek(at - world.store.layout.segment_start(at) + BODY_AT - 4)
+        length = segment.read(4)
+        for spoiled in (b"\x7f\xff\xff\xff", length):
+            segment.seek(-4, os.SEEK_CUR)
+            segment.write(spoiled)
+            segment.flush()
+            world.start()
+            assert world.transactions.open_count == 1
 
 
 @pytest.mark.parametrize("there", [0, 1, 2, 3])
