@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from bench.__main__ import run_plan
 from bench.comparison import Comparison
 from bench.durability import Durability
 from bench.goals import Goal
 from bench.load.job import LoadFailed, Outcome
 from bench.loads import LOADS, Seat
+from bench.selection import Plan
 from bench.servers.server import Missing
 from bench.systems import System
 from bench.workload import Workload
@@ -94,3 +101,28 @@ def test_a_defect_of_the_bench_itself_is_not_taken_for_a_missing_system(run: Cal
 
     with pytest.raises(ZeroDivisionError):
         run(load)
+
+
+def test_a_defect_costs_its_row_and_the_run_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def load(
+        seat: Seat, workload: Workload, seconds: float, started: Callable[[], object] = lambda: None
+    ) -> Outcome:
+        if workload.name == "bad":
+            raise ZeroDivisionError("no divisor")
+        started()
+        return messages(10)
+
+    monkeypatch.setitem(LOADS, "send", load)
+    rows = (replace(WORKLOAD, name="bad", classes=(Durability.TIMED,)), replace(WORKLOAD, name="good"))
+    plan = Plan(rows, SYSTEMS, None, rounds=1, seconds=0.01)
+    results = run_plan(plan, Console(file=io.StringIO()), tmp_path)
+    bad, good = results.rows
+    assert bad.missing == {"all": "the bench itself failed: ZeroDivisionError: no divisor"} and not bad.turns
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert good.systems == ["a", "b"]
+    assert [row["workload"] for row in json.loads((tmp_path / "results.json").read_text())["rows"]] == [
+        "bad",
+        "good",
+    ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import traceback
 from contextlib import ExitStack
+from pathlib import Path
 
 from rich.console import Console
 
@@ -14,8 +16,10 @@ from bench.comparison import Comparison
 from bench.durability import MEASURED, NOT_THERE_YET
 from bench.report import html, markdown
 from bench.report.table import console, print_row
+from bench.result import Row
 from bench.results import Results
 from bench.selection import Plan
+from bench.workload import Workload
 
 
 def main() -> int:
@@ -30,23 +34,29 @@ def main() -> int:
         if asked.list:
             selection.print_list(plan, out)
             return 0
-        results = _run(plan, out)
+        results = run_plan(plan, out, asked.out)
     if asked.json:
         print(json.dumps(results.as_json(), indent=1))
     if asked.out:
-        asked.out.mkdir(parents=True, exist_ok=True)
-        (asked.out / "results.json").write_text(json.dumps(results.as_json()))
-        for kind in results.classes:
-            page = asked.out / f"{kind.value}.html"
-            page.write_text(html.page(results, kind))
+        for page in _write(results, asked.out):
             out.print(f"written: {page}")
     if asked.publish:
         markdown.publish(results, asked.publish)
     return 0 if all(row.turns for row in results.rows) else 1
 
 
-def _run(plan: Plan, out: Console) -> Results:
-    """Measure, class by class."""
+def _write(results: Results, folder: Path) -> list[Path]:
+    """Write the JSON and a page for each class; return the pages."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results.as_json()))
+    pages = {folder / f"{kind.value}.html": html.page(results, kind) for kind in results.classes}
+    for path, text in pages.items():
+        path.write_text(text)
+    return list(pages)
+
+
+def run_plan(plan: Plan, out: Console, folder: Path | None) -> Results:
+    """Measure, class by class; what is there already is written after every row: a run may be cut short."""
     results = Results(machine.facts(), plan.facts)
     for name, value in (results.machine | results.run).items():
         out.print(f"{name:<10} {value}", soft_wrap=True)
@@ -56,14 +66,27 @@ def _run(plan: Plan, out: Console) -> Results:
             continue
         out.rule(f"{kind.value}: {kind.promise}")
         with Comparison(kind, plan.systems, rounds=plan.rounds, seconds=plan.seconds) as comparison:
+            results.settings[kind] = comparison.settings
             for workload in workloads:
-                row = comparison.run(workload)
+                row = _row(comparison, workload)
                 print_row(row, out)
                 results.rows.append(row)
-            results.settings[kind] = comparison.settings
+                if folder is not None:
+                    _write(results, folder)
     for kind, reason in NOT_THERE_YET.items():
         out.print(f"\n{kind.value}: {reason}")
     return results
+
+
+def _row(comparison: Comparison, workload: Workload) -> Row:
+    """One row. A defect of the bench itself costs this row, is shown whole, and does not end the run."""
+    try:
+        return comparison.run(workload)
+    except Exception as defect:
+        traceback.print_exc()
+        comparison.start_afresh()
+        why = f"the bench itself failed: {type(defect).__name__}: {defect}"
+        return Row(workload, comparison.durability, missing={"all": why})
 
 
 if __name__ == "__main__":

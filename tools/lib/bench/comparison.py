@@ -223,6 +223,16 @@ class Comparison(AbstractContextManager["Comparison"]):
             (mine if name == system else others).append(client.pid)
         return mine, others
 
+    def start_afresh(self) -> None:
+        """Let go of all clients and servers: nobody knows what they are at."""
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+        for server in self._servers.values():
+            server.stop()
+            shutil.rmtree(server.folder, ignore_errors=True)
+        self._servers.clear()
+
     def _end_row(self) -> None:
         """Stop what need not stay warm: the next row gets fresh servers with empty stores."""
         for key in [key for key, server in self._servers.items() if not server.keeps_warm]:
@@ -238,10 +248,7 @@ class Comparison(AbstractContextManager["Comparison"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop everything and remove its files."""
-        for client in self._clients.values():
-            client.close()
-        for server in self._servers.values():
-            server.stop()
+        self.start_afresh()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ QUEUE_FILE_BYTES = 6_000_000
 PULL_COUNT = 1_000
 PULL_BYTES = 4 << 20
 RARELY_MS = 3_600_000
+ORDER_LIMIT_S = 300.0
+"""A start may read a log of many gigabytes from the disk; longer it does not take."""
 
 FLUSHING: dict[Durability, dict[str, object]] = {
     Durability.PAGE_CACHE: {
@@ -96,6 +99,9 @@ class ShmqServer(Server):
 
     def _read_facts(self) -> None:
         assert self._host.stdout is not None
+        # A host that hangs must not stop the run: it says nothing, and its place in the row is lost.
+        if not select.select([self._host.stdout], [], [], ORDER_LIMIT_S)[0]:
+            raise Missing(f"shmq did nothing for {ORDER_LIMIT_S:.0f} s: {self.last_words()}")
         words = self._host.stdout.readline().split()
         if not words:
             raise Missing(f"shmq did not start: {self.last_words()}")
