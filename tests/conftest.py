@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("shmq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shmq")  # a busy machine is no failure: no test is judged by its time
+_ANY_PACE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no failure: no test is judged by its time."""
+settings.register_profile("default run", _ANY_PACE, max_examples=40)
+settings.register_profile("long run", _ANY_PACE, max_examples=200)
 
 FOREIGN_SETTINGS = (
     "NAMESRV_ADDR",
@@ -27,6 +30,16 @@ for _name in FOREIGN_SETTINGS:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run the tests marked long")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("long run" if config.getoption("--long") else "default run")
+
+
+def pytest_collection_finish() -> None:
+    """Leave the thousands of collected tests alone: the collector need not walk them at every full pass."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -127,9 +127,8 @@ class ClientInstance:
             "heartbeat", self.heartbeat_all, 1.0, config.heartbeat_broker_interval_ms
         )
         self._add_duty("expire requests", self.replies.expire, 3.0, REQUESTS_LOOK_MS)
-        self._add_duty(
-            "persist offsets", self._persist_offsets, 10.0, config.persist_consumer_offset_interval_ms
-        )
+        persist_ms = config.persist_consumer_offset_interval_ms
+        self._add_duty("persist offsets", self._persist_offsets, min(10.0, persist_ms / 1000), persist_ms)
 
     def _add_duty(self, name: str, run: Callable[[], object], first_s: float, period_ms: int) -> Duty:
         return self.periodic.add(name, run, first_s, period_ms / 1000)

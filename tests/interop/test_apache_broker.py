@@ -24,6 +24,7 @@ TOPIC = "FromPython"
 COUNT = 6
 
 
+@pytest.mark.long
 def test_python_client_sends_to_and_consumes_from_an_apache_broker(apache: java.ApacheBroker) -> None:
     with Producer("PythonProducer", namesrv_addr=apache.namesrv_addr) as producer:
         sent = [

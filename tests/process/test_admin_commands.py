@@ -94,6 +94,7 @@ def test_cluster_list_shows_the_broker(admin: Admin, broker: Broker) -> None:
     assert item["brokerId"] == 0
 
 
+@pytest.mark.long
 def test_cluster_list_totals_count_what_was_sent(admin: Admin, sent: list[SendResult]) -> None:
     def counted() -> bool:
         (item,) = _items(admin("clusterList", "-m", "--json"))
@@ -327,6 +328,7 @@ def test_ps_shows_every_process_and_the_positions(
     assert "#Role" in admin("ps")
 
 
+@pytest.mark.long
 def test_ps_shows_what_was_counted(admin: Admin, broker: Broker, sent: list[SendResult]) -> None:
     def counted() -> dict[str, int]:
         stores = json.loads(admin("ps", "--json"))["stores"]

@@ -166,6 +166,7 @@ def test_a_bad_sector_costs_the_messages_in_it_and_nobody_dies(
     assert broker.stop() == 0
 
 
+@pytest.mark.long
 def test_a_segment_cut_under_the_broker_is_no_restart_loop(
     disk: MountedFaultDisk, make: BrokerMaker, tmp_path: Path
 ) -> None:

@@ -103,6 +103,7 @@ def owned(consumer: PushConsumer, topic: str) -> list[int]:
 # -- rebalance --
 
 
+@pytest.mark.long
 def test_122_without_notices_members_find_each_other_by_their_period(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +196,7 @@ def test_140_141_142_a_call_gets_at_most_so_many_and_success_moves_the_offset(br
     assert sorted(map(len, ten.calls)) == [2, 2, *[10] * 6], "two pulls of 32"
 
 
+@pytest.mark.long
 def test_146_messages_behind_the_ack_index_come_again(broker: Broker) -> None:
     filled(broker, "AckIndex", 5)
     listener = Listener()
@@ -210,6 +212,7 @@ def test_146_messages_behind_the_ack_index_come_again(broker: Broker) -> None:
     assert sorted(listener.seen[5:]) == [(3, 1), (4, 1)]
 
 
+@pytest.mark.long
 def test_148_a_consumer_may_choose_the_delay(broker: Broker) -> None:
     filled(broker, "OwnDelay", 1)
     listener = Listener(lambda message: LATER if not message.reconsume_times else SUCCESS)
@@ -308,6 +311,7 @@ def test_160_161_twenty_threads_run_at_once_and_fewer_when_told_so(broker: Broke
     assert most[0] == 20
 
 
+@pytest.mark.long
 def test_238_a_retried_message_is_not_judged_again(broker: Broker) -> None:
     """A selector sees what was sent, not the copy that comes back."""
     with Producer("Consuming", namesrv_addr=broker.namesrv_addr) as producer:
@@ -483,6 +487,7 @@ def polled(consumer: LitePullConsumer, count: int) -> list[MessageExt]:
     return found
 
 
+@pytest.mark.long
 def test_204_205_206_polls_end_with_their_time_and_commit_what_was_polled(broker: Broker) -> None:
     queue = filled(broker, "Polls", 30)
     with lite(broker, "Polls", auto_commit=False) as consumer:
@@ -500,6 +505,7 @@ def test_204_205_206_polls_end_with_their_time_and_commit_what_was_polled(broker
     assert stored_offset(broker, "PollsGroup", queue) == 30
 
 
+@pytest.mark.long
 def test_207_208_209_210_seek_pause_times_and_selectors(broker: Broker) -> None:
     queue = filled(broker, "Seeks", 20, properties={"a": "1"})
     with lite(broker, "Seeks") as consumer:

@@ -87,6 +87,7 @@ def test_129_a_queue_with_1000_messages_in_hand_is_pulled_and_with_more_is_not(
         wait_until(lambda: len(listener.offsets) == 1100, limit_s=20)
 
 
+@pytest.mark.long
 def test_130_a_queue_with_over_100_mib_in_hand_is_not_pulled(broker: StubQueueBroker) -> None:
     broker.fill(30, body_bytes=4 * MIB - 1024)
     listener = Listener(closed=True)
@@ -98,6 +99,7 @@ def test_130_a_queue_with_over_100_mib_in_hand_is_not_pulled(broker: StubQueueBr
         wait_until(lambda: len(listener.offsets) == 30, limit_s=20)
 
 
+@pytest.mark.long
 def test_132_133_a_suspended_consumer_pulls_nothing_and_goes_on_when_resumed(
     broker: StubQueueBroker,
 ) -> None:
@@ -128,6 +130,7 @@ def test_132_messages_in_hand_are_consumed_after_suspend(broker: StubQueueBroker
         wait_until(lambda: len(listener.offsets) == 5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("code", "least_s", "most_s"),
     [
@@ -147,6 +150,7 @@ def test_134_135_the_next_pull_waits_as_long_as_the_refusal_asks(
     assert least_s <= second - first <= most_s
 
 
+@pytest.mark.long
 def test_136_pulls_are_at_least_the_pull_interval_apart(broker: StubQueueBroker) -> None:
     broker.fill(4)
     listener = Listener()

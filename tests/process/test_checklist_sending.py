@@ -111,6 +111,7 @@ def test_36_an_illegal_message_is_not_retried(one: One) -> None:
     assert len(broker.sends) == 1
 
 
+@pytest.mark.long
 def test_37_all_attempts_together_end_within_the_timeout(two: Two) -> None:
     namesrv, first, second = two
     for broker in (first, second):
@@ -262,6 +263,7 @@ def test_52_a_retry_code_that_the_user_added_is_retried(one: One) -> None:
     assert len(broker.sends) == 2
 
 
+@pytest.mark.long
 def test_53_54_backpressure_fails_the_eleventh_send_and_gives_its_permits_back(one: One) -> None:
     namesrv, broker = one
     broker.script = [ignores] * 10
@@ -287,6 +289,7 @@ def test_57_a_second_producer_of_a_group_in_the_same_instance_is_refused(one: On
             second.start()
 
 
+@pytest.mark.long
 def test_29_31_a_slow_broker_is_avoided_and_all_slow_is_no_dead_end(two: Two) -> None:
     namesrv, first, second = two
     first.delay_s = 0.6

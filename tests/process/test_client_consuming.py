@@ -194,7 +194,11 @@ def test_tag_expressions_select_exactly(shared_broker: Broker, direct: bool) -> 
     tags = ["AaAa", "BBBB", "AaBB", None]
     send(shared_broker, topic, 80, lambda n: tags[n % 4])
     collector = Collector()
-    settings = {"expression": "AaAa || AaBB", "direct_pull": direct}
+    settings = {
+        "expression": "AaAa || AaBB",
+        "direct_pull": direct,
+        "persist_consumer_offset_interval_ms": 200,
+    }
     with make_consumer(shared_broker, f"TagGroup{direct}", topic, collector, **settings):
         wait_until(lambda: len(collector.messages) >= 40, limit_s=20)
         with AdminClient(shared_broker.namesrv_addr) as admin:
@@ -278,6 +282,7 @@ def test_flow_control_holds_the_pull_back_while_the_listener_blocks(shared_broke
     assert [int(body) for body in sorted(collector.bodies, key=int)] == list(range(500))
 
 
+@pytest.mark.long
 def test_suspend_stops_pulling_and_resume_goes_on(shared_broker: Broker) -> None:
     send(shared_broker, "Suspend", 4)
     collector = Collector()
@@ -370,6 +375,7 @@ def test_lite_pull_by_subscription_and_by_assignment(shared_broker: Broker) -> N
         assert assigned.poll(0) is not None
 
 
+@pytest.mark.long
 @DIRECT
 def test_the_broker_counts_what_is_read_either_way(broker: Broker, direct: bool) -> None:
     send(broker, "Counted", 600)
@@ -421,6 +427,7 @@ def test_tcp_clients_send_batches_and_consume_like_local_ones(shared_broker: Bro
     )
 
 
+@pytest.mark.long
 def test_the_schedule_service_calls_for_each_owned_queue_and_goes_on_after_an_error(
     shared_broker: Broker,
 ) -> None:

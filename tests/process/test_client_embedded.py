@@ -21,6 +21,7 @@ def left_in_shared_memory(name: str) -> list[Path]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("killed", [False, True], ids=["closed", "killed"])
 def test_nothing_is_left_behind(killed: bool) -> None:
     with Broker() as broker:
@@ -49,6 +50,7 @@ def send_to_queue_0(broker: Broker) -> int:
         return producer.send(Message("Kept", b"x"), queue=queue).queue_offset
 
 
+@pytest.mark.long
 def test_a_given_store_stays_and_goes_on(tmp_path: Path) -> None:
     for expected in range(2):
         with Broker(tmp_path / "store") as broker:
@@ -56,6 +58,7 @@ def test_a_given_store_stays_and_goes_on(tmp_path: Path) -> None:
     assert (tmp_path / "store" / "commitlog").is_dir()
 
 
+@pytest.mark.long
 def test_a_program_that_forgets_to_close_it_leaves_no_process(tmp_path: Path) -> None:
     script = "from shmq.embedded import Broker\nb = Broker().start()\nprint(b.pid, b.store_root)\n"
     done = subprocess.run(

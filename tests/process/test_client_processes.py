@@ -86,6 +86,7 @@ def test_more_members_than_queues_leave_some_without_any(
     wait_until(lambda: sorted(owners(shared_broker, "FewGroup", "Few").values()) == [0, 1, 1], limit_s=20)
 
 
+@pytest.mark.long
 def test_short_lived_processes_each_deliver_what_they_sent(shared_broker: Broker) -> None:
     script = (
         "import sys; from shmq import Message, Producer\n"
@@ -179,6 +180,7 @@ def test_a_forked_child_goes_on_sending_over_its_own_connections(shared_broker: 
     assert sorted(pull_everything(shared_broker, "Forked")) == sorted(expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "violent", [pytest.param(False, id="stopped", marks=pytest.mark.long), pytest.param(True, id="killed")]
 )
@@ -256,6 +258,7 @@ def test_importing_and_sending_loads_no_numpy(shared_broker: Broker) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_a_sync_send_outlasts_a_restart_of_the_whole_broker(tmp_path: Path) -> None:
     """Nobody listens for a moment: attempts that reach nobody are made again until the time is over."""
     with (

@@ -89,6 +89,7 @@ def test_many_requests_at_once_each_get_their_own(shared_broker: Broker) -> None
         assert [reply.result(20).body for reply in replies] == [b"A %d" % n for n in range(50)]
 
 
+@pytest.mark.long
 def test_without_a_reply_the_request_ends_in_10006(shared_broker: Broker) -> None:
     """Checklist 268."""
     with Producer("AskingNobody", namesrv_addr=shared_broker.namesrv_addr) as producer:

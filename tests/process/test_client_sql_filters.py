@@ -69,6 +69,7 @@ def test_pulls_say_when_nothing_matched_and_go_on_behind_it(shared_broker: Broke
         assert caught.value.code == ResponseCode.SUBSCRIPTION_PARSE_FAILED
 
 
+@pytest.mark.long
 def test_a_held_pull_is_not_answered_by_what_does_not_match(shared_broker: Broker) -> None:
     """Checklist 215."""
     send(shared_broker, "SqlHeld", 4)
@@ -111,6 +112,7 @@ def test_a_bad_expression_fails_the_start(shared_broker: Broker, expression: str
     assert caught.value.code == ResponseCode.SUBSCRIPTION_PARSE_FAILED
 
 
+@pytest.mark.long
 def test_a_broker_that_does_not_filter_says_so_at_the_start() -> None:
     """Checklist 237."""
     with Broker(brokerWorkers="1", enablePropertyFilter="false") as broker:

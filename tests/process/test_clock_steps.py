@@ -145,6 +145,7 @@ def calls(name: str) -> Iterator[tuple[str, ast.Call]]:
     return ((path, call) for path, called, call in method_calls() if called == name)
 
 
+@pytest.mark.long
 def test_no_wait_is_by_the_wall_clock() -> None:
     """What the tests above cannot step, as it is in C: sem_timedwait, which only knows the wall clock."""
     waits = [

@@ -152,6 +152,7 @@ def test_a_young_topic_is_consumed_from_its_start(shared_broker: Broker) -> None
     assert starts(shared_broker, "YoungGroup", queue, consume_from_where=LAST) == [b"1", b"2"]
 
 
+@pytest.mark.long
 def test_a_new_group_consumes_its_retries_whatever_it_is_told(cold: Broker) -> None:
     """Checklist 190: LAST_OFFSET skips no retry."""
     queue = queue_of(cold, "RetryWhere")
@@ -199,6 +200,7 @@ def wait_refused(caplog: pytest.LogCaptureFixture, words: str) -> None:
     wait_until(lambda: words in caplog.text, 20, f"a pull is refused: {words}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["broadcast", "consume"])
 def test_a_group_that_may_not_is_told_so_and_goes_on_when_it_may(
     shared_broker: Broker, caplog: pytest.LogCaptureFixture, what: str
@@ -396,6 +398,7 @@ def test_a_late_commit_takes_nothing_back_and_a_wanted_one_does(shared_broker: B
         assert commit(ahead, 6, increase_only=False) == 6
 
 
+@pytest.mark.long
 def test_a_direct_reader_obeys_the_topics_permission(
     shared_broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -419,6 +422,7 @@ def test_a_direct_reader_obeys_the_topics_permission(
             send(shared_broker, queue, b"3")
 
 
+@pytest.mark.long
 def test_a_direct_reader_whose_grant_is_withdrawn_goes_on_by_socket(broker: Broker) -> None:
     queue = queue_of(broker, "DirectGrant")
     seen = Seen()

@@ -57,6 +57,7 @@ def members(worker: FakeWorker, group: str = "g") -> list[str]:
     return decode_consumer_list(answer.body) if answer.code == ResponseCode.SUCCESS else []
 
 
+@pytest.mark.long
 def test_all_members_hear_of_a_new_one_before_its_own_heartbeat_is_answered(rig: CoordinatorRig) -> None:
     one, two = rig.worker(0), rig.worker(1)
     one.open_client(1)
@@ -88,6 +89,7 @@ def test_workers_know_the_group_and_its_retry_topic_before_the_answer(rig: Coord
     assert len(rig.directory.queues("%RETRY%g")) == 1
 
 
+@pytest.mark.long
 def test_a_group_that_may_not_exist_is_skipped_and_the_rest_is_registered(rig: CoordinatorRig) -> None:
     worker = rig.worker()
     worker.open_client(1)
@@ -97,6 +99,7 @@ def test_a_group_that_may_not_exist_is_skipped_and_the_rest_is_registered(rig: C
     assert members(worker) == ["c"] and members(worker, "a b") == []
 
 
+@pytest.mark.long
 def test_a_repeated_heartbeat_tells_nobody(rig: CoordinatorRig) -> None:
     worker = rig.worker()
     worker.open_client(1)
@@ -106,6 +109,7 @@ def test_a_repeated_heartbeat_tells_nobody(rig: CoordinatorRig) -> None:
     assert worker.asked == []
 
 
+@pytest.mark.long
 def test_a_closed_connection_and_a_lost_worker_leave_the_group(rig: CoordinatorRig) -> None:
     one, two = rig.worker(0), rig.worker(1)
     one.open_client(1)
@@ -125,6 +129,7 @@ def test_a_closed_connection_and_a_lost_worker_leave_the_group(rig: CoordinatorR
     assert members(one) == ["stays"]
 
 
+@pytest.mark.long
 def test_unregistering_leaves_one_group_and_drops_the_note(rig: CoordinatorRig) -> None:
     worker = rig.worker()
     worker.open_client(1)
@@ -136,6 +141,7 @@ def test_unregistering_leaves_one_group_and_drops_the_note(rig: CoordinatorRig) 
     assert worker.keep == {}
 
 
+@pytest.mark.long
 def test_operators_see_the_connections(rig: CoordinatorRig) -> None:
     worker = rig.worker()
     worker.open_client(1, "10.0.0.9:4711")
@@ -152,6 +158,7 @@ def test_operators_see_the_connections(rig: CoordinatorRig) -> None:
     assert decode_group_list(answer.body) == ["g"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("code", "header", "answer"),
     [
@@ -203,6 +210,7 @@ def relay(rig: CoordinatorRig, header: object, code: int, answer: Command | None
     return request, two.finish(forward)
 
 
+@pytest.mark.long
 def test_a_consumer_is_asked_what_it_does(rig: CoordinatorRig) -> None:
     header = GetConsumerRunningInfoHeader("g", "c", False)
     reply = Command(0, body=b'{"properties":{}}', serialization=Serialization.JSON)
@@ -211,12 +219,14 @@ def test_a_consumer_is_asked_what_it_does(rig: CoordinatorRig) -> None:
     assert answer.code == 0 and answer.body_bytes() == b'{"properties":{}}'
 
 
+@pytest.mark.long
 def test_a_consumer_that_leaves_before_it_answers(rig: CoordinatorRig) -> None:
     header = GetConsumerRunningInfoHeader("g", "c", False)
     _, answer = relay(rig, header, RequestCode.GET_CONSUMER_RUNNING_INFO, None)
     assert answer.code == ResponseCode.CONSUMER_NOT_ONLINE
 
 
+@pytest.mark.long
 def test_a_message_that_does_not_exist_is_not_consumed_directly(rig: CoordinatorRig) -> None:
     worker = rig.worker()
     worker.open_client(5)
@@ -229,6 +239,7 @@ def test_a_message_that_does_not_exist_is_not_consumed_directly(rig: Coordinator
 # -- a coordinator that was started again --------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_new_coordinator_answers_membership_only_after_the_replay(rig: CoordinatorRig) -> None:
     rig.occupy(0)
     old = rig.worker(0)

@@ -111,6 +111,7 @@ def test_files_are_granted_in_order_and_missing_ones_are_named(rig: CoordinatorR
             os.close(fd)
 
 
+@pytest.mark.long
 def test_as_many_files_as_one_message_carries(rig: CoordinatorRig) -> None:
     for n in range(FILES_MAX):
         rig.layout.segment_path(n << 20).write_bytes(b"%d" % n)
@@ -128,6 +129,7 @@ def test_as_many_files_as_one_message_carries(rig: CoordinatorRig) -> None:
     assert left < FILES_MAX
 
 
+@pytest.mark.long
 def test_no_files_without_a_grant_and_no_grant_for_another_layout(rig: CoordinatorRig) -> None:
     with Reader(rig.grant_path) as reader:
         answer, none = reader.files(FileRequest("log", "", 0, 0))
@@ -141,6 +143,7 @@ def test_no_files_without_a_grant_and_no_grant_for_another_layout(rig: Coordinat
         os.close(descriptors[0])
 
 
+@pytest.mark.long
 def test_direct_pull_can_be_switched_off(tmp_path: Path) -> None:
     rig = CoordinatorRig(tmp_path, replace(SMALL, direct_pull_enable=False))
     try:
@@ -153,6 +156,7 @@ def test_direct_pull_can_be_switched_off(tmp_path: Path) -> None:
         rig.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "rubbish", [b"\xff" * 64, b"\0\0\0\0\0\0\0\0", b"\0\0\0\x08\x02\0\0\4\xff\xff\xff\xff"]
 )
@@ -165,6 +169,7 @@ def test_a_broken_frame_ends_that_connection_only(rig: CoordinatorRig, rubbish: 
         assert good.files(FileRequest("log", "", 0, 0))[0].code == 0
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 @pytest.mark.parametrize(("reader_groups", "code"), [("", 16), ("nosuchgroup", 16), ("daemon", 0)])
 def test_other_users_need_a_group_of_reader_groups(reader_groups: str, code: int) -> None:

@@ -108,6 +108,7 @@ def test_every_name_server_knows_the_broker_until_it_leaves(
             server.stop()
 
 
+@pytest.mark.long
 def test_topics_made_in_the_same_moment_are_all_known(rig: CoordinatorRig, tmp_path: Path, port: int) -> None:
     """A name server ignores a registration whose DataVersion it has: topics must not share one."""
     server = NamingThread(bind_tcp("127.0.0.1", port))
@@ -131,6 +132,7 @@ def test_topics_made_in_the_same_moment_are_all_known(rig: CoordinatorRig, tmp_p
         server.stop()
 
 
+@pytest.mark.long
 def test_a_name_server_that_was_away_is_told_again_soon(rig: CoordinatorRig, port: int) -> None:
     address = ("127.0.0.1", port)
     rig.start()

@@ -106,6 +106,7 @@ def test_a_topic_is_durable_usable_and_known_to_all_workers_when_the_operator_he
     assert "orders" in saved_topics(rig)["topicConfigTable"]  # type: ignore[operator]
 
 
+@pytest.mark.long
 def test_an_operator_waits_for_a_worker_that_does_not_answer_one_second_at_most(rig: CoordinatorRig) -> None:
     one, two = rig.worker(0), rig.worker(1)
     two.silent = True
@@ -131,6 +132,7 @@ def test_answers_to_operators(shared: CoordinatorRig, topic: str, queues: int, p
     assert code == 0 or answer.remark
 
 
+@pytest.mark.long
 def test_settings_of_topics_are_listed(rig: CoordinatorRig) -> None:
     worker = rig.worker()
     body = encode_topic_config_list([TopicConfig("a", 1, 1), TopicConfig("b", 2, 2, 4)])
@@ -175,6 +177,7 @@ def test_a_deleted_topic_is_gone_everywhere_and_goes_on_when_made_again(rig: Coo
     assert [table.max(ref.slot) for ref in rig.directory.queues("orders")] == [77, 0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "point", ["delete.before_claim", "delete.retired", "delete.saved", "delete.unlinked"]
 )
@@ -218,6 +221,7 @@ def test_a_creation_cut_off_is_finished_by_the_next_start(tmp_path: Path) -> Non
         rig.close()
 
 
+@pytest.mark.long
 def test_a_worker_gets_a_topic_made_for_a_send(rig: CoordinatorRig) -> None:
     one, two = rig.worker(0), rig.worker(1)
     header = ResolveTopicHeader("orders", "TBW102", 4, 0, True)
@@ -246,6 +250,7 @@ def test_a_worker_is_told_why_there_is_no_topic(
     assert answer.code == code and answer.remark
 
 
+@pytest.mark.long
 def test_groups_are_resolved_changed_and_deleted(rig: CoordinatorRig) -> None:
     one, two = rig.worker(0), rig.worker(1)
     state = GroupState.decode(one.call(InternalCode.RESOLVE_GROUP, ResolveGroupHeader("g")).body_bytes())
@@ -265,6 +270,7 @@ def test_groups_are_resolved_changed_and_deleted(rig: CoordinatorRig) -> None:
     assert "g" not in table.groups
 
 
+@pytest.mark.long
 def test_registries_survive_a_crash_and_a_fresh_worker_gets_them(rig: CoordinatorRig) -> None:
     worker = rig.worker()
     create(worker, "orders", 3)
@@ -357,6 +363,7 @@ def test_a_reset_is_stored_told_to_workers_and_forgotten_once_taken(rig: Coordin
     assert state.resets == {"orders": {0: 0}}
 
 
+@pytest.mark.long
 def test_offsets_are_cloned_and_shown(rig: CoordinatorRig) -> None:
     worker = rig.worker()
     stored(rig, worker, "g", {0: 5, 1: 9})
@@ -369,6 +376,7 @@ def test_offsets_are_cloned_and_shown(rig: CoordinatorRig) -> None:
     assert answer.code == 0 and decode_consume_stats(answer.body).offset_table == {}
 
 
+@pytest.mark.long
 def test_what_workers_counted_is_shown(rig: CoordinatorRig) -> None:
     worker = rig.worker()
     report = StatsReport(puts={"orders": (10, 1000)}, gets={("orders", "g"): (4, 400)}, found=1)
@@ -384,6 +392,7 @@ def test_what_workers_counted_is_shown(rig: CoordinatorRig) -> None:
     assert miss.code == 1
 
 
+@pytest.mark.long
 def test_only_settings_of_the_allow_list_are_changed_from_afar(rig: CoordinatorRig) -> None:
     worker = rig.worker()
     change = RequestCode.UPDATE_BROKER_CONFIG
@@ -398,6 +407,7 @@ def test_only_settings_of_the_allow_list_are_changed_from_afar(rig: CoordinatorR
     assert found.ext_value("version")
 
 
+@pytest.mark.long
 def test_unknown_requests_are_answered_and_rubbish_ends_one_link_only(rig: CoordinatorRig) -> None:
     one, two = rig.worker(0), rig.worker(1)
     assert one.forward(1, 9999).code == ResponseCode.REQUEST_CODE_NOT_SUPPORTED
@@ -412,6 +422,7 @@ def test_unknown_requests_are_answered_and_rubbish_ends_one_link_only(rig: Coord
         stranger.pump(5)
 
 
+@pytest.mark.long
 def test_the_end_of_the_supervisor_is_the_end_of_the_coordinator(tmp_path: Path) -> None:
     rig = CoordinatorRig(tmp_path, replace(SMALL, namesrv_addr=""))
     try:

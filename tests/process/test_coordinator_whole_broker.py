@@ -94,6 +94,7 @@ def send_some(client: RawClient, count: int) -> None:
         assert client.send("t", b"%d" % n).code == ResponseCode.SUCCESS
 
 
+@pytest.mark.long
 def test_members_and_locks_outlive_the_coordinator(broker: SupervisedBroker) -> None:
     with broker.connect() as one, broker.connect() as two, broker.connect(tcp=True) as three:
         for client, name in ((one, "a"), (two, "b"), (three, "c")):
@@ -161,6 +162,7 @@ def test_a_reset_reaches_a_running_consumer_and_cannot_be_overwritten(broker: Su
         wait_until(lambda: commit(client, 9).code == 0 and committed(client) == 9, 5, "commits count again")
 
 
+@pytest.mark.long
 def test_a_topic_deleted_under_its_senders_never_gives_an_offset_twice(
     broker: SupervisedBroker, tmp_path: Path
 ) -> None:
@@ -256,6 +258,7 @@ def test_a_deletion_cut_off_with_the_page_lost_keeps_the_last_offsets(tmp_path: 
     assert list(check_store(tmp_path / "store")) == []
 
 
+@pytest.mark.long
 def test_many_new_groups_and_topics_at_once_share_few_writes(broker: SupervisedBroker) -> None:
     """Their first sends and commits arrive together; the files are not written once for each."""
     count = 200

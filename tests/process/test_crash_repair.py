@@ -149,6 +149,7 @@ def test_without_deaths_all_records_arrive(broker: Broker) -> None:
     assert totals(broker.page)["sends"] >= len(SLOTS) * RECORDS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("point", APPEND_POINTS)
 def test_an_appender_may_die_at(point: str, broker: Broker) -> None:
     broker.start(SLOTS[0], fault=f"{point}=kill@5")
@@ -171,6 +172,7 @@ def test_an_appender_may_die_at(point: str, broker: Broker) -> None:
         assert broker.reports[0].killed_slots == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("point", ["append.semaphore_taken", "world.first_record_written", "append.released"])
 def test_a_stopped_holder_is_found_and_killed(point: str, broker: Broker) -> None:
     broker.start(SLOTS[0], fault=f"{point}=stop@5")
@@ -180,6 +182,7 @@ def test_a_stopped_holder_is_found_and_killed(point: str, broker: Broker) -> Non
     assert SLOTS[0] in [slot for report in broker.reports for slot in report.killed_slots]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "left_by",
     [

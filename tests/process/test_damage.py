@@ -46,6 +46,7 @@ def overwrite(root: Path, position: int, data: bytes) -> None:
     os.close(fd)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "direct", [pytest.param(False, id="socket", marks=pytest.mark.long), pytest.param(True, id="direct")]
 )

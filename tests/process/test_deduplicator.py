@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from shmq import Message, Producer
 from shmq.embedded import Broker
 from shmq.model.properties import UNIQ_KEY
@@ -44,6 +46,7 @@ with consumer:
 """
 
 
+@pytest.mark.long
 def test_each_message_has_effect_once(shared_broker: Broker, tmp_path: Path) -> None:
     path = tmp_path / "database"
     with Producer("Effect", namesrv_addr=shared_broker.namesrv_addr) as producer:

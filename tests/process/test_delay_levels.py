@@ -125,6 +125,7 @@ def test_a_clean_restart_delivers_the_rest_and_nothing_twice(tmp_path: Path) -> 
         broker.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("victim", ["coordinator", pytest.param("all", marks=pytest.mark.long)])
 def test_kills_while_messages_become_due_deliver_each_once(tmp_path: Path, victim: str) -> None:
     """The cursor moves in the claim that delivers: it is in the log once, whoever dies."""

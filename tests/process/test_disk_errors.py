@@ -77,6 +77,7 @@ def check_stopped(broker: SupervisedBroker, disk: MountedFaultDisk) -> None:
     assert list(check_store(disk.path / "store")) == []
 
 
+@pytest.mark.long
 def test_a_failed_fdatasync_ends_acknowledging_and_a_start_mends_the_disk(
     disk: MountedFaultDisk, make: BrokerMaker, tmp_path: Path
 ) -> None:

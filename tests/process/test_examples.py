@@ -28,6 +28,7 @@ def run_example(name: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_example_explains_itself(name: str) -> None:
     assert f"python -m shmq.examples.{name}" in run_example(name, "--help")
@@ -52,6 +53,7 @@ def test_async_oneway_and_batch_messages_reach_the_push_consumer(shared_broker: 
     assert consumed.count("Hello shmq") == 100
 
 
+@pytest.mark.long
 def test_lite_and_scheduled_pulls_read_what_was_sent(shared_broker: Broker) -> None:
     where = ("--namesrv", shared_broker.namesrv_addr, "--topic", "ExamplePulled")
     run_example("producer", *where, "--count", "12")
@@ -65,6 +67,7 @@ def test_lite_and_scheduled_pulls_read_what_was_sent(shared_broker: Broker) -> N
     assert "ExamplePulled: mine are 0, 1, 2, 3 of 4 queues" in listened
 
 
+@pytest.mark.long
 def test_an_sql_expression_selects_and_a_request_is_answered(shared_broker: Broker) -> None:
     where = ("--namesrv", shared_broker.namesrv_addr, "--topic")
     filtered = run_example("sql_filter", *where, "ExampleSql", "--group", "ExampleSqlGroup")
@@ -75,6 +78,7 @@ def test_an_sql_expression_selects_and_a_request_is_answered(shared_broker: Brok
     assert asked.splitlines() == [f"you said: question {number}" for number in range(3)]
 
 
+@pytest.mark.long
 def test_messages_wait_for_any_moment(shared_broker: Broker) -> None:
     where = ("--namesrv", shared_broker.namesrv_addr, "--topic", "ExampleAnyDelay")
     said = run_example("any_delay", *where, "--group", "ExampleAnyDelayGroup").splitlines()
@@ -91,6 +95,7 @@ def test_the_steps_of_each_order_are_consumed_in_order(shared_broker: Broker) ->
         assert steps == ["create", "pay", "push", "finish"]
 
 
+@pytest.mark.long
 def test_a_transaction_commits_rolls_back_or_is_checked(make_broker: Callable[..., Broker]) -> None:
     broker = make_broker(transactionTimeOut="200", transactionCheckInterval="100")
     where = ("--namesrv", broker.namesrv_addr, "--topic", "ExampleTransaction")
@@ -105,6 +110,7 @@ def test_a_transaction_commits_rolls_back_or_is_checked(make_broker: Callable[..
     assert "Hello shmq 0" in consumed and "Hello shmq 2" in consumed and "Hello shmq 1" not in consumed
 
 
+@pytest.mark.long
 def test_every_member_hears_a_broadcast_and_delayed_messages_come_later(
     shared_broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,7 @@ WAYS: dict[str, Callable[[Producer, MessageQueue, Durability | None], SendResult
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("mode", "wanted"),
     [

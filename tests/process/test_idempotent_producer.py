@@ -102,6 +102,7 @@ def _children(broker: Broker) -> list[int]:
     return found
 
 
+@pytest.mark.long
 def test_kills_under_load_store_each_message_once(tmp_path: Path) -> None:
     """Workers and the coordinator die at random; every send that was acknowledged is there exactly once."""
     dice = random.Random(7)
@@ -162,6 +163,7 @@ def test_a_message_that_is_passed_on_with_all_its_properties_is_a_new_one(shared
     assert len(read_all(shared_broker, "PassOn")) == 3
 
 
+@pytest.mark.long
 def test_a_message_that_failed_comes_again() -> None:
     """Its copy in the retry topic has the sequence, too, and is not taken for a second send."""
     seen: list[int] = []

@@ -78,6 +78,7 @@ def test_an_error_in_the_loop_leaves_its_message_to_the_next(shared_broker: Brok
         assert taken(consumer, 3) == [b"2", b"3", b"4"]
 
 
+@pytest.mark.long
 def test_shutdown_ends_a_waiting_loop_and_polls_and_loops_mix(shared_broker: Broker) -> None:
     filled(shared_broker, "LoopStop", 2)
     consumer = lite(shared_broker, "LoopStop")

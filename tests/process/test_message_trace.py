@@ -62,6 +62,7 @@ class Flaky:
         return ConsumeConcurrentlyStatus.CONSUME_SUCCESS
 
 
+@pytest.mark.long
 def test_a_traced_message_is_told_of_by_sender_and_listeners(make_broker) -> None:  # type: ignore[no-untyped-def]
     """Checklist 271: Pub, SubBefore and SubAfter have its id and keys."""
     broker = make_broker(messageDelayLevel="1s 1s 1s")
@@ -149,6 +150,7 @@ def test_names_are_told_without_their_namespace(
     assert [fields[-1] for fields in found["SubAfter"]] == ["TraceNsLite"]
 
 
+@pytest.mark.long
 def test_the_outcomes_of_transactions_are_seen_by_hooks_and_told(
     make_broker: Callable[..., Broker], monkeypatch: pytest.MonkeyPatch
 ) -> None:

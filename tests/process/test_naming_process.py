@@ -97,6 +97,7 @@ def test_a_port_held_by_another_process_is_an_error_naming_its_pid(tmp_path: Pat
     assert list((tmp_path / "run").iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_broker_told_of_it_registers_there_and_starts_none_of_its_own(tmp_path: Path) -> None:
     server = NameServerProcess(tmp_path / "names", "listenPort=0")
     address = server.ready()["tcp"]
@@ -114,6 +115,7 @@ def test_a_broker_told_of_it_registers_there_and_starts_none_of_its_own(tmp_path
         server.stop()
 
 
+@pytest.mark.long
 def test_a_broker_registers_again_after_its_name_server_came_back(tmp_path: Path) -> None:
     server = NameServerProcess(tmp_path / "names", "listenPort=0")
     address = server.ready()["tcp"]

@@ -225,6 +225,7 @@ def test_in_the_hour_of_delete_when_only_what_is_old_enough_goes(make: BrokerMak
     check_what_is_left(broker)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "fault",
     [

@@ -152,6 +152,7 @@ class Says:
         return self.answer
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -180,6 +181,7 @@ def test_the_last_error_is_kept_with_the_message(broker: Broker, answer: object,
         assert "test_retries.py" in second and "in __call__" in second
 
 
+@pytest.mark.long
 def test_a_send_back_that_fails_is_published_by_the_client(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +271,7 @@ def test_a_message_may_be_given_back_by_hand_and_only_what_exists(broker: Broker
         assert caught.value.code == ResponseCode.SYSTEM_ERROR
 
 
+@pytest.mark.long
 def test_a_retry_the_client_sends_itself_is_buried_when_it_was_tried_too_often(broker: Broker) -> None:
     group = "SelfGroup"
     with consumer(broker, "Self", Failing(1)):

@@ -117,6 +117,7 @@ def test_memory_that_others_fill_while_it_runs_stops_nobody(tmp_path: Path) -> N
             broker.kill()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "what",
     [

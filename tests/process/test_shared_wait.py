@@ -121,6 +121,7 @@ def test_an_idle_consumer_sends_one_wait_for_all_queues(broker: Broker) -> None:
         wait_until(three_alike, 20, "no pull comes")
 
 
+@pytest.mark.long
 def test_a_wait_goes_on_when_its_time_is_over(shared_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_waits, "WAIT_MS", 200)
     (queue,) = made(shared_broker, "WaitOn", 1)
@@ -133,6 +134,7 @@ def test_a_wait_goes_on_when_its_time_is_over(shared_broker: Broker, monkeypatch
         wait_until(lambda: b"x" in seen.at, 20, "it is there")
 
 
+@pytest.mark.long
 def test_a_wait_ends_when_its_group_or_its_queues_change(shared_broker: Broker) -> None:
     made(shared_broker, "WaitRules", 4)
     seen = Seen()

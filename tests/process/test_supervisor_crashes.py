@@ -146,6 +146,7 @@ def test_a_worker_dying_inside_an_append_is_repaired_and_the_others_go_on(
         assert broker.stop() == 0
 
 
+@pytest.mark.long
 def test_a_stopped_holder_is_found_and_killed_within_seconds(make: BrokerMaker, tmp_path: Path) -> None:
     broker = with_fault(make, tmp_path, "append.acquired=stop@2", brokerWorkers="2").start()
     try:
@@ -161,6 +162,7 @@ def test_a_stopped_holder_is_found_and_killed_within_seconds(make: BrokerMaker, 
         assert broker.stop() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "point",
     [
@@ -273,6 +275,7 @@ def test_a_stopped_worker_that_no_page_names_can_append_nothing_when_it_wakes(
     assert broker.stop() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "outlives",
     ["", pytest.param("claim.half_filled=stop@2,child.outlives_parent=on", marks=pytest.mark.long)],
@@ -302,6 +305,7 @@ def test_a_stopped_child_of_a_killed_supervisor_is_killed_by_the_next(
         assert broker.stop() == 0
 
 
+@pytest.mark.long
 def test_a_page_lost_with_the_processes_is_made_again_from_the_log(make: BrokerMaker, tmp_path: Path) -> None:
     broker = make(tmp_path).start()
     for n in range(20):
@@ -316,6 +320,7 @@ def test_a_page_lost_with_the_processes_is_made_again_from_the_log(make: BrokerM
         assert broker.stop() == 0
 
 
+@pytest.mark.long
 def test_a_child_that_cannot_boot_is_not_started_in_a_circle(make: BrokerMaker, tmp_path: Path) -> None:
     broker = make(tmp_path, environment={"SHMQ_FAULTS": "child.before_go=exit"})
     process = broker.launch()
@@ -349,6 +354,7 @@ def answers(client: RawClient) -> bool:
     return True
 
 
+@pytest.mark.long
 def test_a_killed_fork_server_takes_its_children_along_and_all_are_started_again(tmp_path: Path) -> None:
     with running_broker(tmp_path) as broker:
         send_until_acknowledged(broker, "t", b"1")

@@ -104,6 +104,7 @@ def test_a_clean_restart_continues(make: BrokerMaker, folder: Path) -> None:
         assert broker.stop() == 0
 
 
+@pytest.mark.long
 def test_sync_flush_has_everything_on_disk_when_it_answers_and_stops_cleanly(folder: Path) -> None:
     with running_broker(folder, flushDiskType="SYNC_FLUSH") as broker:
         with broker.connect() as client:
@@ -117,6 +118,7 @@ def test_sync_flush_has_everything_on_disk_when_it_answers_and_stops_cleanly(fol
         assert broker.stop() == 0
 
 
+@pytest.mark.long
 def test_two_brokers_of_one_host_have_their_own_names_stores_and_share_a_name_server(folder: Path) -> None:
     with running_broker(folder / "a", brokerName="broker-1", runtimeDir=str(folder / "run")) as one:
         port = one.places["namesrv"].rpartition(":")[2]
@@ -163,6 +165,7 @@ def test_brokers_that_start_together_agree_on_one_name_server(make: BrokerMaker,
     assert list((folder / "run").iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_store_of_another_engine_is_opened_only_when_it_is_adopted(make: BrokerMaker, folder: Path) -> None:
     broker = make(folder).start()
     with broker.connect() as client:
@@ -179,6 +182,7 @@ def test_a_store_of_another_engine_is_opened_only_when_it_is_adopted(make: Broke
     assert adopted.stop() == 0
 
 
+@pytest.mark.long
 def test_sockets_are_closed_to_others_and_the_internal_one_to_the_group(broker: SupervisedBroker) -> None:
     run = broker.folder / "run"
     modes = {path.name: path.stat().st_mode & 0o777 for path in run.iterdir() if path.is_socket()}
@@ -190,6 +194,7 @@ def test_sockets_are_closed_to_others_and_the_internal_one_to_the_group(broker: 
     }
 
 
+@pytest.mark.long
 def test_a_loopback_address_at_a_remote_name_server_is_one_warning_line(folder: Path) -> None:
     with running_broker(folder, "-n", "192.0.2.1:9876") as broker:
         assert broker.log_text().count("loopback_address_registered") == 1
@@ -199,6 +204,7 @@ def test_a_loopback_address_at_a_remote_name_server_is_one_warning_line(folder: 
         assert broker.stop() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("key", ["listenPort", "namesrvPort"])
 def test_a_port_held_by_another_process_is_an_error_naming_its_pid(
     make: BrokerMaker, folder: Path, key: str
@@ -227,6 +233,7 @@ def test_a_store_in_use_is_refused_naming_the_holder_and_left_alone(
         assert client.send("still", b"alive").code == 0
 
 
+@pytest.mark.long
 def test_a_broker_name_in_use_is_refused(make: BrokerMaker, broker: SupervisedBroker, tmp_path: Path) -> None:
     second = make(tmp_path / "second", runtimeDir=broker.settings["runtimeDir"])
     process = second.launch()
@@ -237,6 +244,7 @@ def test_a_broker_name_in_use_is_refused(make: BrokerMaker, broker: SupervisedBr
         assert client.send("still", b"alive").code == 0
 
 
+@pytest.mark.long
 def test_a_dead_socket_file_is_replaced(folder: Path) -> None:
     (folder / "run").mkdir()
     for name in ("broker-t.sock", "namesrv.sock", "broker-t.grant.sock", "broker-t.internal.sock"):
@@ -256,6 +264,7 @@ def test_wrong_settings_end_with_status_78_and_one_line(make: BrokerMaker, folde
     assert not (folder / "store").exists()
 
 
+@pytest.mark.long
 def test_a_second_stop_signal_does_not_wait_for_a_stopped_worker(make: BrokerMaker, folder: Path) -> None:
     broker = make(folder).start()
     worker = broker.children()["shmq: worker 1 broker-t"]
@@ -270,6 +279,7 @@ def test_a_second_stop_signal_does_not_wait_for_a_stopped_worker(make: BrokerMak
     assert not names_of(Path(broker.places["store"]))
 
 
+@pytest.mark.long
 def test_a_worker_that_does_not_leave_is_killed_and_the_stop_stays_within_five_seconds(
     make: BrokerMaker, folder: Path
 ) -> None:
@@ -282,6 +292,7 @@ def test_a_worker_that_does_not_leave_is_killed_and_the_stop_stays_within_five_s
     assert not (Path(broker.places["store"]) / "abort").exists()
 
 
+@pytest.mark.long
 def test_it_works_where_the_host_name_does_not_resolve(make: BrokerMaker, folder: Path) -> None:
     unshare = subprocess.run(
         ["unshare", "--uts", "--map-root-user", "hostname", "no-such-host.invalid"],
@@ -315,6 +326,7 @@ def test_it_works_where_the_host_name_does_not_resolve(make: BrokerMaker, folder
         process.communicate(timeout=10)
 
 
+@pytest.mark.long
 def test_unknown_keys_are_one_warning_line_each(make: BrokerMaker, folder: Path) -> None:
     broker = make(folder, noSuchKey="1")
     process = broker.launch()

@@ -75,6 +75,7 @@ def make() -> Iterator[BrokerMaker]:
     maker.end_all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kinds", "seconds"),
     [

@@ -116,6 +116,7 @@ def test_nothing_waits_and_nothing_is_taken_back_where_that_is_switched_off() ->
             producer.recall_message("Off", handle.encode())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("victim", ["coordinator", pytest.param("all", marks=pytest.mark.long)])
 def test_kills_while_timers_become_due_deliver_each_once(tmp_path: Path, victim: str) -> None:
     """The cursor moves in the claim that delivers: it is in the log once, whoever dies."""
@@ -157,6 +158,7 @@ def test_kills_while_timers_become_due_deliver_each_once(tmp_path: Path, victim:
         broker.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "point",
     ["timer.due", *(pytest.param(name, marks=pytest.mark.long) for name in ("timer.taken", "timer.fired"))],
@@ -223,6 +225,7 @@ def later(producer: Producer, topic: str, body: bytes, seconds: float) -> SendRe
     return producer.send(Message(topic, body, delay=timedelta(seconds=seconds)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("flush", ["ASYNC_FLUSH", pytest.param("SYNC_FLUSH", marks=pytest.mark.long)])
 def test_a_message_is_taken_back_or_put_off(tmp_path: Path, flush: str) -> None:
     """Checklist 84, 85 and 87; beyond RocketMQ: again does no harm, and the answer is exact."""

@@ -178,6 +178,7 @@ def has_ended(
     return answer.code == 0 or "ended already" in (answer.remark or "")
 
 
+@pytest.mark.long
 def test_the_coordinator_dies_while_it_puts_a_half_message_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -231,6 +231,7 @@ def leave_an_orphan(broker: Broker, group: str, topic: str) -> str:
     return died.stdout.strip()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("over", ["unix", "tcp"])
 def test_another_member_is_asked_when_a_producer_has_died(quick: Broker, over: str) -> None:
     """Checklist 95 and 96: nothing happens without a live member; one that never sent anything is asked."""
@@ -261,6 +262,7 @@ def test_members_are_asked_in_turn(quick: Broker) -> None:
     assert bodies(quick, "InTurn") == []
 
 
+@pytest.mark.long
 def test_a_half_message_nobody_decides_is_checked_so_often_and_kept_aside(
     make_broker: Callable[..., Broker], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -311,6 +313,7 @@ def test_its_own_immunity_is_kept_and_costs_no_check(make_broker: Callable[..., 
     assert read_all(broker, TRANSACTION_CHECK_MAX_TOPIC, "TOOLS_CONSUMER") == []
 
 
+@pytest.mark.long
 def test_what_an_outcome_must_name(make_broker: Callable[..., Broker]) -> None:
     """Checklist 102, 104, 105, 108: another group, wrong offsets, too late, twice: the answer says so."""
     broker = make_broker(brokerWorkers="2", transactionTimeOut="1", transactionCheckInterval="3600000")
@@ -351,6 +354,7 @@ def test_what_an_outcome_must_name(make_broker: Callable[..., Broker]) -> None:
         assert sorted(bodies(broker, "Naming")) == [b"late", b"x"]
 
 
+@pytest.mark.long
 def test_a_late_outcome_for_an_earlier_copy_decides_the_newest(quick: Broker) -> None:
     """Appendix C: RocketMQ commits the earlier copy, and the newest once more."""
     ledger = Ledger(UNKNOWN)
@@ -377,6 +381,7 @@ def test_a_late_outcome_for_an_earlier_copy_decides_the_newest(quick: Broker) ->
     assert bodies(quick, "LateTopic") == [b"x"]
 
 
+@pytest.mark.long
 def test_transactions_may_be_refused(make_broker: Callable[..., Broker]) -> None:
     """Checklist 107."""
     broker = make_broker(brokerWorkers="1", rejectTransactionMessage="true")
@@ -447,6 +452,7 @@ def test_a_batch_is_all_or_nothing(quick: Broker) -> None:
                 sending.send_message_in_transaction(wrong, COMMIT)
 
 
+@pytest.mark.long
 def test_a_delayed_one_waits_from_its_commit_on(make_broker: Callable[..., Broker]) -> None:
     """Checklist 103: RocketMQ's client drops the delay. The same for a message for any moment."""
     broker = make_broker(**QUICK, messageDelayLevel="1s 2s", timerMaxDelaySec="100")

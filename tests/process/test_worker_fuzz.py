@@ -33,7 +33,7 @@ from shmq.store.check import check_store
 from tests.helpers.mutants import mutate
 from tests.helpers.worker_rig import WorkerRig, pull_request, running_rig, send_request
 
-FEW, MANY = 4_000, 100_000
+FEW, MANY = 1_500, 100_000
 GROWTH_BYTES_MAX = 12 << 20
 """Allocator slack included; 100,000 frames of a few hundred bytes would be 30 MiB if they were kept."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shmq.client.outgoing import Outgoing
@@ -16,6 +16,7 @@ CONFIG = ProducerConfig()
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x01\x02"), min_size=1).filter(str.strip)
 
 
+@settings(max_examples=30)
 @given(
     topic=st.from_regex(r"[%|a-zA-Z0-9_-]{1,127}", fullmatch=True),
     body=st.binary(min_size=1, max_size=300),
