@@ -58,6 +58,7 @@ def bury(broker: Broker, topic: str, group: str, bodies: list[bytes]) -> None:
         consumer.update_consume_offset(queue, len(bodies))
 
 
+@pytest.mark.long
 def test_dead_letters_are_listed_with_their_errors(admin: Admin, shared_broker: Broker) -> None:
     bury(shared_broker, "DlqList", "DlqListGroup", [b"a", b"b"])
     (row,) = [row for row in items(admin("dlqList", "--json")) if row["group"] == "DlqListGroup"]

@@ -225,6 +225,7 @@ def test_consumption_goes_on_where_the_group_stopped(shared_broker: Broker) -> N
     assert sorted(two.bodies) == sorted(second)
 
 
+@pytest.mark.long
 def test_consume_from_where_decides_only_for_new_groups(shared_broker: Broker) -> None:
     with Producer("WhereProducer", namesrv_addr=shared_broker.namesrv_addr) as producer:
         queue = producer.send(Message("Where", b"old")).message_queue

@@ -38,7 +38,9 @@ def members() -> Iterator[list[Member]]:
         yield started
 
 
-@pytest.mark.parametrize("direct", [True, False], ids=["direct", "socket"])
+@pytest.mark.parametrize(
+    "direct", [True, pytest.param(False, marks=pytest.mark.long)], ids=["direct", "socket"]
+)
 def test_a_group_shares_the_queues_and_loses_nothing_when_members_come_and_go(
     shared_broker: Broker, tmp_path: Path, members: list[Member], direct: bool
 ) -> None:

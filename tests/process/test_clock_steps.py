@@ -74,6 +74,7 @@ def store_times(client: RawClient) -> list[int]:
     return times
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fault", "steps"),
     [

@@ -48,7 +48,9 @@ def queue_of(producer: Producer, topic: str) -> MessageQueue:
         pytest.param(True, id="readUnCommitted", marks=pytest.mark.long),
     ],
 )
-@pytest.mark.parametrize("direct", [False, True], ids=["socket", "direct"])
+@pytest.mark.parametrize(
+    "direct", [pytest.param(False, marks=pytest.mark.long), True], ids=["socket", "direct"]
+)
 def test_nothing_is_acknowledged_before_the_sync_nor_seen_without_read_uncommitted(
     monkeypatch: pytest.MonkeyPatch, uncommitted: bool, direct: bool
 ) -> None:

@@ -77,6 +77,7 @@ def check(broker: SupervisedBroker, expected: list[bytes]) -> None:
     assert list(check_store(Path(broker.places["store"]))) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ended", ["cleanly", pytest.param("killed", marks=pytest.mark.long)])
 def test_a_run_elsewhere_is_not_undone_by_the_old_pages_journal(
     make: BrokerMaker, tmp_path: Path, ended: str

@@ -189,6 +189,7 @@ def check_what_is_left(broker: SupervisedBroker, count: int = 1200) -> None:
             assert pull(client, "T", queue_id, low - 1) == (ResponseCode.PULL_OFFSET_MOVED, low, [])
 
 
+@pytest.mark.long
 def test_expired_segments_go_on_request_and_the_rest_stays(make: BrokerMaker, tmp_path: Path) -> None:
     broker = make(tmp_path, **SMALL, deleteWhen=quiet_hour()).start()
     fill(broker)

@@ -109,6 +109,7 @@ def test_four_processes_keep_the_order_of_every_queue(store: OpenStore) -> None:
     check_all(store, acknowledged)
 
 
+@pytest.mark.long
 def test_the_death_of_all_at_random_moments_loses_nothing_acknowledged(store: OpenStore) -> None:
     acknowledged: list[tuple[int, int, int]] = []
     for turn in range(3):

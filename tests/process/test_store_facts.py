@@ -78,6 +78,7 @@ def found_by(admin: AdminClient, key: str) -> list[MessageExt]:
         return []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "seconds", [1.5, pytest.param(10.0, marks=[pytest.mark.long, pytest.mark.timeout(120)])]
 )

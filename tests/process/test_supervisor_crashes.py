@@ -110,11 +110,11 @@ def test_a_killed_coordinator_is_started_again_and_new_topics_work_after_it(tmp_
 @pytest.mark.parametrize(
     "point",
     [
-        "append.semaphore_taken",
         "claim.units_written",
         *(
             pytest.param(point, marks=pytest.mark.long)
             for point in (
+                "append.semaphore_taken",
                 "journal.maxima_stored",
                 "append.holding",
                 "journal.prepared",

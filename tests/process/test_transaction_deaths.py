@@ -130,6 +130,7 @@ class Points:
         return all(mark.exists() for mark in self._marks)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "points",
     [

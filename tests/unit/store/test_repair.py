@@ -83,6 +83,15 @@ def segment_gone(layout: StoreLayout) -> None:
     layout.segment_path(layout.segments()[2]).unlink()
 
 
+def newest_segments_gone(layout: StoreLayout) -> None:
+    for start in layout.segments()[-3:]:
+        layout.segment_path(start).unlink()
+
+
+def queue_middle_gone(layout: StoreLayout) -> None:
+    layout.queue_file_path("T", 0, layout.queue_file_bytes).unlink()
+
+
 def side_file(layout: StoreLayout) -> None:
     poke(layout.checksum_path(0), 47, b"?")
 
@@ -126,10 +135,11 @@ def table_sum(layout: StoreLayout) -> None:
 
 DAMAGE = [
     *(log_byte, log_bytes, blank, unit, units_gone, side_file, side_file_cut, index, newest_index),
-    *(queue_head_gone, queue_cut, segment_cut, segment_gone),
+    *(queue_head_gone, queue_middle_gone, queue_cut, segment_cut, segment_gone, newest_segments_gone),
     *(checkpoint, identity, table, table_cut, table_edited, table_sum),
 ]
-ONCE = (index, newest_index, queue_head_gone, segment_cut, segment_gone)
+LOST = (segment_cut, segment_gone, newest_segments_gone)
+ONCE = (index, newest_index, queue_head_gone, queue_middle_gone, *LOST)
 ANY_TIME = [damage for damage in DAMAGE if damage not in ONCE]
 """What can be done again and again, with others: a damaged index is gone until the next start, a segment's
 messages for ever, and in a file that is gone nothing else can be damaged.
@@ -151,7 +161,7 @@ def test_every_kind_of_damage_is_mended(stopped: OpenStore, damage: Callable[[St
     gone = [path.name for path in before if not path.exists()]
     if damage in (log_byte, blank, unit, units_gone, side_file, side_file_cut, checkpoint, identity, table):
         assert [name for name in changed if name != "lock"] == [] and gone == []
-    if damage in (segment_cut, segment_gone):
+    if damage in LOST:
         rows = DamageTable(layout).rows
         assert len(rows) > 10 and {row.state for row in rows} == {REPLACED}
         lost = {(row.queue_id, row.queue_offset) for row in rows}
@@ -207,6 +217,7 @@ def admin(*arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.long
 def test_the_command_shows_first_and_repairs_only_when_told(stopped: OpenStore) -> None:
     root = str(stopped.root)
     assert admin("storeRepair", root)[0] == 0, "nothing to do"
