@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from shmq.aio.service import Service
 from shmq.aio.threads import Threads
 from shmq.client.consumer_config import LitePullConsumerConfig
 from shmq.client.lite_pull_consumer import LitePullConsumer as BlockingLitePullConsumer
@@ -19,7 +19,7 @@ THREADS = 2
 """One may wait for messages while another stores offsets."""
 
 
-class LitePullConsumer:
+class LitePullConsumer(Service):
     """One consumer that is polled, for one event loop."""
 
     def __init__(
@@ -50,17 +50,6 @@ class LitePullConsumer:
         """Commit positions and leave the group; a poll that waits returns, a loop ends."""
         await self._threads.run(self._consumer.shutdown)
         self._threads.close()
-
-    async def __aenter__(self) -> Self:
-        """Start."""
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Shut down."""
-        await self.shutdown()
 
     async def poll(self, timeout_ms: int | None = None) -> list[PulledMessage]:
         """Return one fetched batch, or an empty list when none comes within the timeout."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from shmq.aio.bridge import Bridge
+from shmq.aio.service import Service
 from shmq.client.async_send import AsyncSend
 from shmq.client.producer import Producer as BlockingProducer
 from shmq.client.producer_config import ProducerConfig
@@ -20,7 +20,7 @@ from shmq.model.message_ext import MessageExt
 from shmq.model.message_queue import MessageQueue
 
 
-class Producer:
+class Producer(Service):
     """One producer of a group, for one event loop."""
 
     def __init__(self, producer_group: str, config: ProducerConfig | None = None, **settings: Any) -> None:
@@ -42,17 +42,6 @@ class Producer:
             await done  # sends submitted before are handed over now
             bridge.close()
         await asyncio.to_thread(self._producer.shutdown)
-
-    async def __aenter__(self) -> Self:
-        """Start."""
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Shut down."""
-        await self.shutdown()
 
     async def send(
         self,

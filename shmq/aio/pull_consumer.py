@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from shmq.aio.service import Service
 from shmq.aio.threads import Threads
 from shmq.client.consumer_config import PullConsumerConfig
 from shmq.client.pull import PullResult
@@ -16,7 +16,7 @@ PULLS_MAX = 64
 """Pulls that may be held at the same time."""
 
 
-class PullConsumer:
+class PullConsumer(Service):
     """A consumer that pulls when told to, for one event loop."""
 
     def __init__(
@@ -34,17 +34,6 @@ class PullConsumer:
         """Commit offsets and leave the group; held pulls end with their time."""
         await self._threads.run(self._consumer.shutdown)
         self._threads.close()
-
-    async def __aenter__(self) -> Self:
-        """Start."""
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Shut down."""
-        await self.shutdown()
 
     async def pull(self, queue: MessageQueue, expression: Wanted, offset: int, max_count: int) -> PullResult:
         """Pull; returns at once with one of the four statuses."""

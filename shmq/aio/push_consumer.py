@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
+from shmq.aio.service import Service
 from shmq.client.consume_service import ConsumeConcurrentlyContext, ConsumeConcurrentlyStatus
 from shmq.client.consumer_config import PushConsumerConfig
 from shmq.client.orderly_service import ConsumeOrderlyContext, ConsumeOrderlyStatus
@@ -33,7 +33,7 @@ AsyncOrderlyListener = Callable[
 """Consumes messages of one queue in their order; never called twice at once for one queue."""
 
 
-class PushConsumer:
+class PushConsumer(Service):
     """One member of a consumer group, for one event loop."""
 
     def __init__(
@@ -96,17 +96,6 @@ class PushConsumer:
     async def shutdown(self) -> None:
         """Stop consuming, commit offsets, leave the group."""
         await asyncio.to_thread(self._consumer.shutdown)
-
-    async def __aenter__(self) -> Self:
-        """Start."""
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Shut down."""
-        await self.shutdown()
 
     def suspend(self) -> None:
         """Pull nothing more and keep the queues; cached messages are still consumed."""

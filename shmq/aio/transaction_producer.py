@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
+from shmq.aio.service import Service
 from shmq.client.producer_config import ProducerConfig
 from shmq.client.send_result import Durability
 from shmq.client.transaction_producer import TransactionProducer as BlockingProducer
@@ -50,7 +50,7 @@ class _InLoop:
         return state if isinstance(state, LocalTransactionState) else None
 
 
-class TransactionProducer:
+class TransactionProducer(Service):
     """One transactional producer of a group, for one event loop."""
 
     def __init__(
@@ -73,17 +73,6 @@ class TransactionProducer:
     async def shutdown(self) -> None:
         """Leave the group; other live producers of it are asked about what is still open."""
         await asyncio.to_thread(self._producer.shutdown)
-
-    async def __aenter__(self) -> Self:
-        """Start."""
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Shut down."""
-        await self.shutdown()
 
     async def send_message_in_transaction(
         self,

@@ -6,8 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from shmq.base import log
 from shmq.base.clock import now_ms
@@ -20,6 +19,7 @@ from shmq.client.links import BrokerLink
 from shmq.client.offset_store import NO_OFFSET, LocalOffsetStore, OffsetStore, ReadMode, RemoteOffsetStore
 from shmq.client.rebalancer import Owned, Rebalancer
 from shmq.client.running_info import encode_running_info, thread_stacks
+from shmq.client.service import Service
 from shmq.client.service_state import ServiceState
 from shmq.client.subscriptions import Subscriptions
 from shmq.model.consumer_group import ConsumeFromWhere, ConsumeType, MessageModel
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _LOG = log.get(__name__)
 
 
-class ConsumerBase:
+class ConsumerBase(Service):
     """A consumer of one group. Subclasses say how they pull."""
 
     CONSUME_TYPE = ConsumeType.CONSUME_ACTIVELY
@@ -195,17 +195,6 @@ class ConsumerBase:
             self._tracer.close()
         for held in self._rebalancer.owned.values():
             held.dropped = True
-
-    def __enter__(self) -> Self:
-        """Start."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Shut down."""
-        self.shutdown()
 
     def after_fork(self) -> None:
         """In a forked child: be stopped; the queues are the parent's. Called by the instance."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from shmq.base import log
 from shmq.base.errors import InvalidParameter
@@ -20,6 +19,7 @@ from shmq.client.links import BrokerLink
 from shmq.client.producer_config import ProducerConfig, configured
 from shmq.client.send_hooks import CheckForbiddenHook, SendHooks, SendMessageHook
 from shmq.client.send_path import SendPath
+from shmq.client.service import Service
 from shmq.client.service_state import ServiceState
 from shmq.model.message_ext import MessageExt
 from shmq.model.names import CLIENT_INNER_PRODUCER_GROUP, RESERVED_GROUPS, check_group, with_namespace
@@ -34,7 +34,7 @@ DRAIN_LIMIT_S = 10.0
 """How long `shutdown` waits for answers of async sends."""
 
 
-class ProducerBase:
+class ProducerBase(Service):
     """One producer of a group, as the client instance and the brokers know it."""
 
     def __init__(self, producer_group: str, config: ProducerConfig | None = None, **settings: Any) -> None:
@@ -108,17 +108,6 @@ class ProducerBase:
         self._instance.release()
         if self._tracer is not None:
             self._tracer.close()
-
-    def __enter__(self) -> Self:
-        """Start."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Shut down."""
-        self.shutdown()
 
     def publish_topics(self) -> set[str]:
         """Return the topics this producer has sent to (their routes are kept fresh)."""

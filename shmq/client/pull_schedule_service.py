@@ -9,12 +9,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from shmq.base import log
 from shmq.base.errors import ClientFault, InvalidParameter
 from shmq.client.pull_consumer import PullConsumer
+from shmq.client.service import Service
 from shmq.client.task_loop import TaskLoop
 from shmq.model.message_queue import MessageQueue
 
@@ -52,7 +52,7 @@ class _QueueTask:
         self.cancelled = False
 
 
-class PullScheduleService:
+class PullScheduleService(Service):
     """A pull consumer with one repeated task per queue."""
 
     def __init__(self, group: str, *, pull_thread_nums: int = THREADS, **settings: Any) -> None:
@@ -98,17 +98,6 @@ class PullScheduleService:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self.consumer.shutdown()
-
-    def __enter__(self) -> Self:
-        """Start."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Shut down."""
-        self.shutdown()
 
     def _queues_changed(self, topic: str, _all: Sequence[MessageQueue], mine: set[MessageQueue]) -> None:
         """Begin the tasks of queues that came, end those of queues that went. On the rebalance thread."""

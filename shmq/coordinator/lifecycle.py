@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
 
 from shmq.base import log
 from shmq.base.clock import monotonic_ms
 from shmq.coordinator.coordinator import Coordinator
+from shmq.net.child_life import Step
 from shmq.net.listener import adopt, serve
 from shmq.shm.page_layout import FLUSH_RINGS
 from shmq.shm.rings import park, unpark
@@ -37,13 +35,6 @@ CURSORS_LIMIT_S = 1.0
 """How long leaving waits for the disk to cover what was delivered or decided, before files say so."""
 
 _logger = log.get(__name__)
-
-
-class Step(NamedTuple):
-    """One step: its name in the log and what it does."""
-
-    name: str
-    run: Callable[[Coordinator, asyncio.Event], Awaitable[None]]
 
 
 async def _start_registries(it: Coordinator, hurry: asyncio.Event) -> None:
@@ -132,11 +123,3 @@ STOP = (
     Step("finish_index", _finish_index),
     Step("close", _close),
 )
-
-
-async def run_steps(steps: tuple[Step, ...], it: Coordinator, hurry: asyncio.Event) -> None:
-    """Run steps in order, each logged with its time."""
-    for step in steps:
-        began_ms = monotonic_ms()
-        await step.run(it, hurry)
-        log.event(_logger, logging.INFO, "coordinator_step", step=step.name, ms=monotonic_ms() - began_ms)

@@ -12,32 +12,14 @@ Its crash      known topics and groups keep working, new ones wait; the next coo
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import signal
-
 import uvloop
 
 from shmq.coordinator.coordinator import Coordinator
-from shmq.coordinator.lifecycle import START, STOP, run_steps
+from shmq.coordinator.lifecycle import START, STOP
+from shmq.net.child_life import live
 from shmq.shm.boot import ChildBoot
 
 
 def run(boot: ChildBoot) -> None:
     """Serve until asked to stop."""
-    uvloop.run(_serve(boot))
-
-
-async def _serve(boot: ChildBoot) -> None:
-    loop = asyncio.get_running_loop()
-    stop, hurry = asyncio.Event(), asyncio.Event()
-
-    def asked_to_stop() -> None:
-        (hurry if stop.is_set() else stop).set()
-
-    loop.add_signal_handler(signal.SIGTERM, asked_to_stop)
-    coordinator = Coordinator(boot, loop)
-    await run_steps(START, coordinator, hurry)
-    gc.freeze()
-    await stop.wait()
-    await run_steps(STOP, coordinator, hurry)
+    uvloop.run(live("coordinator", lambda loop: Coordinator(boot, loop), START, STOP))

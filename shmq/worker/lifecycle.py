@@ -8,12 +8,11 @@ close after their last reply. A second SIGTERM stops waiting. Every step is logg
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import Callable
 
 from shmq.base import log
 from shmq.base.clock import monotonic_ms
+from shmq.net.child_life import Step
 from shmq.shm.worker_slots import SlotState
 from shmq.worker.worker import Worker
 
@@ -26,13 +25,6 @@ CLOSE_WAIT_S = 1.0
 """How long draining waits for clients to take their last replies."""
 
 _POLL_S = 0.01
-
-
-class Step(NamedTuple):
-    """One step: its name in the log and what it does."""
-
-    name: str
-    run: Callable[[Worker, asyncio.Event], Awaitable[None]]
 
 
 async def _connect(worker: Worker, hurry: asyncio.Event) -> None:
@@ -90,14 +82,6 @@ DRAIN = (
     Step("disconnect", _disconnect),
     Step("close_store", _close_store),
 )
-
-
-async def run_steps(steps: tuple[Step, ...], worker: Worker, hurry: asyncio.Event) -> None:
-    """Run steps in order, each logged with its time."""
-    for step in steps:
-        began_ms = monotonic_ms()
-        await step.run(worker, hurry)
-        log.event(_logger, logging.INFO, "worker_step", step=step.name, ms=monotonic_ms() - began_ms)
 
 
 async def _wait(hurry: asyncio.Event, limit_s: float, done: Callable[[], bool]) -> None:
