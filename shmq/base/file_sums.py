@@ -39,6 +39,7 @@ class FileState(enum.Enum):
     UNKNOWN = "there is no sum of it"
     RIGHT = "as it was written"
     CHANGED = "changed by hand or damaged"
+    MISSING = "it was there and is not any more"
     SUM_DAMAGED = "its sum is damaged"
 
 
@@ -136,7 +137,7 @@ def judge(folder: Path, file: Path, length: int | None = None) -> FileState:
             found = ABSENT
         if found in sums:
             return FileState.RIGHT
-        state = FileState.CHANGED
+        state = FileState.MISSING if found is ABSENT else FileState.CHANGED
     return state
 
 

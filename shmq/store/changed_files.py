@@ -37,12 +37,18 @@ def _summed(layout: StoreLayout) -> list[tuple[Path, int | None]]:
 def report_changed(layout: StoreLayout) -> list[Path]:
     """Tell of every changed file, and put a checkpoint aside that nobody wrote.
 
-    Nothing in it can be believed. Everything else is used as it is: it may have been edited. Recovery only,
-    under the store lock.
+    Nothing in it can be believed. Everything else is used as it is: it may have been edited. Of a file that
+    is gone there is its backup at best; topics are found again by their ConsumeQueues. Recovery only, under
+    the store lock.
     """
     changed = changed_files(layout)
     for path, state in changed.items():
-        log.event(_logger, logging.WARNING, "file_changed", file=path, reason=state.value)
+        if state is FileState.MISSING:
+            backup = path.with_name(path.name + ".bak")
+            instead = backup.name if backup.exists() else "nothing"
+            log.event(_logger, logging.CRITICAL, "file_missing", file=path, instead=instead)
+        else:
+            log.event(_logger, logging.WARNING, "file_changed", file=path, reason=state.value)
     if changed.get(layout.checkpoint) is FileState.CHANGED and layout.checkpoint.exists():
         keep_aside(layout, layout.checkpoint.name, layout.checkpoint.read_bytes())
         layout.checkpoint.unlink()

@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from shmq.base.file_sums import FileState
 from shmq.model.delay import delay_levels
 from shmq.shm.append_journal import AppendJournal
 from shmq.shm.control_page import ControlPage
@@ -48,7 +49,8 @@ from shmq.store.checksum_check import SegmentChecksums
 from shmq.store.config_tables import load_topics
 from shmq.store.damage_search import find_damage
 from shmq.store.index_file import HEADER, IndexHeader, index_names
-from shmq.store.index_sums import changed_index_files
+from shmq.store.index_sums import changed_index_files, gone_index_files
+from shmq.store.log_bounds import flushed_end
 from shmq.store.log_walk import LogWalk
 from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout, parse_file_name
@@ -223,6 +225,7 @@ class _StoreCheck:
 def _files(layout: StoreLayout) -> Iterator[Finding]:
     """Names and sizes of segments."""
     before: int | None = None
+    flushed = flushed_end(layout, read_marks(layout))
     for entry in sorted(layout.commit_log.iterdir()) if layout.commit_log.is_dir() else ():
         start = parse_file_name(entry.name)
         if start is None:
@@ -232,6 +235,10 @@ def _files(layout: StoreLayout) -> Iterator[Finding]:
         elif before is not None and start != before + layout.segment_bytes:
             yield Finding("segment", str(entry), "does not follow the one before it")
         before = start if start is not None else before
+    end = 0 if before is None else before + layout.segment_bytes
+    if end < flushed:
+        text = f"ends at {end}, but was on the disk up to {flushed}"
+        yield Finding("segment", str(layout.commit_log), text)
 
 
 def _positions(page: ControlPage) -> Iterator[Finding]:
@@ -272,6 +279,8 @@ def _side_files(layout: StoreLayout, end: int) -> Iterator[Finding]:
     """Checkpoint, index headers and index sums."""
     for path, state in changed_index_files(layout).items():
         yield Finding("index", path.name, state.value)
+    for name in gone_index_files(layout):
+        yield Finding("index", name, FileState.MISSING.value)
     yield from _checkpoint_shape(layout)
     confirm = Checkpoint.load(layout.checkpoint).confirm_offset
     if confirm > end:

@@ -12,12 +12,12 @@ from shmq.model.delay import delay_levels
 from shmq.model.settings import BrokerSettings
 from shmq.shm.control_page import ControlPage
 from shmq.shm.directory import DirectoryView
-from shmq.shm.page_layout import WRITE_POSITION
+from shmq.shm.page_layout import MIN_OFFSET, WRITE_POSITION
 from shmq.shm.queue_table import QueueTable
 from shmq.store.checksum_check import SegmentChecksums
 from shmq.store.config_tables import TopicTable
 from shmq.store.copied_segment import map_segment
-from shmq.store.full_recovery import check_segments
+from shmq.store.log_bounds import check_segments
 from shmq.store.log_walk import LogWalk
 from shmq.store.names import StoreLayout
 from shmq.store.queue_repair import QueueRepair
@@ -36,6 +36,8 @@ def page_agrees(
         starts = check_segments(layout)
         if end > (starts[-1] + layout.segment_bytes if starts else 0):
             return False
+        if starts and page.words[MIN_OFFSET] < starts[0]:
+            return False
         queues = QueueSet(
             layout, topics, delay_levels(settings.message_delay_level), own=True, on_difference=_differs
         )
@@ -44,7 +46,7 @@ def page_agrees(
         if not _sums_agree(layout, begin, end):
             return False
         walk = LogWalk(layout, queues, begin, rebuilding=False, check_bodies=settings.check_crc_on_recover)
-        return walk.run(begin) == end and _maxima_agree(queues, page)
+        return walk.run(begin) == end and _queues_agree(queues, page)
     except (FileNotFoundError, StoreDamaged, UnitsMissing):
         return False
 
@@ -65,17 +67,19 @@ def _differs(queue: QueueRepair, number: int, units: bytes) -> None:
     raise UnitsMissing
 
 
-def _maxima_agree(queues: QueueSet, page: ControlPage) -> bool:
-    """Whether every living queue's maximum is one behind its last unit.
+def _queues_agree(queues: QueueSet, page: ControlPage) -> bool:
+    """Whether every living queue's maximum is one behind its last unit, and its minimum has a file.
 
     One without files was never written.
     """
     table, directory = QueueTable(page), DirectoryView(page)
     for topic in directory.topics():
-        for queue in directory.queues(topic):
-            found = queues.maximum_of(topic, queue.queue_id)
-            if found is None and table.min(queue.slot) == table.max(queue.slot):
+        for ref in directory.queues(topic):
+            queue, low, high = queues.find(topic, ref.queue_id), table.min(ref.slot), table.max(ref.slot)
+            if queue is None and low == high:
                 continue
-            if found != table.max(queue.slot):
+            if queue is None or queues.maximum_of(topic, ref.queue_id) != high:
+                return False
+            if low < high and not queue.has(low, low + 1):
                 return False
     return True

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shmq.base import faults, log
-from shmq.base.errors import StoreDamaged
 from shmq.base.files import fsync_folder
 from shmq.model.delay import delay_levels
 from shmq.model.record import BLANK_BYTES_MIN, QUEUE_OFFSET_AT, check_record
@@ -30,6 +29,7 @@ from shmq.store.checksum_check import SegmentChecksums
 from shmq.store.commit_log import is_record
 from shmq.store.config_tables import TopicTable
 from shmq.store.copied_segment import map_segment
+from shmq.store.log_bounds import check_segments, flushed_end, tell_of_lost_begin
 from shmq.store.log_walk import LogWalk, Progress
 from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
@@ -92,9 +92,12 @@ class FullRecovery:
         marks: Marks,
         *,
         known_flushed: int,
+        known_begin: int | None,
         progress: Progress | None = None,
     ) -> None:
-        """`known_flushed` is the flushed position of a page that is still there, 0 without one."""
+        """`known_flushed` and `known_begin`: between which positions a page that is still there knew the log
+        to be on the disk; 0 and None without one. StoreDamaged when segments are missing or cut.
+        """
         self._layout = layout
         self._settings = settings
         self._topics = topics
@@ -102,15 +105,19 @@ class FullRecovery:
         self._progress = progress
         self._own = marks.last_run is not LastRun.FOREIGN
         self._checkpoint = Checkpoint.load(layout.checkpoint)
-        self._starts = check_segments(layout)
+        self._starts = check_segments(layout, max(flushed_end(layout, marks), known_flushed))
         self._low = self._starts[0] if self._starts else 0
+        if marks.last_run is LastRun.CLEAN and marks.identity is not None:
+            known_begin = marks.identity.min_offset if marks.identity.min_offset >= 0 else None
+        if known_begin is not None:
+            tell_of_lost_begin(self._low, known_begin)
         self._end = self._starts[-1] + layout.segment_bytes if self._starts else 0
         self._known_flushed = known_flushed
         self._mapped: dict[int, MappedFile] = {}
         self._quarantine = Quarantine(layout, "recovery")
 
     def run(self) -> Recovered:
-        """Recover; StoreDamaged when the files cannot be a store of these settings."""
+        """Recover. Runs once."""
         begin = self._begin()
         if begin > self._low:
             try:
@@ -124,7 +131,8 @@ class FullRecovery:
         rebuilding = begin == self._low
         levels = delay_levels(self._settings.message_delay_level)
         queues = QueueSet(self._layout, self._topics, levels, own=self._own)
-        whole = queues.load(begin)
+        is_clean = self._is_clean_end(begin)
+        whole = queues.load(begin, None if is_clean and not rebuilding else self._low)
         if not rebuilding and not (whole and self._fits(queues, begin)):
             raise UnitsMissing
         walk = LogWalk(
@@ -149,13 +157,15 @@ class FullRecovery:
         unsynced: dict[Path, None] = {}
         for index, queue in enumerate(queues.queues):
             maximum = queues.maximum(index)
-            if walk.records or not self._is_clean_end(begin):
+            if walk.records or not is_clean:
                 queue.cut(maximum)
                 faults.reach("recovery.queue_cut")
             unsynced |= dict.fromkeys(queue.unsynced())
             low = max(queue.first_from(self._low, maximum), self._topics.low(queue.topic, queue.queue_id))
             recovered.queues.append(RecoveredQueue(queue.topic, queue.queue_id, min(low, maximum), maximum))
             recovered.units_written += queue.units_written
+        if is_clean and not rebuilding and not self._minima_fit(recovered.queues):
+            raise UnitsMissing
         sync_paths(unsynced, self._layout.root)
         return recovered
 
@@ -171,14 +181,6 @@ class FullRecovery:
         position = self._checkpoint.confirm_offset
         if self._marks.last_run is LastRun.CLEAN and self._marks.identity is not None:
             position = self._known_flushed = self._marks.identity.write_position
-        if self._known_flushed > self._end:
-            log.event(
-                _logger,
-                logging.CRITICAL,
-                "log_is_shorter",
-                ends_at=self._end,
-                was_flushed=self._known_flushed,
-            )
         self._known_flushed = min(self._known_flushed, self._end)
         return position if self._is_boundary(position) else self._low
 
@@ -254,6 +256,17 @@ class FullRecovery:
                 return False
         return True
 
+    def _minima_fit(self, queues: list[RecoveredQueue]) -> bool:
+        """Whether no queue has lost its first files since the clean stop, which noted the sum of all minima.
+
+        Not asked when the log begins elsewhere than then.
+        """
+        identity = self._marks.identity
+        if identity is None or identity.min_offset != self._low:
+            return True
+        used = (queue for queue in queues if queue.maximum > self._topics.low(queue.topic, queue.queue_id))
+        return sum(queue.minimum for queue in used) == identity.minima
+
     def _unit_fits(self, queue: QueueRepair, end: int, begin: int) -> bool:
         unit = queue.last_unit(end)
         if unit is None or unit[0] < self._low:
@@ -312,27 +325,3 @@ class FullRecovery:
                 sync_path(self._layout.segment_path(start))
         fsync_folder(self._layout.commit_log)
         return cut
-
-
-def check_segments(layout: StoreLayout) -> list[int]:
-    """The starts of the log's segments. An empty last file is removed, as RocketMQ does.
-
-    StoreDamaged when a file has another size than `mappedFileSizeCommitLog`, or when one is missing in
-    between.
-    """
-    starts = layout.segments()
-    while starts and not layout.segment_path(starts[-1]).stat().st_size:
-        layout.segment_path(starts.pop()).unlink()
-    for n, start in enumerate(starts):
-        size = layout.segment_path(start).stat().st_size
-        if size != layout.segment_bytes:
-            raise StoreDamaged(
-                f"{layout.segment_path(start)} has {size} bytes, but mappedFileSizeCommitLog is "
-                f"{layout.segment_bytes}: start with the size the store was made with"
-            )
-        if start != starts[0] + n * layout.segment_bytes:
-            raise StoreDamaged(
-                f"{layout.commit_log}: the segment before {start} is missing; "
-                "restore it, or move the later ones away"
-            )
-    return starts

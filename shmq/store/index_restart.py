@@ -10,27 +10,31 @@ of the files that stay, or from the log's first byte.
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 from shmq.base.errors import StoreDamaged
+from shmq.base.file_sums import forget
 from shmq.model.record import record_size
 from shmq.model.settings import BrokerSettings
+from shmq.shm.control_page import ControlPage
+from shmq.shm.page_layout import INDEXED_POSITION, MIN_OFFSET
 from shmq.store.checkpoint import Checkpoint
 from shmq.store.commit_log import CommitLog
 from shmq.store.index_file import IndexFile, index_names
-from shmq.store.index_sums import forget_gone
+from shmq.store.index_sums import drop_behind_gap
 from shmq.store.names import StoreLayout
 from shmq.store.run_marks import LastRun, Marks
 
 
 def indexed_position(layout: StoreLayout, settings: BrokerSettings, marks: Marks, low: int, end: int) -> int:
     """The position from which keys are missing; removes index files that cannot be trusted."""
-    forget_gone(layout)
+    is_complete = not drop_behind_gap(layout)
     names = index_names(layout.index)
     trusted_ms = Checkpoint.load(layout.checkpoint).index_timestamp
     clean = marks.last_run is LastRun.CLEAN or (
         marks.last_run is LastRun.FOREIGN and not layout.abort.exists()
     )
-    last_key, is_complete = -1, True
+    last_key = -1
     for name in names:
         path = layout.index / name
         try:
@@ -38,13 +42,13 @@ def indexed_position(layout: StoreLayout, settings: BrokerSettings, marks: Marks
                 path, settings.max_hash_slot_num, settings.max_index_num, writable=False
             ).header()
         except (StoreDamaged, struct.error):
-            path.unlink()
+            _remove(layout, path)
             is_complete = False
             continue
         trusted = clean or (name != names[-1] and header.end_timestamp <= trusted_ms)
         trusted &= header.makes_sense(settings.max_hash_slot_num, settings.max_index_num)
         if header.end_physical_offset >= end or not trusted:
-            path.unlink()
+            _remove(layout, path)
             is_complete = False
         elif header.index_count > 1:
             last_key = max(last_key, header.end_physical_offset)
@@ -52,6 +56,25 @@ def indexed_position(layout: StoreLayout, settings: BrokerSettings, marks: Marks
         return low
     noted = marks.identity.indexed_position if marks.identity is not None and clean and is_complete else -1
     return min(end, noted) if noted > last_key else _behind(layout, last_key, low, end)
+
+
+def index_again(layout: StoreLayout, settings: BrokerSettings, page: ControlPage) -> None:
+    """On a kept page: have the keys made again from where index files were taken away."""
+    if not drop_behind_gap(layout):
+        return
+    low, end = int(page.words[MIN_OFFSET]), int(page.words[INDEXED_POSITION])
+    last_key = -1
+    for name in index_names(layout.index):
+        path = layout.index / name
+        header = IndexFile(path, settings.max_hash_slot_num, settings.max_index_num, writable=False).header()
+        last_key = max(last_key, header.end_physical_offset)
+    page.words[INDEXED_POSITION] = low if last_key < low else _behind(layout, last_key, low, end)
+
+
+def _remove(layout: StoreLayout, path: Path) -> None:
+    """Remove an index file for good."""
+    forget(layout.checksums, path)
+    path.unlink()
 
 
 def _behind(layout: StoreLayout, position: int, low: int, end: int) -> int:

@@ -6,11 +6,15 @@ filled has none: after anything but a clean stop it is built anew. No numpy here
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-from shmq.base.file_sums import FileState, judge_prefix, note_prefix, sum_path
+from shmq.base import log
+from shmq.base.file_sums import FileState, forget, judge_prefix, note_prefix
 from shmq.store.index_file import HEADER, ITEM, NAME_DIGITS, SLOT_BYTES, IndexHeader, index_names
 from shmq.store.names import StoreLayout
+
+_logger = log.get(__name__)
 
 
 def note_index(layout: StoreLayout, path: Path, slots: int) -> None:
@@ -36,9 +40,28 @@ def changed_index_files(layout: StoreLayout) -> dict[Path, FileState]:
     }
 
 
-def forget_gone(layout: StoreLayout) -> None:
-    """Remove the sums of index files that are there no more."""
-    there = {sum_path(layout.checksums, layout.index / name).name for name in index_names(layout.index)}
-    for path in layout.checksums.glob("*.sum"):
-        if is_index_sum(path.name) and path.name not in there:
-            path.unlink(missing_ok=True)
+def gone_index_files(layout: StoreLayout) -> list[str]:
+    """The names of index files that have a sum and are there no more, oldest first.
+
+    Whoever removes a file for good forgets its sum before: these were taken away.
+    """
+    there = set(index_names(layout.index))
+    summed = (path.name.removesuffix(".sum") for path in layout.checksums.glob("*.sum"))
+    return sorted(name for name in summed if is_index_sum(name) and name not in there)
+
+
+def drop_behind_gap(layout: StoreLayout) -> bool:
+    """When an index file was taken away, remove the later ones, too: keys are only ever added behind the last
+    one. True when there was such a gap. Recovery only.
+    """
+    gone = gone_index_files(layout)
+    if not gone:
+        return False
+    log.event(_logger, logging.WARNING, "index_files_missing", first=gone[0], count=len(gone))
+    for name in index_names(layout.index):
+        if name > gone[0]:
+            (layout.index / name).unlink()
+            gone.append(name)
+    for name in gone:
+        forget(layout.checksums, layout.index / name)
+    return True

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from shmq.base import faults
+from shmq.base.file_sums import forget
 from shmq.base.files import fsync_folder
 from shmq.model.unit import UNIT_BYTES
 from shmq.shm.control_page import ControlPage
@@ -187,6 +188,7 @@ class LogCleaner:
                 header = IndexHeader.decode(memoryview(file.read(HEADER.size)))
             if header.end_physical_offset >= low:
                 break
+            forget(self._layout.checksums, path)
             path.unlink()
             faults.reach("retention.index_file_unlinked")
             fsync_folder(self._layout.index)

@@ -26,6 +26,9 @@ from shmq.store.sparse_files import first_written, written_end, zero_written
 UNITS_AT_ONCE = 3_200
 """Units read together rather than searched one by one: less than 64 KiB."""
 
+GAP_MAX = 1 << 20
+"""A queue that lost more units in a row than this is no known gap."""
+
 
 @dataclass(slots=True)
 class QueueRepair:
@@ -44,13 +47,31 @@ class QueueRepair:
         self.folder = self.layout.queue_folder_text(self.topic, self.queue_id)
 
     def load(self) -> bool:
-        """Find the files; False when one has a wrong length. An empty last one counts as absent."""
+        """Find the files; False when one has a wrong length, or is missing between others.
+
+        An empty last one counts as absent.
+        """
         self.starts = file_starts(self.folder)
         sizes = [os.stat(self._path(start)).st_size for start in self.starts]
         while sizes and not sizes[-1]:
             sizes.pop()
             self.starts.pop()
-        return all(size == self.layout.queue_file_bytes for size in sizes)
+        length = self.layout.queue_file_bytes
+        if any(size != length for size in sizes):
+            return False
+        return not sizes or self.starts[-1] - self.starts[0] == (len(sizes) - 1) * length
+
+    def lacks_its_begin(self, log_begin: int, lowest: int) -> bool:
+        """Whether files are missing in front of the first one, though the log still has their messages.
+
+        `lowest` is the queue offset at which the queue began. Retention leaves the file in which the first
+        unit is that points into the log: so in front of that unit are others, but for one queue in as many
+        as a file has units, which is then made anew for nothing. Asked where nothing surer is known.
+        """
+        if not self.starts or self._first_unit <= lowest:
+            return False
+        physical, size, _ = UNIT_STRUCT.unpack(self.read(self._first_unit, 1))
+        return bool(0 < size != FILLER_SIZE and physical >= log_begin)
 
     def remove(self) -> None:
         """Unlink all files: the log has everything."""
@@ -139,7 +160,10 @@ class QueueRepair:
         """Make the units from `first` on what the log says; mark as lost what is missing before them."""
         count = len(units) // UNIT_BYTES
         self.touched = True
-        make_room(self.layout, self.topic, self.queue_id, first, first + count)
+        room = first
+        if self.starts and 0 < first - self._end_unit <= GAP_MAX:
+            room = self._end_unit  # no file shall be missing in between
+        make_room(self.layout, self.topic, self.queue_id, room, first + count)
         self.starts = file_starts(self.folder)
         with self._files(writable=True) as files:
             physical, size, _ = UNIT_STRUCT.unpack_from(units)

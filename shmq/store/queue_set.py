@@ -7,11 +7,13 @@ those of an earlier topic of the same name, belong to no queue (index -1). Recov
 
 from __future__ import annotations
 
+import logging
 import mmap
 from collections.abc import Callable
 
 import numpy as np
 
+from shmq.base import log
 from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.delay import delay_ms, level_of
 from shmq.model.names import SCHEDULE_TOPIC
@@ -21,11 +23,10 @@ from shmq.store.config_tables import TopicTable
 from shmq.store.consume_queue import FILLER_SIZE
 from shmq.store.log_scan import IntArray, Scan
 from shmq.store.names import StoreLayout
-from shmq.store.queue_repair import QueueRepair, find_queues, pack
+from shmq.store.queue_repair import GAP_MAX, QueueRepair, find_queues, pack
 from shmq.store.record_text import kinds, topic_kinds
 
-GAP_MAX = 1 << 20
-"""A queue that lost more units in a row than this is no known gap."""
+_logger = log.get(__name__)
 
 
 class UnitsMissing(Exception):
@@ -68,15 +69,20 @@ class QueueSet:
         self._topic_ids: dict[bytes, int] = {}
         self._topic_names: list[str | None] = []
 
-    def load(self, position: int) -> bool:
-        """Find the queues on the disk and what each has below `position`. False: files had to be removed."""
+    def load(self, position: int, log_begin: int | None = None) -> bool:
+        """Find the queues on the disk and what each has below `position`. False: files had to be removed.
+
+        `log_begin`: also those of queues whose first files seem to be missing, by where the log begins.
+        """
         whole = True
         for topic, queue_id in find_queues(self._layout):
             queue = self.queues[self._index(topic, queue_id)]
-            if not queue.load():
+            lowest = self._topics.low(topic, queue_id)
+            if not queue.load() or (log_begin is not None and queue.lacks_its_begin(log_begin, lowest)):
                 whole = False
                 queue.starts = []
                 if self._on_difference is None:
+                    log.event(_logger, logging.WARNING, "queue_made_anew", topic=topic, queue_id=queue_id)
                     queue.remove()
             self._set_next(topic, queue_id, queue.count_below(position))
         return whole
@@ -205,6 +211,11 @@ class QueueSet:
         """
         used = len(self.queues)
         return int(self._next[:used][self._next[:used] > self._low[:used]].sum())
+
+    def find(self, topic: str, queue_id: int) -> QueueRepair | None:
+        """A queue by name; None when it has neither files nor records."""
+        index = self._by_key.get((topic, queue_id))
+        return None if index is None else self.queues[index]
 
     def maximum_of(self, topic: str, queue_id: int) -> int | None:
         """The maximum of a queue by name; None when it has neither files nor records."""

@@ -141,8 +141,10 @@ def open_or_recover(
             )
         log.event(_logger, logging.WARNING, "written_by_another_engine", store=root)
         forget_sums(layout)
-    else:
-        report_changed(layout)
+    elif changed := report_changed(layout):
+        from shmq.store.lost_topics import restore_topics
+
+        restore_topics(layout, changed)
     layout.make_folders()
     faults.reach("recovery.began")
     _finish_damage(layout)
@@ -214,11 +216,13 @@ def _fast(
     if not (usable and fits and AppendJournal(kept).empty()):
         return None
     from shmq.store.fast_restart import page_agrees
+    from shmq.store.index_restart import index_again
 
     began_at = min(kept.words[FLUSHED_POSITION], Checkpoint.load(layout.checkpoint).confirm_offset)
     if not page_agrees(layout, settings, load_topics(layout), kept, began_at):
         log.event(_logger, logging.WARNING, "kept_page_disagrees", checked_from=began_at)
         return None
+    index_again(layout, settings, kept)
     kept.words[VISIBLE_WORD] = visible_word(settings)
     return RecoveryReport(
         RecoveryMode.FAST, name, write_position=kept.words[WRITE_POSITION], walked_from=began_at
@@ -264,6 +268,7 @@ def _anew(
     """Recover from the files, then make and fill a new page."""
     current = kept if kept is not None and is_of_these_files(kept, layout, marks) else None
     known_flushed = int(current.words[FLUSHED_POSITION]) if current is not None else 0
+    known_begin = int(current.words[MIN_OFFSET]) if current is not None else None
     offsets = load_consumer_offsets(layout)
     if current is not None and current.state is not PageState.RECOVERING:
         offsets.update(offsets_of(current))  # up to some seconds newer than the file
@@ -285,7 +290,13 @@ def _anew(
         remove_all_checksums(layout)
     topics = load_topics(layout)
     found = FullRecovery(
-        layout, settings, topics, marks, known_flushed=known_flushed, progress=progress
+        layout,
+        settings,
+        topics,
+        marks,
+        known_flushed=known_flushed,
+        known_begin=known_begin,
+        progress=progress,
     ).run()
     bounds = {(q.topic, q.queue_id): (q.minimum, q.maximum) for q in found.queues}
     faults.reach("recovery.files_true")

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
+from shmq.base.clock import now_ms
 from shmq.base.errors import Unavailable
 from shmq.base.file_sums import FileState, announce, forget, last_sum
 from shmq.base.files import SharedFileLock, StoreLock, write_durably
@@ -37,7 +38,8 @@ from shmq.store.checksum_check import Piece, SegmentChecksums, changed_byte
 from shmq.store.checksums import PIECE_BYTES, entry_of, summed_end
 from shmq.store.config_tables import load_topics
 from shmq.store.index_file import index_names
-from shmq.store.index_sums import changed_index_files
+from shmq.store.index_sums import changed_index_files, drop_behind_gap
+from shmq.store.log_bounds import flushed_end
 from shmq.store.log_walk import LogWalk
 from shmq.store.mapped_file import MappedFile
 from shmq.store.names import StoreLayout
@@ -50,7 +52,8 @@ from shmq.store.sparse_files import sync_path, sync_paths
 from shmq.store.store_view import layout_of
 
 ACTIONS = {
-    "segment": "fill it up, or make one, with zeros; for each message that is lost a record stands in",
+    "segment": "fill it up, or make one, with zeros; for each message that is lost a record stands in "
+    "(all gone: put aside what is left, for an empty log)",
     "record": "keep its bytes aside; put back the one byte that changed, or let a record stand in for it",
     "unit": "write it anew from the log",
     "queue offset": "number its queue's units by the log",
@@ -72,6 +75,8 @@ def repair_store(root: Path, *, levels: str = DEFAULT_DELAY_LEVELS) -> None:
     """Repair the store at `root`, which the caller has `alone`. OSError when the disk refuses."""
     layout = layout_of(root)
     _mend_tables(layout)
+    if _give_up_log(layout):
+        return
     _fill_segments(layout)
     finish_pending(layout)
     _mend_log_and_queues(layout, levels)
@@ -102,7 +107,7 @@ def _mend_tables(layout: StoreLayout) -> None:
     for path, state in changed_files(layout).items():
         content = path.read_bytes() if path.exists() else b""
         own = path in (layout.checkpoint, layout.identity)
-        if state is FileState.CHANGED and (own or not _is_table(content)):
+        if state in (FileState.CHANGED, FileState.MISSING) and (own or not _is_table(content)):
             _put_back(layout, path, content)
         elif state is FileState.SUM_DAMAGED:
             announce(layout.checksums, path, content[:FIELDS_BYTES] if path == layout.checkpoint else content)
@@ -127,8 +132,11 @@ def _put_back(layout: StoreLayout, path: Path, content: bytes) -> None:
         if mended is not None:
             announce(layout.checksums, path, mended)
     if mended is not None:
-        keep_aside(layout, path.name, content)
+        if content:
+            keep_aside(layout, path.name, content)
         write_durably(path, mended, backup=False)
+    elif not path.exists():
+        forget(layout.checksums, path)
 
 
 def _is_table(content: bytes) -> bool:
@@ -142,11 +150,31 @@ def _is_table(content: bytes) -> bool:
 # ---- log and queues
 
 
+def _give_up_log(layout: StoreLayout) -> bool:
+    """When all segments are lost, put aside what speaks of them, so that the next start begins an empty log.
+
+    The tables stay.
+    """
+    if layout.segments() or not flushed_end(layout, read_marks(layout)):
+        return False
+    aside = layout.quarantine / f"log-lost-{now_ms()}"
+    aside.mkdir(parents=True)
+    gone = (layout.consume_queue, layout.index, layout.checksums, layout.checkpoint, layout.producers)
+    timers = (layout.timer_wheel, layout.timer_log)
+    for path in (*gone, *timers, layout.abort, layout.identity):  # what judges the store goes last
+        if path.exists():
+            path.rename(aside / path.name)
+    for folder in (aside, layout.quarantine, layout.identity.parent, layout.root):
+        sync_path(folder)
+    return True
+
+
 def _fill_segments(layout: StoreLayout) -> None:
-    """Give the log its full length again: zeros stand where a segment was cut or is missing in between."""
+    """Give the log its full length again: zeros stand where a segment was cut or is missing."""
     starts = layout.segments()
     filled = False
-    for start in range(starts[0], starts[-1] + 1, layout.segment_bytes) if starts else ():
+    end = max(flushed_end(layout, read_marks(layout)), starts[-1] + 1 if starts else 0)
+    for start in range(starts[0], end, layout.segment_bytes) if starts else ():
         fd = os.open(layout.segment_path(start), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             if os.fstat(fd).st_size < layout.segment_bytes:
@@ -216,8 +244,9 @@ def _drop_headless(layout: StoreLayout, levels: list[int], end: int) -> None:
 
 def _drop_index(layout: StoreLayout) -> None:
     """Remove the first changed index file and what was built behind it; have the next start go on there."""
+    was_gap = drop_behind_gap(layout)
     changed = changed_index_files(layout)
-    if not changed:
+    if not changed and not was_gap:
         return
     identity = Identity.load(layout)
     if identity is not None and not identity.running:
@@ -225,7 +254,7 @@ def _drop_index(layout: StoreLayout) -> None:
         identity.save(layout)
     for name in index_names(layout.index):
         path = layout.index / name
-        if name >= min(changed).name:
+        if changed and name >= min(changed).name:
             path.unlink()
             forget(layout.checksums, path)
     sync_path(layout.index)

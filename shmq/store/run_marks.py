@@ -34,6 +34,7 @@ from shmq.shm.directory import DirectoryView
 from shmq.shm.page_layout import (
     INDEXED_POSITION,
     LAST_STORE_TIME,
+    MIN_OFFSET,
     RUN_STAMP,
     SEGMENT_INODE,
     WRITE_POSITION,
@@ -80,13 +81,15 @@ class Identity:
     indexed_position: int = -1
     last_store_time: int = 0
     units: int = 0
+    min_offset: int = -1
+    minima: int = 0
 
     @classmethod
     def of_stop(cls, layout: StoreLayout, page: ControlPage) -> Identity:
         """The note of a clean stop, from the page as the last appender left it.
 
-        `units` is the sum of the maxima of all queues that were ever written to: the next start sees by it
-        whether ConsumeQueues were taken away meanwhile.
+        `units` and `minima` are the sums of the maxima and minima of all queues that were ever written to,
+        `min_offset` is where the log begins: by them the next start sees whether files were taken away.
         """
         words, table, directory, topics = (
             page.words,
@@ -95,13 +98,15 @@ class Identity:
             load_topics(layout),
         )
         queues = [queue for topic in directory.topics() for queue in directory.queues(topic)]
-        maxima = [(table.max(q.slot), topics.low(q.topic, q.queue_id)) for q in queues]
+        used = [q for q in queues if table.max(q.slot) > topics.low(q.topic, q.queue_id)]
         return cls(
             page_id=page.page_id,
             write_position=words[WRITE_POSITION],
             indexed_position=words[INDEXED_POSITION],
             last_store_time=words[LAST_STORE_TIME],
-            units=sum(high for high, low in maxima if high > low),
+            units=sum(table.max(q.slot) for q in used),
+            min_offset=words[MIN_OFFSET],
+            minima=sum(table.min(q.slot) for q in used),
         )
 
     @classmethod

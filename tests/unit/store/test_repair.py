@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from shmq.base.errors import Unavailable
+from shmq.base.errors import StoreDamaged, Unavailable
 from shmq.base.files import StoreLock
 from shmq.broker.config_file import ConfigFile
 from shmq.store.check import check_store
@@ -164,8 +164,10 @@ def test_every_kind_of_damage_is_mended(stopped: OpenStore, damage: Callable[[St
     if damage in LOST:
         rows = DamageTable(layout).rows
         assert len(rows) > 10 and {row.state for row in rows} == {REPLACED}
-        lost = {(row.queue_id, row.queue_offset) for row in rows}
-        assert len(lost) == len(rows) and all(row.topic == "T" for row in rows[:-1])
+        lost = [(row.queue_id, row.queue_offset) for row in rows if row.topic == "T"]
+        assert len(set(lost)) == len(lost)
+        fillers = [row.position + row.size for row in rows if row.topic != "T"]
+        assert all(end % layout.segment_bytes == 0 for end in fillers), "a segment's end is nobody's"
     elif damage is log_bytes:
         assert [row.state for row in DamageTable(layout).rows] == [REPLACED]
     elif damage in (log_byte, blank):
@@ -177,6 +179,24 @@ def test_every_kind_of_damage_is_mended(stopped: OpenStore, damage: Callable[[St
         assert len(found) == 3, "keys are found again"
         assert len(stopped.store.lookup_key("T", "also3", 10, 0, 2**60)) == 3
         assert list(check_store(layout.root, stopped.page)) == []
+
+
+def test_a_log_that_is_lost_whole_is_given_up(stopped: OpenStore) -> None:
+    shutil.rmtree(stopped.layout.commit_log)
+    with pytest.raises(StoreDamaged, match="is its disk mounted"):
+        stopped._open()
+    (finding,) = check_store(stopped.root)
+    assert "put aside" in action_for(finding)
+    with alone(stopped.root):
+        repair_store(stopped.root)
+    assert list(check_store(stopped.root)) == []
+    (aside,) = stopped.layout.quarantine.glob("log-lost-*")
+    assert {path.name for path in aside.iterdir()} >= {"consumequeue", "index", "checkpoint", "identity.json"}
+    stopped._open()
+    with stopped:
+        assert stopped.send("T", b"the first").queue_offset == 0
+        assert (stopped.layout.config / "groups.json").exists()
+        assert list(check_store(stopped.root, stopped.page)) == []
 
 
 def test_a_table_that_can_be_read_is_left_as_it_is(stopped: OpenStore) -> None:
