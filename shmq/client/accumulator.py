@@ -28,6 +28,7 @@ from shmq.client.periodic import Periodic
 from shmq.client.producer_config import ProducerConfig
 from shmq.client.send_commands import SendCommands, log_batch_place, read_stored
 from shmq.client.send_result import SendStatus, durability_of
+from shmq.model.message import Message
 from shmq.model.message_queue import MessageQueue
 from shmq.model.properties import SHMQ_WAIT_FOR, WAIT
 from shmq.protocol.codes import ResponseCode
@@ -88,11 +89,7 @@ class Accumulator:
 
     def add(self, waiting: AsyncSend, queue: MessageQueue) -> None:
         """Put a message into its lane, and send the lane when nothing is to be waited for."""
-        held = waiting.message.properties
-        if SHMQ_WAIT_FOR in held:
-            lanes = self._asking_lanes.setdefault(held[SHMQ_WAIT_FOR], {})
-        else:
-            lanes = self._lanes if held.get(WAIT) != "false" else self._unwaiting_lanes
+        lanes = self._lanes if waiting.message.is_plain else self._lanes_of(waiting.message)
         lane = lanes.get(queue)
         if lane is None:
             lane = lanes.setdefault(queue, _Lane(queue))
@@ -101,6 +98,13 @@ class Accumulator:
             self._ticker is None or len(lane.pending) >= self._config.batch_max_messages
         ):
             self._send_lane(lane)
+
+    def _lanes_of(self, message: Message) -> dict[MessageQueue, _Lane]:
+        """Return the lanes of messages that wait for the same."""
+        held = message.properties
+        if SHMQ_WAIT_FOR in held:
+            return self._asking_lanes.setdefault(held[SHMQ_WAIT_FOR], {})
+        return self._lanes if held.get(WAIT) != "false" else self._unwaiting_lanes
 
     def flush(self) -> None:
         """Send what waits in every lane, as far as batches may be under way."""

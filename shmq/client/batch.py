@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from shmq.base.errors import ClientFault
 from shmq.model import properties as names
-from shmq.model.message import Message
+from shmq.model.message import Message, all_plain
 from shmq.model.names import is_retry_topic
 
 MEMBER_OVERHEAD = 20
@@ -23,7 +23,7 @@ def check_batch(messages: Sequence[Message]) -> None:
         raise ClientFault("an empty batch: nothing was sent")
     first = messages[0]
     topics = [message.topic for message in messages]
-    alike = [message.properties for message in messages].count(first.properties) == len(messages)
+    alike = all_plain(messages) or [m.properties for m in messages].count(first.properties) == len(messages)
     # Comparing whole lists is so much quicker that only what differs is looked at one by one.
     for message in messages[:1] if alike and topics.count(first.topic) == len(topics) else messages:
         if message.topic != first.topic:
@@ -38,14 +38,15 @@ def check_batch(messages: Sequence[Message]) -> None:
 
 def has_timer(message: Message) -> bool:
     """Tell whether a message asks for delivery at a later moment."""
+    if message.is_plain:
+        return False
     held = message.properties
     return names.TIMER_DELIVER_MS in held or names.TIMER_DELAY_SEC in held or names.TIMER_DELAY_MS in held
 
 
 def message_size(message: Message) -> int:
     """Return the size RocketMQ's documented splitter counts: topic, body, properties and 20 bytes."""
-    text = sum(len(name) + len(value) for name, value in message.properties.items())
-    return len(message.topic) + len(message.body) + text + MEMBER_OVERHEAD
+    return len(message.topic) + len(message.body) + message.text_length() + MEMBER_OVERHEAD
 
 
 class MessageSplitter(Iterator[list[Message]]):

@@ -47,11 +47,13 @@ class Outgoing:
     def __init__(self, message: Message, config: ProducerConfig) -> None:
         """Check the message and prepare it; MessageIllegal and InvalidParameter say what is allowed."""
         check_sendable(message, config.max_message_size)
-        held = message.properties
-        held.pop(names.SHMQ_SEQUENCE, None)  # of an earlier send, or of a message that is passed on
-        key = held.get(names.UNIQ_KEY)
+        if not message.is_plain:
+            # Of an earlier send, or of a message that is passed on.
+            message.properties.pop(names.SHMQ_SEQUENCE, None)
+        key = message.unique_key
         if key is None:
-            key = held[names.UNIQ_KEY] = unique_key()
+            key = unique_key()
+            message.give_unique_key(key)
         self.message = message
         self.topic = message.topic
         self.unique_key = key
@@ -59,7 +61,7 @@ class Outgoing:
         self.sys_flag = 0
         if len(message.body) >= config.compress_msg_body_over_howmuch:
             self.body, self.sys_flag = compressed(message.body, config)
-        self.properties = encode_properties(held)
+        self.properties = encode_properties(message.properties)
         self.born_timestamp = now_ms()
 
     def number(self, sequence: str) -> None:
@@ -107,7 +109,7 @@ def _placed(message: Message, namespace: str) -> Message:
 
 def is_reply(message: Message) -> bool:
     """Tell whether a message is the answer to a request, which has a request code of its own."""
-    return message.properties.get(names.MSG_TYPE) == REPLY
+    return not message.is_plain and message.properties.get(names.MSG_TYPE) == REPLY
 
 
 def ask_for(message: Message | Sequence[Message], wanted: Durability | None) -> None:
@@ -121,7 +123,7 @@ def ask_for(message: Message | Sequence[Message], wanted: Durability | None) -> 
 
 def travels_alone(message: Message) -> bool:
     """Tell whether a message may not be part of a batch."""
-    return not LONE_PROPERTIES.isdisjoint(message.properties)
+    return not message.is_plain and not LONE_PROPERTIES.isdisjoint(message.properties)
 
 
 @lru_cache(maxsize=4096)

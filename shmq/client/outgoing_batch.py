@@ -14,7 +14,7 @@ from shmq.base.clock import now_ms
 from shmq.client.outgoing import Body, compressed, ordered
 from shmq.client.producer_config import ProducerConfig
 from shmq.model import properties as names
-from shmq.model.message import Message
+from shmq.model.message import Message, all_plain, give_unique_keys, plain_columns
 from shmq.model.message_id import KeyBlock, unique_key, unique_key_block
 from shmq.model.properties import encode_properties
 from shmq.model.record import encode_record
@@ -29,6 +29,7 @@ class OutgoingBatch:
     __slots__ = (
         "_block",
         "_bodies",
+        "_business_keys",
         "_flags",
         "_shared",
         "_sys_flags",
@@ -49,15 +50,41 @@ class OutgoingBatch:
         if may_compress:
             self._compress(config)
         self._shared: bytes | None = None
-        """Properties of all messages but for the unique key, when they are the same."""
+        """Properties of all messages but for the unique key and `_business_keys`, when they are the same."""
+        self._business_keys: bytes | None = None
+        """The texts of KEYS back to back, when they differ but are equally long; KEYS is then not in
+        `_shared`."""
         self._block: KeyBlock | None = None
-        self.keys = self._give_keys()
+        self.keys = self._give_keys_to_plain() or self._give_keys()
 
     def _compress(self, config: ProducerConfig) -> None:
         limit = config.compress_msg_body_over_howmuch
         for place, body in enumerate(self._bodies):
             if len(body) >= limit:
                 self._bodies[place], self._sys_flags[place] = compressed(body, config)
+
+    def _give_keys_to_plain(self) -> list[str]:
+        """Give plain messages without a unique key a block of them; an empty list when they are not that."""
+        messages, count = self.messages, len(self.messages)
+        if count > KeyBlock.COUNT_MAX or not all_plain(messages):
+            return []
+        tags, business, unique = plain_columns(messages)
+        if unique.count(None) != count:
+            return []
+        self._block = unique_key_block()
+        prefix = self._block.prefix
+        keys = [prefix + suffix for suffix in _suffixes(count)]
+        give_unique_keys(messages, keys)
+        if tags.count(tags[0]) == count:
+            shared = {names.TAGS: tags[0]} if tags[0] else {}
+            if business.count(business[0]) == count:
+                if business[0]:
+                    shared[names.KEYS] = business[0]
+                self._shared = encode_properties(shared)
+            elif (joined := "".join(business)).isascii() and set(map(len, business)) == {len(business[0])}:
+                self._shared = encode_properties(shared)
+                self._business_keys = joined.encode()
+        return keys
 
     def _give_keys(self) -> list[str]:
         """Give every message its unique key; fresh ones come as a block, whose text numpy writes."""
@@ -75,8 +102,8 @@ class OutgoingBatch:
             keys = [prefix + suffix for suffix in _suffixes(count)]
         else:
             keys = [properties.get(names.UNIQ_KEY) or unique_key() for properties in held]
-        for properties, key in zip(held, keys, strict=True):
-            properties[names.UNIQ_KEY] = key
+        for message, key in zip(self.messages, keys, strict=True):
+            message.give_unique_key(key)
         return keys
 
     def number(self, sequence: str) -> None:
@@ -86,6 +113,9 @@ class OutgoingBatch:
 
     def _rows(self) -> list[bytes]:
         """Return each message's encoded properties, the key among them."""
+        if all_plain(self.messages):
+            columns = plain_columns(self.messages)
+            return [_plain_text(*row).encode() for row in zip(*columns, strict=True)]
         return [encode_properties(ordered(message.properties)) for message in self.messages]
 
     def records(self, queue_id: int) -> tuple[Body, list[int]]:
@@ -101,6 +131,7 @@ class OutgoingBatch:
                 properties=self._shared if self._shared is not None else self._rows(),
                 born_timestamp=self.born_timestamp,
                 keys=self._block if self._shared is not None else None,
+                business_keys=self._business_keys if self._shared is not None else None,
                 flags=self._flags,
                 sys_flags=self._sys_flags,
             )
@@ -124,6 +155,12 @@ class OutgoingBatch:
         """Return RocketMQ's batch body."""
         rows = zip(self._bodies, self._rows(), self._flags, strict=True)
         return encode_batch_elements(BatchElement(*row) for row in rows)
+
+
+def _plain_text(tags: str | None, keys: str, unique: str | None) -> str:
+    """Return the stored form of a plain message's properties, in the order of a log-ready record."""
+    head = f"TAGS\x01{tags}\x02UNIQ_KEY\x01{unique}\x02" if tags else f"UNIQ_KEY\x01{unique}\x02"
+    return f"{head}KEYS\x01{keys}\x02" if keys else head
 
 
 _SUFFIXES: list[str] = []

@@ -78,8 +78,8 @@ class SendCommands:
         self._check_size(len(body))
         first = batch.messages[0]
         outer = {UNIQ_KEY: batch.keys[0], WAIT: "true" if first.wait_store_msg_ok else "false"}
-        if SHMQ_WAIT_FOR in first.properties:
-            outer[SHMQ_WAIT_FOR] = first.properties[SHMQ_WAIT_FOR]
+        if asked_for := first.get_property(SHMQ_WAIT_FOR):
+            outer[SHMQ_WAIT_FOR] = asked_for
         header = SendMessageV2Header(
             self._group,
             batch.topic,

@@ -24,6 +24,8 @@ Encoded = tuple[bytearray | memoryview, list[int]]
 JOINED_BYTES_MAX = 64 * 1024
 """Bodies are joined in pieces of this size: larger ones the allocator would map and unmap every time."""
 
+BUSINESS_PREFIX = b"KEYS\x01"
+
 _KEY_LENGTH = 32
 
 
@@ -35,6 +37,7 @@ def encode_batch(
     properties: bytes | Sequence[bytes],
     born_timestamp: int,
     keys: KeyBlock | None = None,
+    business_keys: bytes | None = None,
     flags: Numbers = 0,
     sys_flags: Numbers = 0,
     buffer: bytearray | None = None,
@@ -42,10 +45,11 @@ def encode_batch(
     """Return ``(records back to back, their sizes)``: unstamped, ready to be checked and stamped by a broker.
 
     ``properties`` are encoded, one for all messages or one each; TAGS must come first. ``keys`` adds the
-    property UNIQ_KEY: right behind a first TAGS, else in front. Same-length bodies with one ``properties``
-    for all are written into ``buffer`` when that is large enough (the page faults of a fresh one cost more
-    than the encoding), and a view of it is returned. ``MessageIllegal`` for an empty body, properties over
-    32,767 bytes, a topic over 127.
+    property UNIQ_KEY: right behind a first TAGS, else in front. ``business_keys`` adds a last property KEYS
+    to ``properties`` that are one for all: the texts back to back, all of one length. Same-length bodies with
+    one ``properties`` for all are written into ``buffer`` when that is large enough (the page faults of a
+    fresh one cost more than the encoding), and a view of it is returned. ``MessageIllegal`` for an empty
+    body, properties over 32,767 bytes, a topic over 127.
     """
     count = len(bodies)
     if len(topic) > TOPIC_LENGTH_V1_MAX:
@@ -65,7 +69,7 @@ def encode_batch(
     }
     if not isinstance(properties, bytes):
         return _piecewise(numbers, bodies, body_lengths, _tails(topic_part, properties, keys))
-    tail = _Tail(topic_part, properties, keys)
+    tail = _Tail(topic_part, properties, keys, business_keys, count)
     if count and bool((body_lengths == body_lengths[0]).all()):
         return _tabular(numbers, bodies, int(body_lengths[0]), tail, buffer)
     return _scattered(numbers, bodies, body_lengths, tail)
@@ -75,8 +79,19 @@ class _Tail:
     """What follows each body when the properties are the same: topic length, topic, properties length,
     properties."""
 
-    def __init__(self, topic_part: bytes, properties: bytes, keys: KeyBlock | None) -> None:
+    def __init__(
+        self,
+        topic_part: bytes,
+        properties: bytes,
+        keys: KeyBlock | None,
+        business_keys: bytes | None,
+        count: int,
+    ) -> None:
         self._keys = keys
+        self._business_keys = business_keys
+        if business_keys is not None:
+            self._business_width = len(business_keys) // count
+            properties += BUSINESS_PREFIX + bytes(self._business_width) + b"\x02"
         if keys is None:
             self.row = topic_part + _length_bytes(len(properties)) + properties
         else:
@@ -88,6 +103,9 @@ class _Tail:
         rows[:] = np.frombuffer(self.row, np.uint8)
         if self._keys is not None:
             rows[:, self._key_at : self._key_at + _KEY_LENGTH] = _key_rows(self._keys, len(rows))
+        if self._business_keys is not None:
+            texts = np.frombuffer(self._business_keys, np.uint8).reshape(len(rows), self._business_width)
+            rows[:, -1 - self._business_width : -1] = texts
 
 
 def _fill_heads(heads: npt.NDArray[Any], numbers: Mapping[str, Numbers], sizes: Numbers) -> None:

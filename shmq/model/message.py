@@ -1,6 +1,6 @@
 """Message: what a producer sends. Its attributes are RocketMQ's, kept in the properties they travel in."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from shmq.model import properties as names
@@ -18,9 +18,12 @@ class Message:
     DELAY and WAIT, ``delay`` and ``deliver_at`` of TIMER_DELAY_MS and TIMER_DELIVER_MS. Setting a reserved
     name through ``put_user_property`` raises ``MessageIllegal`` and changes nothing.
     Not safe for use by two threads at once; a message may be sent again after its send has ended.
+
+    Most messages have a tag, keys and, once sent, a unique key, and nothing else: such a plain message keeps
+    them in slots, and its dictionary is made when somebody looks at ``properties``.
     """
 
-    __slots__ = ("body", "flag", "properties", "topic", "transaction_id")
+    __slots__ = ("_held", "_keys", "_tags", "_unique_key", "body", "flag", "topic", "transaction_id")
 
     def __init__(
         self,
@@ -40,12 +43,15 @@ class Message:
         self.topic = topic
         self.body = body
         self.flag = flag
-        self.properties: dict[str, str] = {}
         self.transaction_id: str | None = None
-        if tags:
-            self.tags = tags
-        if keys:
-            self.keys = join_keys(keys)
+        self._held: dict[str, str] | None = None
+        """All properties, once somebody looked at them; the slots below then count no more."""
+        self._unique_key: str | None = None
+        self._tags = tags or None
+        self._keys = keys if type(keys) is str else "" if keys is None else join_keys(keys)
+        # What is printable has no separator in it: one look at each text in place of two.
+        if (tags and not tags.isprintable()) or not self._keys.isprintable():
+            check_separators(tags or "", self._keys)
         if delay_level:
             self.delay_level = delay_level
         if delay is not None:
@@ -77,22 +83,56 @@ class Message:
     __hash__ = None  # type: ignore[assignment]  # mutable
 
     @property
+    def properties(self) -> dict[str, str]:
+        """All properties; the same dictionary each time."""
+        held = self._held
+        if held is None:
+            held = {}
+            if self._tags:
+                held[names.TAGS] = self._tags
+            if self._keys:
+                held[names.KEYS] = self._keys
+            self._held = held
+            # Looked at last: an async send's thread may give the key in just this moment.
+            if self._unique_key:
+                held[names.UNIQ_KEY] = self._unique_key
+        return held
+
+    @properties.setter
+    def properties(self, value: dict[str, str]) -> None:
+        self._held = value
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has no property but tag, keys and unique key, for all that is known without looking."""
+        return self._held is None
+
+    @property
     def tags(self) -> str | None:
         """The message's one tag (property TAGS)."""
-        return self.properties.get(names.TAGS)
+        return self._tags if self._held is None else self._held.get(names.TAGS)
 
     @tags.setter
     def tags(self, value: str | None) -> None:
-        self._set(names.TAGS, value)
+        if self._held is not None:
+            self._set(names.TAGS, value)
+        else:
+            check_separators(value or "")
+            self._tags = value or None
 
     @property
     def keys(self) -> str | None:
         """Business keys separated by blanks, each found by queryMsgByKey (property KEYS)."""
-        return self.properties.get(names.KEYS)
+        return self._keys or None if self._held is None else self._held.get(names.KEYS)
 
     @keys.setter
     def keys(self, value: str | Iterable[str] | None) -> None:
-        self._set(names.KEYS, join_keys(value))
+        joined = join_keys(value)
+        if self._held is not None:
+            self._set(names.KEYS, joined)
+        else:
+            check_separators(joined)
+            self._keys = joined
 
     @property
     def key_list(self) -> list[str]:
@@ -102,7 +142,7 @@ class Message:
     @property
     def delay_level(self) -> int:
         """Delay level 1..18, 0 for none (property DELAY)."""
-        return int(self.properties.get(names.DELAY) or 0)
+        return int(self.get_property(names.DELAY) or 0)
 
     @delay_level.setter
     def delay_level(self, value: int) -> None:
@@ -112,7 +152,7 @@ class Message:
     def delay(self) -> timedelta | None:
         """How long after its arrival it is delivered (property TIMER_DELAY_MS); takes the place of
         ``deliver_at``. A ``delay_level`` wins."""
-        text = self.properties.get(names.TIMER_DELAY_MS)
+        text = self.get_property(names.TIMER_DELAY_MS)
         return timedelta(milliseconds=int(text)) if text else None
 
     @delay.setter
@@ -124,7 +164,7 @@ class Message:
     def deliver_at(self) -> datetime | None:
         """When it is delivered (property TIMER_DELIVER_MS), in UTC; in the past: at once. Set without a time
         zone it is local time. Takes the place of ``delay``; a ``delay_level`` wins."""
-        text = self.properties.get(names.TIMER_DELIVER_MS)
+        text = self.get_property(names.TIMER_DELIVER_MS)
         return _EPOCH + timedelta(milliseconds=int(text)) if text else None
 
     @deliver_at.setter
@@ -136,7 +176,7 @@ class Message:
     @property
     def wait_store_msg_ok(self) -> bool:
         """Whether the broker answers only after the configured flush and replication (property WAIT)."""
-        return self.properties.get(names.WAIT) != "false"
+        return self._held is None or self._held.get(names.WAIT) != "false"
 
     @wait_store_msg_ok.setter
     def wait_store_msg_ok(self, value: bool) -> None:
@@ -145,11 +185,19 @@ class Message:
     @property
     def unique_key(self) -> str | None:
         """The id the producer gave it (property UNIQ_KEY), once it was sent."""
-        return self.properties.get(names.UNIQ_KEY)
+        return self._unique_key if self._held is None else self._held.get(names.UNIQ_KEY)
+
+    def give_unique_key(self, key: str) -> None:
+        """Set the unique key; called by producers."""
+        self._unique_key = key
+        if self._held is not None:
+            self._held[names.UNIQ_KEY] = key
 
     @property
     def user_properties(self) -> dict[str, str]:
         """The properties whose names are not reserved."""
+        if self._held is None:
+            return {}
         return {name: value for name, value in self.properties.items() if name not in names.RESERVED_NAMES}
 
     def put_user_property(self, name: str, value: str) -> None:
@@ -160,11 +208,43 @@ class Message:
 
     def get_property(self, name: str, default: str | None = None) -> str | None:
         """Return any property's value."""
+        if self._held is None and name not in _PLAIN_NAMES:
+            return default
         return self.properties.get(name, default)
+
+    def text_length(self) -> int:
+        """The characters of all names and values of properties."""
+        if self._held is not None:
+            return sum(len(name) + len(value) for name, value in self._held.items())
+        values = ((names.TAGS, self._tags), (names.KEYS, self._keys), (names.UNIQ_KEY, self._unique_key))
+        return sum(len(name) + len(value) for name, value in values if value)
 
     def _set(self, name: str, value: str | None) -> None:
         if value:
             check_separators(value)
             self.properties[name] = value
-        else:
-            self.properties.pop(name, None)
+        elif self._held is not None:
+            self._held.pop(name, None)
+
+
+_PLAIN_NAMES = frozenset({names.TAGS, names.KEYS, names.UNIQ_KEY})
+
+
+def all_plain(messages: Sequence[Message]) -> bool:
+    """Tell whether all messages are plain; some nanoseconds each."""
+    return [message._held for message in messages].count(None) == len(messages)
+
+
+def plain_columns(messages: Sequence[Message]) -> tuple[list[str | None], list[str], list[str | None]]:
+    """Return tags, keys (empty: none) and unique keys of plain messages."""
+    return (
+        [message._tags for message in messages],
+        [message._keys for message in messages],
+        [message._unique_key for message in messages],
+    )
+
+
+def give_unique_keys(messages: Sequence[Message], keys: Sequence[str]) -> None:
+    """Set the unique keys of plain messages."""
+    for message, key in zip(messages, keys, strict=True):
+        message._unique_key = key

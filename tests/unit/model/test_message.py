@@ -170,3 +170,36 @@ def test_a_missing_codec_names_the_package_to_install(monkeypatch):
     for flag in (sys_flag.COMPRESSION_LZ4, sys_flag.COMPRESSION_ZSTD):
         with pytest.raises(ClientFault, match=r"pip install 'shmq\[compression\]'"):
             decompress(b"x", flag)
+
+
+def test_properties_come_into_being_when_looked_at_and_take_over():
+    message = Message("T", b"x", "A", ["k1", "k2"])
+    assert message.is_plain and (message.tags, message.keys, message.unique_key) == ("A", "k1 k2", None)
+    assert message.get_property("nobody") is None and message.user_properties == {}
+    message.give_unique_key("U")
+    message.tags = "B"
+    assert message.is_plain and message.text_length() == len("TAGSBKEYSk1 k2UNIQ_KEYU")
+    held = message.properties
+    assert held == {"TAGS": "B", "KEYS": "k1 k2", "UNIQ_KEY": "U"} and not message.is_plain
+    held["TAGS"] = "C"
+    message.keys = None
+    message.give_unique_key("V")
+    assert (message.tags, message.keys, message.unique_key) == ("C", None, "V")
+    assert message.properties is held and held == {"TAGS": "C", "UNIQ_KEY": "V"}
+    assert message.text_length() == len("TAGSCUNIQ_KEYV")
+
+
+@pytest.mark.parametrize("bad", ["a\x01b", "a\x02b"])
+def test_a_separator_is_refused_whenever_it_is_set(bad):
+    for make in (lambda: Message("T", b"x", bad), lambda: Message("T", b"x", None, [bad])):
+        with pytest.raises(MessageIllegal):
+            make()
+    message = Message("T", b"x", "A", "k")
+    for attribute in ("tags", "keys"):
+        with pytest.raises(MessageIllegal):
+            setattr(message, attribute, bad)
+    assert (message.tags, message.keys) == ("A", "k")
+
+
+def test_what_cannot_be_printed_but_is_no_separator_is_allowed():
+    assert Message("T", b"x", "a\tb", "k\n").tags == "a\tb"
