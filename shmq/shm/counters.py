@@ -99,6 +99,7 @@ COUNTER_NAMES: Mapping[str, str] = {
     "filter_deaths": "processes of filter functions that died or were killed",
     "deaths_by_sigbus": "child processes that died of SIGBUS: a bad sector, or a file that was cut",
     "units_mended": "damaged ConsumeQueue units that the scrub has written anew",
+    "starts_delayed": "children that died so often that their next start had to wait",
 }
 """Every counter and what it counts, in the order of its place in a slot's block."""
 

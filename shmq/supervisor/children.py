@@ -28,6 +28,13 @@ BACKOFF_FIRST_MS = 100
 BACKOFF_MAX_MS = 10_000
 STABLE_MS = 10_000
 """A child that ran so long starts again at once after its death: it was not a circle."""
+KILLS_FREE = 10
+KILLS_WINDOW_MS = 10_000
+KILLED_PAUSE_MAX_MS = 1_000
+"""A child that is killed more than KILLS_FREE times within the window waits 100 ms, then twice as long each
+time, a second at most: somebody kills in a circle, and starting again at once would take the processor from
+the others.
+"""
 UNREADY_DEATHS_MAX = 5
 """A child that dies so often in a row before it served is not started again: the broker stops."""
 
@@ -134,18 +141,24 @@ class Restarts:
     """When a child that died may start again: at once at first, then later and later while it keeps dying.
 
     Who is killed by SIGKILL dies of somebody else's will (an operator's, the kernel's for want of memory),
-    not of a circle of its own: it starts again after the first pause at most, however often that happens.
+    not of a circle of its own: it starts again within a second, however often that happens.
     """
 
     deaths_in_a_row: int = 0
     unready_deaths: int = 0
-    due_ms: int = field(default=0)
+    due_ms: int = 0
+    kills: list[int] = field(default_factory=list)
+    """When it was killed within the window."""
 
     def after_death(self, dead: Child, exit_code: int, now_ms: int) -> None:
         """Note a death and set `due_ms`."""
         stable = now_ms - dead.started_ms >= STABLE_MS
         if exit_code == -signal.SIGKILL:
-            self.due_ms = now_ms + (0 if stable or dead.ready else BACKOFF_FIRST_MS)
+            self.kills = [at for at in self.kills if now_ms - at < KILLS_WINDOW_MS] + [now_ms]
+            pause = 0 if stable or dead.ready else BACKOFF_FIRST_MS
+            if (many := len(self.kills) - KILLS_FREE) > 0:
+                pause = min(KILLED_PAUSE_MAX_MS, BACKOFF_FIRST_MS << min(16, many - 1))
+            self.due_ms = now_ms + pause
             return
         self.deaths_in_a_row = 0 if stable else self.deaths_in_a_row + 1
         self.unready_deaths = 0 if dead.ready else self.unready_deaths + 1

@@ -147,6 +147,8 @@ class ProcessTree:
         slot = dead.boot.slot
         dead.read_status()  # it may have said that it serves in the moment before
         exit_code = self._bury(dead)
+        restarts, now_ms = self._restarts[slot], monotonic_ms()
+        restarts.after_death(dead, exit_code, now_ms)
         log.event(
             _logger,
             logging.WARNING,
@@ -154,14 +156,15 @@ class ProcessTree:
             child=dead.boot.title,
             pid=dead.pid,
             exit=exit_text(exit_code),
+            again_in_ms=max(0, restarts.due_ms - now_ms),
         )
         self._shared.counters.add("children_died")
         if exit_code == -signal.SIGBUS:
             # The next one reads with care (`store/commit_log.py`): dying again of the same page helps nobody.
             self._shared.counters.add("deaths_by_sigbus")
+        if restarts.due_ms > now_ms:
+            self._shared.counters.add("starts_delayed")
         self._shared.after_death(slot, self._running)
-        restarts = self._restarts[slot]
-        restarts.after_death(dead, exit_code, monotonic_ms())
         if (missing := self._shared.missing()) is not None:
             self.failure = missing
         elif exit_code == ChildExit.CANNOT_BOOT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from shmq.base.runtime_dir import page_name
+from shmq.shm.control_page import ControlPage
+from shmq.shm.counters import totals
+from shmq.supervisor.children import KILLED_PAUSE_MAX_MS, KILLS_FREE
 from tests.helpers.supervised_broker import (
     BrokerMaker,
     RawClient,
@@ -329,6 +333,24 @@ def test_a_child_that_cannot_boot_is_not_started_in_a_circle(make: BrokerMaker, 
     assert "before it served" in errors.decode()
     name = page_name(tmp_path / "store").lstrip("/")
     assert not [one for one in shared_objects() if name in one]
+
+
+@pytest.mark.long
+def test_a_worker_that_is_killed_again_and_again_is_never_given_up(tmp_path: Path) -> None:
+    with running_broker(tmp_path) as broker:
+        page = ControlPage.attach(page_name(Path(broker.places["store"])), readonly=True)
+        with broker.connect(tcp=True) as client:
+            assert client.send("T", b"before").code == 0
+        for n in range(KILLS_FREE + 3):
+            wait_until(lambda: WORKER in broker.children(), 10, "it is started again")
+            os.kill(broker.children()[WORKER], signal.SIGKILL)
+            wait_until(lambda n=n: broker.log_text().count("child_died") > n, 10, "its death is seen")
+        waits = [int(ms) for ms in re.findall(r"child_died .*again_in_ms=(\d+)", broker.log_text())]
+        assert len(waits) == KILLS_FREE + 3 and max(waits) <= KILLED_PAUSE_MAX_MS
+        assert totals(page)["starts_delayed"] == sum(wait > 0 for wait in waits)
+        page.close()
+        assert b"before" in broker.connect().bodies("T"), "the other one serves"
+        assert broker.stop() == 0
 
 
 def test_connections_of_the_other_worker_survive_a_death(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from shmq.supervisor import fork_server
 from shmq.supervisor.children import (
     BACKOFF_FIRST_MS,
     BACKOFF_MAX_MS,
+    KILLED_PAUSE_MAX_MS,
+    KILLS_FREE,
+    KILLS_WINDOW_MS,
     STABLE_MS,
     UNREADY_DEATHS_MAX,
     Child,
@@ -99,13 +102,33 @@ def test_a_child_that_never_served_is_given_up_after_some_tries() -> None:
     assert after(Restarts(), 100) == 0
 
 
+def killed(restarts: Restarts, now_ms: int, ready: bool = True) -> int:
+    """The pause after somebody killed a child that lived for a moment."""
+    dead = cast(Child, SimpleNamespace(started_ms=now_ms - 100, ready=ready))
+    restarts.after_death(dead, -signal.SIGKILL, now_ms)
+    return restarts.due_ms - now_ms
+
+
 def test_a_child_that_others_kill_is_never_given_up_and_starts_soon() -> None:
-    restarts = Restarts()
-    for _ in range(3 * UNREADY_DEATHS_MAX):
-        assert after(restarts, 100, ready=False, exit_code=-signal.SIGKILL) == BACKOFF_FIRST_MS
-        assert after(restarts, 100, exit_code=-signal.SIGKILL) == 0
+    restarts, every_ms = Restarts(), KILLS_WINDOW_MS // KILLS_FREE
+    for n in range(4 * UNREADY_DEATHS_MAX):
+        ready = bool(n % 2)
+        assert killed(restarts, n * every_ms, ready) == (0 if ready else BACKOFF_FIRST_MS)
     assert not restarts.hopeless
     assert after(restarts, 100) == 0, "its own first death"
+
+
+def test_a_child_that_is_killed_in_a_circle_starts_about_once_a_second() -> None:
+    restarts, now_ms = Restarts(), 0
+    pauses: list[int] = []
+    while now_ms < 60_000:  # whoever kills it does so as soon as it serves, 50 ms after its start
+        pauses.append(killed(restarts, now_ms))
+        now_ms += 50 + pauses[-1]
+    assert pauses[:KILLS_FREE] == [0] * KILLS_FREE
+    assert pauses[KILLS_FREE : KILLS_FREE + 3] == [100, 200, 400]
+    assert max(pauses) == KILLED_PAUSE_MAX_MS and len(pauses) < 100
+    assert not restarts.hopeless
+    assert killed(restarts, now_ms + KILLS_WINDOW_MS) == 0, "when that is over it is forgotten"
 
 
 @pytest.mark.parametrize(
