@@ -27,6 +27,8 @@ COMPILED_MAX = 1_024
 needed."""
 
 LONG_MAX = 2**63 - 1
+SHOWN_MAX = 40
+"""Characters of an expression that an error quotes."""
 
 GRAMMAR = r"""
 start: or_expr
@@ -138,7 +140,7 @@ def _complaint(expression: str, error: UnexpectedInput) -> str:
     """Say what was found where something else was expected."""
     token = getattr(error, "token", None)
     if token is not None:
-        found = "the end" if token.type == "$END" else repr(str(token))
+        found = "the end" if token.type == "$END" else repr(_shown(token))
         hint = _HINTS.get(str(token).lower())
     else:
         found = repr(expression[error.pos_in_stream or 0])
@@ -186,21 +188,26 @@ def _transformer() -> Any:
     )()
 
 
+def _shown(text: str) -> str:
+    """A piece of an expression as an error quotes it."""
+    return str(text) if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
+
+
 def _text(token: Token) -> str:
     return str(token)[1:-1].replace("''", "'")
 
 
 def _integer(token: Token) -> Term:
-    value = int(token.rstrip("lL"))
-    if value > LONG_MAX:
-        raise TermFault(f"{value} is over the largest whole number, {LONG_MAX}")
-    return Term(Kind.NUMBER, value)
+    digits = token.rstrip("lL")
+    if len(digits) > len(str(LONG_MAX)) or int(digits) > LONG_MAX:
+        raise TermFault(f"{_shown(digits)} is over the largest whole number, {LONG_MAX}")
+    return Term(Kind.NUMBER, int(digits))
 
 
 def _decimal(token: Token) -> Term:
     value = float(token)
     if value == float("inf"):
-        raise TermFault(f"{token} is over the largest decimal number")
+        raise TermFault(f"{_shown(token)} is over the largest decimal number")
     return Term(Kind.NUMBER, value)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from shmq.base.checksum import body_crc, crc32
 from shmq.base.errors import MessageIllegal
-from shmq.model.record import BODY_AT, MAGIC_V1, RECORD_OVERHEAD_V1, parse_record
+from shmq.model.record import BODY_AT, MAGIC_V1, RECORD_OVERHEAD_V1, RecordFields, parse_record
 from shmq.model.record_array import HEAD_DTYPE, gathered
 from shmq.model.sys_flag import BORN_HOST_V6, STORE_HOST_V6
 from shmq.model.unit import UNIT_BYTES, UNIT_STRUCT
@@ -35,13 +35,22 @@ _V6 = BORN_HOST_V6 | STORE_HOST_V6
 
 def is_promised(record: memoryview, start: int, queue_id: int, number: int) -> bool:
     """Whether `record`, the bytes that a unit names, is the message `number` of its queue."""
+    fields = promised_head(record, start, queue_id, number)
+    return fields is not None and has_promised_body(record, fields)
+
+
+def promised_head(record: memoryview, start: int, queue_id: int, number: int) -> RecordFields | None:
+    """All of that but the body, which is not touched; None when something is not as promised."""
     try:
         fields = parse_record(record)
     except MessageIllegal:
-        return False
+        return None
     found = (fields.size, fields.queue_id, fields.queue_offset, fields.physical_offset)
-    if found != (len(record), queue_id, number, start):
-        return False
+    return fields if found == (len(record), queue_id, number, start) else None
+
+
+def has_promised_body(record: memoryview, fields: RecordFields) -> bool:
+    """Whether the body has its CRC."""
     if not fields.body_length:
         return True
     return body_crc(record[fields.body_at : fields.body_at + fields.body_length]) == fields.body_crc

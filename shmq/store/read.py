@@ -17,6 +17,7 @@ saves.
 from __future__ import annotations
 
 import enum
+import time
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from shmq.model.damaged_record import DAMAGED_TAGS_CODE
+from shmq.model.record import RecordFields
 from shmq.model.unit import UNIT_BYTES, UNIT_STRUCT
 from shmq.model.unit_array import UNIT_DTYPE
 from shmq.shm.control_page import ControlPage
@@ -34,13 +36,17 @@ from shmq.store.consume_queue import FILLER_SIZE
 from shmq.store.consume_queues import ConsumeQueues
 from shmq.store.doubts import Doubts
 from shmq.store.log_scan import IntArray
-from shmq.store.promised import all_promised, is_promised
+from shmq.store.promised import all_promised, has_promised_body, promised_head
 
 SCAN_UNITS_MAX = 16_384
 """Units one read looks at when a tag filter rejects most of them; the consumer asks again from there."""
 
 JUDGED_MAX = 2_048
 """Records one read judges by their properties: some milliseconds, then others get their turn."""
+
+JUDGING_S = 0.01
+"""How long one read may judge: an expression of a thousand conditions costs a millisecond a record."""
+_CLOCK_EVERY = 8
 
 _SMALL = 64
 
@@ -106,10 +112,13 @@ class QueueReader:
         return self._visible_bound(queue, visible, low, high)
 
     def _visible_bound(self, queue: QueueRef, visible: int, low: int, high: int) -> int:
-        if low >= high or self._end_of(queue, high - 1) <= visible:
+        # Maxima follow the write position: while that is `visible`, every message below `high` can be seen.
+        if (
+            low >= high
+            or self._page.words[WRITE_POSITION] == visible
+            or self._end_of(queue, high - 1) <= visible
+        ):
             return high
-        if self._page.words[WRITE_POSITION] == visible:
-            return high  # all there is can be seen: that unit is damaged
         units = range(low, high - 1)
         return low + bisect_right(units, visible, key=lambda offset: self._end_of(queue, offset))
 
@@ -171,20 +180,22 @@ class QueueReader:
         exact: ExactFilter,
         visible: int,
     ) -> ReadResult:
-        """Fill `result` with records `exact` agrees to, until it is full or all `units` were looked at.
+        """Fill `result` with records `exact` agrees to, until it is full, all `units` were looked at or
+        JUDGING_S are over. The body of what it refuses is not touched.
 
         One that the disk cannot give is passed over, like every known damage. One that is not what its unit
         promises ends the answer; where it is the first, it is doubted.
         """
-        first, looked = result.next_offset, 0
+        first, looked, began = result.next_offset, 0, time.monotonic()
         for start, size, tags_code in UNIT_STRUCT.iter_unpack(units):
             if _is_wanted(size, tags_code, tag_hashes):
                 try:
-                    record = self._promised(queue, first + looked, start, size, visible)
+                    record = self._headed(queue, first + looked, start, size, visible)
                 except UnreadableBytes:
                     looked += 1
                     continue
-                if record is None:
+                is_wanted = record is not None and exact(record[0])
+                if record is None or (is_wanted and not has_promised_body(*record)):
                     if result.count:
                         break
                     if self._table.min(queue.slot) > first + looked:
@@ -193,24 +204,26 @@ class QueueReader:
                     if self._doubts.may_be_mended(queue, first + looked):
                         result.status = ReadStatus.IN_DOUBT
                         break
-                elif exact(record):
+                elif is_wanted:
                     if result.count and result.size + size > max_bytes:
                         break
-                    result.views.append(record)
+                    result.views.append(record[0])
                     result.count += 1
                     result.size += size
             looked += 1
-            if result.count == max_count:
+            if result.count == max_count or (
+                looked % _CLOCK_EVERY == 0 and time.monotonic() - began > JUDGING_S
+            ):
                 break
         result.next_offset += looked
         if not result.count and result.status is ReadStatus.FOUND:
             result.status = ReadStatus.NO_MATCHED_MESSAGE
         return result
 
-    def _promised(
+    def _headed(
         self, queue: QueueRef, number: int, start: int, size: int, visible: int
-    ) -> memoryview | None:
-        """The record that a unit names; None when it is not there, or another.
+    ) -> tuple[memoryview, RecordFields] | None:
+        """The record that a unit names, its body not looked at; None when it is not there, or another.
 
         UnreadableBytes: nobody can mend it, as its segment is gone or the disk does not give it.
         """
@@ -222,7 +235,8 @@ class QueueReader:
             if start >= self._page.words[MIN_OFFSET]:
                 raise UnreadableBytes(f"the segment with position {start} is missing") from None
             return None
-        return record if is_promised(record, start, queue.queue_id, number) else None
+        fields = promised_head(record, start, queue.queue_id, number)
+        return None if fields is None else (record, fields)
 
     def _can_lie_at(self, start: int, size: int, visible: int) -> bool:
         """Whether bytes of the log that readers may see can lie there, all in one segment."""

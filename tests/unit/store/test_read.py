@@ -7,7 +7,7 @@ import random
 import pytest
 
 from shmq.model.message_ext import MessageExt
-from shmq.model.record import iter_records
+from shmq.model.record import iter_records, parse_record
 from shmq.model.subscription import java_hash
 from shmq.shm.page_layout import FLUSHED_POSITION, LAST_STORE_TIME, MIN_OFFSET, VISIBLE_WORD
 from shmq.store.queue_times import Boundary
@@ -87,6 +87,55 @@ def test_an_exact_filter_sees_the_record(store: OpenStore) -> None:
     result = store.store.read(queue, 0, 20, LARGE, None, lambda r: bytes(MessageExt(r).body) in (b"3", b"17"))
     assert bodies(result) == [b"3", b"17"]
     assert result.next_offset == 20
+
+
+def test_a_slow_filter_ends_the_read_early_and_the_next_one_goes_on(
+    store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = store.queue("T")
+    store.append(request(queue, [b"%d" % n for n in range(20)]))
+    monkeypatch.setattr("shmq.store.read.JUDGING_S", -1.0)
+    found: list[bytes] = []
+    offsets = [0]
+
+    def ends_in_7(record: memoryview) -> bool:
+        return bytes(MessageExt(record).body).endswith(b"7")
+
+    while offsets[-1] < 20:
+        result = store.store.read(
+            queue, offsets[-1], 20, LARGE, None, lambda r: MessageExt(r).body[-1:] == b"7"
+        )
+        found += bodies(result)
+        offsets.append(result.next_offset)
+    assert found == [b"7", b"17"]
+    assert offsets == [0, 8, 16, 20]
+
+
+def test_the_body_of_what_a_filter_refuses_is_not_touched(store: OpenStore) -> None:
+    queue = store.queue("T")
+    sent = [store.send("T", b"body%d" % n) for n in range(3)]
+    record = store.store.record_at(sent[1].physical_offset)
+    assert record is not None
+    fields = parse_record(record)
+    place, segment = sent[1].physical_offset + fields.body_at, store.layout.commit_log / "0".zfill(20)
+
+    def put(byte: bytes) -> None:
+        with segment.open("r+b") as file:
+            file.seek(place)
+            file.write(byte)
+
+    put(b"X")
+    seen: list[int] = []
+
+    def exact(record: memoryview) -> bool:
+        seen.append(parse_record(record).queue_offset)
+        return seen[-1] != 1
+
+    result = store.store.read(queue, 0, 3, LARGE, None, exact)
+    assert bodies(result) == [b"body0", b"body2"] and seen == [0, 1, 2]
+    doubted = store.store.read(queue, 1, 1, LARGE, None, lambda _: True)
+    assert doubted.status is ReadStatus.IN_DOUBT
+    put(b"b")
 
 
 def test_nothing_beyond_the_visible_position_is_read_or_counted(store: OpenStore) -> None:
