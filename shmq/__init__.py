@@ -24,6 +24,7 @@ _EXPORTS = {
     "ConsumeOrderlyStatus": "shmq.client.orderly_service",
     "ConsumeFromWhere": "shmq.model.consumer_group",
     "Deduplicator": "shmq.client.deduplicator",
+    "IllegalOperation": "shmq.base.errors",
     "LitePullConsumer": "shmq.client.lite_pull_consumer",
     "Message": "shmq.model.message",
     "MessageExt": "shmq.model.message_ext",
@@ -60,6 +61,7 @@ __all__ = ["__version__", *_EXPORTS]
 if TYPE_CHECKING:
     from shmq.base.errors import BrokerError as BrokerError
     from shmq.base.errors import ClientFault as ClientFault
+    from shmq.base.errors import IllegalOperation as IllegalOperation
     from shmq.base.errors import MessageIllegal as MessageIllegal
     from shmq.base.errors import ShmqError as ShmqError
     from shmq.client.admin_client import AdminClient as AdminClient
