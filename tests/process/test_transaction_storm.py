@@ -1,7 +1,8 @@
-"""A storm: transactional producers in processes of their own, random outcomes and delays, everybody dies.
+"""A storm: transactional producers in processes of their own, random outcomes and delays, timers; all die.
 
-The producers keep their local transactions in one SQLite file, as a real application would: what is committed
-there must be delivered once, everything else never. SHMQ_STORM_S is how long it lasts (60 s).
+The producers keep their local transactions and timers in one SQLite file, as a real application would: what
+is committed there must be delivered once, everything else never, and nothing before its time.
+SHMQ_STORM_S is how long it lasts (60 s), SHMQ_STORM_SEED where its chances begin.
 """
 
 from __future__ import annotations
@@ -14,114 +15,110 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
 
-from shmq import PullConsumer, PullStatus, ShmqError
+from shmq import MessageExt, PullConsumer, PullStatus, ShmqError
 from shmq.embedded import Broker
+from shmq.model.names import TRANSACTION_CHECK_MAX_TOPIC
 from shmq.store.check import check_store
+from tests.helpers.storm_producer import TABLES, TOPIC, database
 from tests.helpers.waiting import wait_until
 
 STORM_S = float(os.environ.get("SHMQ_STORM_S", "60"))
-TOPIC = "Storm"
+SEED = int(os.environ.get("SHMQ_STORM_SEED", "11"))
 PRODUCERS = 4
+SETTLE_S = 180
 SETTINGS = {
     "brokerWorkers": "2",
     "messageDelayLevel": "1s 2s",
     "transactionTimeOut": "2000",
     "transactionCheckInterval": "500",
-    "transactionCheckMax": "1000",
+    "transactionCheckMax": "40",
     "mappedFileSizeCommitLog": str(1 << 20),
 }
 
-PRODUCER = """
-import os, random, sqlite3, sys, time
-from shmq import LocalTransactionState as State, Message, ShmqError, TransactionProducer
 
-namesrv, path, number, seed = sys.argv[1:]
-chance, pid = random.Random(seed), os.getpid()
+class Ledger(NamedTuple):
+    """What the producers' database says must have been delivered, may, and must not be before its time."""
 
-
-def rows():
-    return sqlite3.connect(path, timeout=30, isolation_level=None)
-
-
-class Application:
-    def execute_local_transaction(self, message, argument):
-        state = chance.choice((State.COMMIT_MESSAGE, State.COMMIT_MESSAGE, State.ROLLBACK_MESSAGE))
-        if chance.random() < 0.01:
-            os._exit(1)
-        own = rows()
-        own.execute("INSERT INTO outcome VALUES (?, ?, ?)", (message.transaction_id, argument, int(state)))
-        own.close()
-        if chance.random() < 0.01:
-            os._exit(1)
-        return chance.choice((state, state, state, State.UNKNOW))
-
-    def check_local_transaction(self, message):
-        own = rows()
-        found = own.execute("SELECT state FROM outcome WHERE id = ?", (message.transaction_id,)).fetchone()
-        own.close()
-        return State(found[0]) if found else State.ROLLBACK_MESSAGE
+    wanted: set[str]
+    allowed: set[str]
+    not_before: dict[str, int]
+    never_known: set[str]
+    timers: int
 
 
-count = 0
-with TransactionProducer(
-    "StormGroup", Application(), namesrv_addr=namesrv, topics=("Storm",), send_msg_timeout_ms=5000
-) as producer:
-    while number == "asked":
-        time.sleep(1)
-    while True:
-        count += 1
-        body = f"{number} {pid} {count}"
-        batch = chance.random() < 0.1
-        message = Message("Storm", body.encode(), delay_level=0 if batch else chance.choice((0, 0, 1, 2)))
-        try:
-            if batch:
-                pair = [Message("Storm", f"{body} {part}".encode()) for part in (1, 2)]
-                producer.send_message_in_transaction(pair, f"{body} 1|{body} 2")
-            else:
-                producer.send_message_in_transaction(message, body)
-        except ShmqError:
-            time.sleep(0.1)
-"""
+def ledger(path: Path) -> Ledger:
+    with database(str(path)) as own:
+        outcomes = own.execute("SELECT bodies, state, not_before FROM outcome").fetchall()
+        timers = own.execute("SELECT body, not_before, state FROM timer").fetchall()
+    not_before = {body: ms for body, ms, _ in timers}
+    wanted = {body for body, _, state in timers if state == "sent"}
+    allowed = {body for body, _, state in timers if state in ("tried", "taking")}
+    for bodies, state, ms in outcomes:
+        if state == 8:
+            wanted.update(bodies.split("|"))
+            not_before |= dict.fromkeys(bodies.split("|"), ms)
+    never_known = {bodies.partition("|")[0] for bodies, state, _ in outcomes if not state}
+    return Ledger(wanted, wanted | allowed, not_before, never_known, len(timers))
 
 
 def start_producer(broker: Broker, rows: Path, number: object, seed: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", PRODUCER, broker.namesrv_addr, str(rows), str(number), str(seed)]
+    arguments = (broker.namesrv_addr, str(rows), str(number), str(seed))
+    command = [sys.executable, "-m", "tests.helpers.storm_producer", *arguments]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 
-def delivered(broker: Broker) -> Counter[str]:
-    found: Counter[str] = Counter()
-    with PullConsumer("StormReader", namesrv_addr=broker.namesrv_addr) as reader:
-        for queue in reader.fetch_subscribe_message_queues(TOPIC):
+def read_all(broker: Broker, topic: str, group: str) -> Iterator[MessageExt]:
+    with PullConsumer(group, namesrv_addr=broker.namesrv_addr) as reader:
+        for queue in reader.fetch_subscribe_message_queues(topic):
             offset = 0
             while (result := reader.pull(queue, "*", offset, 1000)).status is PullStatus.FOUND:
-                found.update(message.body.decode() for message in result.messages)
+                yield from result.messages
                 offset = result.next_begin_offset
-    return found
 
 
-def committed(rows: Path) -> set[str]:
-    with closing(sqlite3.connect(rows, timeout=30)) as own:
-        found = own.execute("SELECT bodies FROM outcome WHERE state = 8").fetchall()
-    return {body for (bodies,) in found for body in bodies.split("|")}
+def delivered(broker: Broker) -> list[tuple[str, int]]:
+    """Body and store time of everything that was delivered."""
+    return [(m.body.decode(), m.store_timestamp) for m in read_all(broker, TOPIC, "StormReader")]
+
+
+def given_up(broker: Broker) -> list[str]:
+    """The first bodies of the transactions that are kept aside."""
+    found = read_all(broker, TRANSACTION_CHECK_MAX_TOPIC, "TOOLS_CONSUMER")
+    return [_first_body(message) for message in found]
+
+
+def _first_body(half: MessageExt) -> str:
+    """A batch's body is that of request 320: six numbers, then the first message's body."""
+    if half.get_property("SHMQ_HALF_BATCH") is None:
+        return half.body.decode()
+    length = int.from_bytes(half.body[16:20])
+    return half.body[20 : 20 + length].decode()
+
+
+def kill_one(broker: Broker, role: str) -> None:
+    for child in psutil.Process(broker.pid).children(recursive=True):
+        if role in " ".join(_words(child)):
+            os.kill(child.pid, signal.SIGKILL)
+            return
 
 
 @pytest.mark.long
-@pytest.mark.timeout(STORM_S * 2 + 240)
+@pytest.mark.timeout(STORM_S * 2 + SETTLE_S + 120)
 def test_what_was_committed_is_delivered_once_and_nothing_else(tmp_path: Path) -> None:
-    rows, chance = tmp_path / "outcomes.db", random.Random(11)
+    rows, chance = tmp_path / "outcomes.db", random.Random(SEED)
     with closing(sqlite3.connect(rows)) as own:
-        own.execute("PRAGMA journal_mode=WAL")
-        own.execute("CREATE TABLE outcome (id TEXT PRIMARY KEY, bodies TEXT, state INTEGER)")
+        own.executescript(TABLES)
     kills: Counter[str] = Counter()
     with Broker(tmp_path / "store", **SETTINGS) as broker:
-        producers = [start_producer(broker, rows, n, n) for n in range(PRODUCERS)]
+        producers = [start_producer(broker, rows, n, SEED + n) for n in range(PRODUCERS)]
         end = time.monotonic() + STORM_S
         while time.monotonic() < end:
             time.sleep(chance.uniform(0.1, 1.5))  # a random moment is what is wanted here
@@ -129,10 +126,7 @@ def test_what_was_committed_is_delivered_once_and_nothing_else(tmp_path: Path) -
             if role == "producer":
                 chance.choice(producers).kill()
             else:
-                for child in psutil.Process(broker.pid).children(recursive=True):
-                    if role in " ".join(_words(child)):
-                        os.kill(child.pid, signal.SIGKILL)
-                        break
+                kill_one(broker, role)
             kills[role] += 1
             for n, producer in enumerate(producers):
                 if producer.poll() is not None:
@@ -142,22 +136,32 @@ def test_what_was_committed_is_delivered_once_and_nothing_else(tmp_path: Path) -
             producer.kill()
             producer.wait()
         asked = start_producer(broker, rows, "asked", 0)  # sends nothing, only answers
-        wanted = committed(rows)
         try:
-            wait_until(lambda: _is_there(broker, wanted), 120, "everything committed is delivered")
+            wait_until(lambda: _is_settled(broker, rows), SETTLE_S, "everything is decided and delivered")
         finally:
             asked.kill()
             asked.wait()
-        found = delivered(broker)
-        assert [body for body, times in found.items() if times > 1] == []
-        assert set(found) == wanted == committed(rows)
-        print(f"{len(wanted)} committed and delivered; kills: {dict(kills)}")
+        told, found = ledger(rows), delivered(broker)
+        times = Counter(body for body, _ in found)
+        assert [body for body, n in times.items() if n > 1] == []
+        assert told.wanted <= set(times) <= told.allowed
+        early = [(body, told.not_before[body] - ms) for body, ms in found if ms < told.not_before[body]]
+        assert early == []
+        assert sorted(given_up(broker)) == sorted(told.never_known)
+        late = sorted(ms - told.not_before[body] for body, ms in found)
+        print(
+            f"seed {SEED}, {STORM_S:.0f} s: {len(told.wanted)} wanted, {len(found)} delivered, of them "
+            f"{told.timers} timers; {len(told.never_known)} given up; late by {late[len(late) // 2]} ms "
+            f"(median), {late[-1]} ms (most); kills: {dict(kills)}"
+        )
     assert list(check_store(tmp_path / "store", levels=SETTINGS["messageDelayLevel"])) == []
 
 
-def _is_there(broker: Broker, wanted: set[str]) -> bool:
+def _is_settled(broker: Broker, rows: Path) -> bool:
     try:
-        return wanted <= set(delivered(broker))
+        told = ledger(rows)
+        there = {body for body, _ in delivered(broker)}
+        return told.wanted <= there and told.never_known <= set(given_up(broker))
     except ShmqError:
         return False
 
