@@ -47,6 +47,12 @@ SCAN_UNITS_MIN = 800
 HOLD_MS_MAX = 600_000
 """Longest hold of one pull, whatever it asks for."""
 
+HOLD_GRID = 60
+"""Holds end on ticks a 60th of their length apart, so that those of many idle consumers end together."""
+
+HOLDS_ENDED_PER_TURN = 64
+"""More of them are answered in the next turn of the loop: what arrives meanwhile waits about 2 ms at most."""
+
 PULL_COUNT_MAX = 4_096
 """Messages one pull of shmq's own clients may get."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from shmq.base.errors import ShmqError, TopicNotExist
 from shmq.broker import limits
-from shmq.broker.pull_holds import Wake
+from shmq.broker.pull_holds import Wake, hold_until
 from shmq.handlers.context import Ask, WorkerContext
 from shmq.handlers.offset_commits import commit_offset, note_pulled
 from shmq.handlers.pull_checks import PullTerms, check_pull
@@ -63,7 +63,7 @@ def pull_message(
     if waits and header.may_suspend and terms.queue is not None:
         hold = HeldPull(ctx, connection, command, header, terms.queue)
         now_ms = ctx.clock.monotonic_ms()
-        deadline_ms = now_ms + (limits.DOUBT_HOLD_MS if in_doubt else _hold_ms(ctx, header))
+        deadline_ms = hold_until(now_ms, limits.DOUBT_HOLD_MS if in_doubt else _hold_ms(ctx, header))
         if ctx.holds.park(hold, connection.id, deadline_ms, now_ms):
             ctx.wake_by(deadline_ms)
             return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from shmq.base.errors import SystemBusy
 from shmq.broker import limits
-from shmq.broker.pull_holds import Wake
+from shmq.broker.pull_holds import Wake, hold_until
 from shmq.handlers.context import Ask, NeedGroup, WorkerContext
 from shmq.handlers.routes import Place, Route
 from shmq.net.connection import Connection
@@ -96,7 +96,7 @@ def wait_for_messages(
         return command.response(ResponseCode.SUCCESS, body=encode_news(news))
     connection.state = wait
     now_ms = ctx.clock.monotonic_ms()
-    deadline_ms = now_ms + max(0, min(header.suspend_timeout_millis, limits.HOLD_MS_MAX))
+    deadline_ms = hold_until(now_ms, max(0, min(header.suspend_timeout_millis, limits.HOLD_MS_MAX)))
     for hold in list(wait.holds):
         if not wait.ended and not ctx.holds.park(hold, connection.id, deadline_ms, now_ms):
             wait.ended = True

@@ -204,10 +204,7 @@ class Worker:
         self.directory.catch_up()
         if group is None:
             self.store.forget_ended()
-        if topic is None and group is None:
-            self.holds.look_again(lambda hold: True, monotonic_ms())
-        else:
-            self.holds.look_again(lambda hold: hold.topic == topic or hold.group == group, monotonic_ms())
+        self.holds.look_again(topic, group, monotonic_ms())
 
     def _report(self, report: object) -> bool:
         return self.coordinator.report(report)  # type: ignore[arg-type]

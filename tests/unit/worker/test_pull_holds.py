@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shmq.broker import limits
-from shmq.broker.pull_holds import PullHolds, Wake
+from shmq.broker.pull_holds import PullHolds, Wake, hold_until
 from shmq.shm.queue_table import QueueRef
 
 Q0, Q1 = QueueRef("T", 0, 10, 2), QueueRef("T", 1, 11, 2)
@@ -101,6 +101,26 @@ def test_the_deadline_answers_and_ends_the_hold(holds: PullHolds) -> None:
     assert hold.woken == [Wake.TIMED_OUT] and len(holds) == 0
 
 
+def test_holds_end_on_common_ticks_late_by_at_most_a_sixtieth() -> None:
+    for hold_ms in (0, 1, 50, 300, 15_000, 60_000):
+        ends = {hold_until(now_ms, hold_ms) for now_ms in range(1_000_000, 1_000_500)}
+        tick_ms = max(1, hold_ms // 60)
+        assert all(end % tick_ms == 0 for end in ends)
+        late = [hold_until(now_ms, hold_ms) - now_ms - hold_ms for now_ms in range(1_000_000, 1_000_500)]
+        assert min(late) >= 0 and max(late) < tick_ms
+    assert len({hold_until(now_ms, 15_000) for now_ms in range(1_000_000, 1_001_000)}) <= 5
+
+
+def test_many_that_are_due_at_once_end_in_several_turns(holds: PullHolds) -> None:
+    parked = [Hold() for _ in range(limits.HOLDS_ENDED_PER_TURN + 10)]
+    for hold in parked:
+        holds.park(hold, 1, 1000, 0)
+    assert holds.step(1001) == 1000, "there is more, at once"
+    assert len(holds) == 10
+    assert holds.step(1001) is None
+    assert [hold.woken for hold in parked] == [[Wake.TIMED_OUT]] * len(parked)
+
+
 def test_a_hold_that_stays_may_bring_its_deadline_forward(holds: PullHolds, parking: Parking) -> None:
     hold = Hold(Q0, 0, 500, 500)
     holds.park(hold, 1, 1000, 0)
@@ -148,12 +168,18 @@ def test_a_bound_refuses_more_holds_of_one_connection(
 
 
 def test_changed_rules_are_applied_to_the_holds_they_concern(holds: PullHolds) -> None:
-    first, second = Hold(Q0, 0, 5000), Hold(Q1)
-    second.topic = "OTHER"
+    first, second = Hold(Q0, 0, 5000, 5000), Hold(Q1)
+    second.topic, second.group = "OTHER", "OTHERS"
     holds.park(first, 1, 9000, 0)
     holds.park(second, 1, 9000, 0)
-    holds.look_again(lambda hold: hold.topic == "T", 1)
+    holds.look_again("T", None, 1)
     assert first.woken == [Wake.RULES_CHANGED] and second.woken == []
+    holds.look_again(None, "G", 1)
+    assert first.woken == [Wake.RULES_CHANGED] * 2 and second.woken == []
+    holds.look_again(None, "OTHERS", 1)  # this one is answered
+    assert second.woken == [Wake.RULES_CHANGED] and len(holds) == 1
+    holds.look_again(None, None, 1)
+    assert len(first.woken) == 3 and len(second.woken) == 1
 
 
 def test_draining_answers_everything(holds: PullHolds, parking: Parking) -> None:
