@@ -1,6 +1,7 @@
 """The process a filter function runs in: a sandbox of rlimits, no environment, no descriptors but one socket.
 
-    python -I -S -B function_child.py <socket fd> <file> <memory bytes> <CPU s> <uid or -1> <sys.path as JSON>
+    python -I -S -B function_child.py <socket fd> <file> <memory bytes> <CPU s> <uid or -1> <worker's pid>
+                                      <sys.path as JSON>
 
 The code of `file` defines `wants(message) -> bool`; it gets a `MessageExt`. On the socket, integers big
 endian:
@@ -34,27 +35,38 @@ _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 def main(arguments: list[str]) -> None:
     """Limit this process, load the function, judge until the socket ends."""
-    fd, path, memory, cpu_s, uid, paths = arguments
+    fd, path, memory, cpu_s, uid, worker, paths = arguments
     sys.path[:] = json.loads(paths)
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     from shmq.model.message_ext import MessageExt
 
     with open(path, encoding="utf-8") as file:
         source = file.read()
     _limit(int(memory), int(uid))
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # the kernel forgets it when the user changes
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if os.getppid() != int(worker):
+        return
     sock = socket.socket(fileno=int(fd))
     _more_cpu(int(cpu_s))
     try:
         wants = load(source, path)
     except BaseException as error:
-        _answer(sock, b"\x01" + f"{type(error).__name__}: {error}".encode()[:2000])
+        why = f"{type(error).__name__}: {error}{_unreadable(error)}"
+        _answer(sock, b"\x01" + why.encode("utf-8", "replace")[:2000])
         return
     _answer(sock, b"\x00")
     while (records := _request(sock)) is not None:
         _more_cpu(int(cpu_s))
         _answer(sock, b"\x00" + bytes(_verdict(wants, MessageExt, record) for record in records))
+
+
+def _unreadable(error: BaseException) -> str:
+    """For a module that is not found: the folders of modules that this user may not read."""
+    if not isinstance(error, ImportError):
+        return ""
+    closed = [entry for entry in sys.path if not os.access(entry, os.R_OK | os.X_OK)]
+    return f" (user id {os.getuid()} cannot read {', '.join(closed)})" if closed else ""
 
 
 def load(source: str, name: str) -> Callable[[Any], object]:

@@ -318,12 +318,18 @@ class _FunctionProcess:
 
 
 def _command(fd: int, path: Path, settings: BrokerSettings) -> list[str]:
-    uid = -1
-    if os.getuid() == 0:
-        with contextlib.suppress(KeyError):
-            uid = pwd.getpwnam("nobody").pw_uid
-    limits = (settings.filter_function_memory, max(1, -(-settings.filter_function_timeout // 1000)), uid)
+    uid = _nobody() if os.getuid() == 0 else -1
+    cpu_s = max(1, -(-settings.filter_function_timeout // 1000))
+    limits = (settings.filter_function_memory, cpu_s, uid, os.getpid())
     return [
         *(sys.executable, "-I", "-S", "-B", function_child.__file__),
         *(str(fd), str(path), *map(str, limits), json.dumps([entry for entry in sys.path if entry])),
     ]
+
+
+def _nobody() -> int:
+    """Who a function is when the broker is root; everywhere that number when there is no such name."""
+    try:
+        return pwd.getpwnam("nobody").pw_uid
+    except KeyError:
+        return 65534

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import textwrap
@@ -115,9 +116,18 @@ def test_push_and_pull_get_what_the_function_wants(broker: Broker) -> None:
             "loops", "def wants(message):\n    while message.body == b'5': pass", marks=pytest.mark.long
         ),
         ("eats", "def wants(message):\n    return len(bytes(1 << 40 if message.body == b'5' else 0))"),
+        (
+            "forks",
+            """
+            import os
+            def wants(message):
+                while message.body == b"5":
+                    os.fork()
+            """,
+        ),
         ("aborts", "import os\ndef wants(message):\n    if message.body == b'5': os.kill(os.getpid(), 11)"),
     ],
-    ids=["raises", "exits", "loops", "eats", "aborts"],
+    ids=["raises", "exits", "loops", "eats", "forks", "aborts"],
 )
 def test_a_mistake_costs_its_own_group_one_message_more(broker: Broker, name: str, source: str) -> None:
     """Checklist 242: what the function fails on is let through, the rest is judged; nobody else notices."""
@@ -155,7 +165,8 @@ def test_the_sandbox_is_what_it_says(broker: Broker, tmp_path: Path) -> None:
             refused(lambda: open("/tmp/made-by-a-filter", "w").write("x" * 10)) or not os.path.exists(
                 "/tmp/made-by-a-filter") or not os.path.getsize("/tmp/made-by-a-filter"),
             refused(os.fork),
-            os.getuid() != 0,
+            0 not in (*os.getresuid(), *os.getresgid(), *os.getgroups()) and refused(lambda: os.setuid(0)),
+            refused(lambda: os.kill(os.getppid(), 0)),
         ]
 
         def wants(message):
@@ -164,8 +175,42 @@ def test_the_sandbox_is_what_it_says(broker: Broker, tmp_path: Path) -> None:
         """,
     )
     found = pull_all(broker, "looks")
-    expected = [0, 1, 2, 3, 4] if os.getuid() == 0 else [0, 1, 2, 3]
+    expected = [0, 1, 2, 3, 4, 5] if os.getuid() == 0 else [0, 1, 2, 3]
     assert [n for n in found if n < len(expected)] == expected
+
+
+@pytest.mark.long
+def test_a_function_that_does_not_end_ends_with_its_worker() -> None:
+    """Killed is the worker, not asked: nobody closes anything, and as root the child is another user's."""
+    with Broker(None, brokerWorkers="1", filterServerNums=1, filterFunctionTimeout="60000") as own:
+        with Producer("Sleeps", namesrv_addr=own.namesrv_addr) as producer:
+            producer.create_topic("Sleeps", 1)
+            producer.send(Message("Sleeps", b"x"))
+        install(
+            own, "sleeps", "import os, time\ndef wants(message):\n    os.nice(3)\n    time.sleep(100_000)"
+        )
+
+        def pull() -> None:
+            with (
+                PullConsumer("Sleeps", namesrv_addr=own.namesrv_addr) as consumer,
+                contextlib.suppress(ShmqError),
+            ):
+                (queue,) = consumer.fetch_subscribe_message_queues("Sleeps")
+                consumer.pull(queue, MessageSelector.by_function("sleeps"), 0, 32, timeout_ms=60_000)
+
+        thread = threading.Thread(target=pull)
+        thread.start()
+        (worker,) = [c for c in _children(own) if "worker" in " ".join(c.cmdline())]
+        nice = worker.nice() + 3
+        wait_until(lambda: [c.nice() for c in worker.children()] == [nice], 30, "the function is being run")
+        (function,) = worker.children()
+        worker.kill()
+        wait_until(lambda: not function.is_running(), 10, "it has ended, too")
+        thread.join()
+
+
+def _children(of: Broker) -> list[psutil.Process]:
+    return psutil.Process(of.pid).children(recursive=True)
 
 
 def test_a_replaced_function_is_used_at_once_and_a_removed_one_refused(broker: Broker) -> None:
