@@ -157,7 +157,7 @@ class DelayService:
 
     def _read(self, waiting: QueueRef, offset: int) -> _Due | None:
         """Read one message and find its queue; None when it cannot be delivered. Unavailable: not yet."""
-        why = "its record is gone"
+        why = "its record is gone or damaged"
         try:
             unit = self._store.queues.unit(waiting, offset)
             is_gone = unit.size == FILLER_SIZE or unit.tags_code == DAMAGED_TAGS_CODE

@@ -10,19 +10,20 @@ import contextlib
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from shmq.base.errors import Bug, MessageIllegal
+from shmq.base.errors import Bug, MessageIllegal, Unavailable
 from shmq.broker.half_message import HalfMessage, half_of
 from shmq.broker.queues import Queues
 from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.names import TRANSACTION_HALF_TOPIC, TRANSACTION_OP_HALF_TOPIC
 from shmq.model.properties import TRANSACTION_PREPARED_QUEUE_OFFSET
-from shmq.model.record import RecordFields, check_record, parse_record
+from shmq.model.record import RecordFields, parse_record
 from shmq.model.sys_flag import TRANSACTION_COMMIT, TRANSACTION_MASK
 from shmq.model.transaction import op_offsets
 from shmq.shm.page_layout import MIN_OFFSET, WRITE_POSITION
 from shmq.shm.queue_table import QueueRef
 from shmq.store.consume_queue import FILLER_SIZE
 from shmq.store.message_store import MessageStore
+from shmq.store.promised import is_promised
 
 _MARK_OF_COPY = TRANSACTION_PREPARED_QUEUE_OFFSET.encode()
 
@@ -66,7 +67,7 @@ class HalfQueues:
         `may_wait`: the caller can try again. Unavailable then: it is damaged and being looked at.
         """
         record = self._record(self.half, queue_offset)
-        if record is not None and check_record(record, 0, len(record)) == len(record):
+        if record is not None and self._is_promised(record, self.half, queue_offset):
             try:
                 return half_of(record)
             except MessageIllegal:
@@ -90,16 +91,33 @@ class HalfQueues:
         return half if half is not None and half.fields.physical_offset == physical_offset else None
 
     def marked_by(self, op_offset: int) -> list[int]:
-        """The half messages that an op message marks as decided."""
+        """The half messages that an op message marks as decided; none when it is damaged.
+
+        Unavailable: it is being looked at.
+        """
         record = self._record(self.op, op_offset)
-        fields = _fields_of(record)
-        if record is None or fields is None:
+        if record is None:
             return []
+        if not self._is_promised(record, self.op, op_offset):
+            self._store.doubt(self.op, op_offset)
+            return []
+        fields = parse_record(record)
         return op_offsets(record[fields.body_at : fields.body_at + fields.body_length])
 
     def marked_since(self, op_offset: int) -> set[int]:
-        """The half messages that this and later op messages mark."""
-        return {offset for op in range(op_offset, self.max(self.op)) for offset in self.marked_by(op)}
+        """The half messages that this and later op messages mark, without those that are being looked at."""
+        marked: set[int] = set()
+        for op in range(op_offset, self.max(self.op)):
+            with contextlib.suppress(Unavailable):
+                marked.update(self.marked_by(op))
+        return marked
+
+    def is_needed(self, op_offset: int, base: int) -> bool:
+        """Whether a start needs an op message: it marks a half message from `base` on, or may do so."""
+        try:
+            return any(offset >= base for offset in self.marked_by(op_offset))
+        except Unavailable:
+            return True
 
     def copies_since(self, base: int) -> Iterator[tuple[int, int]]:
         """(first, own queue offset) of every half message from `base` on that can be read."""
@@ -145,6 +163,11 @@ class HalfQueues:
             return False
         is_commit = fields.sys_flag & TRANSACTION_MASK == TRANSACTION_COMMIT
         return is_commit and fields.prepared_transaction_offset == half.fields.physical_offset
+
+    def _is_promised(self, record: memoryview, queue: QueueRef, queue_offset: int) -> bool:
+        """Whether a record is what its unit promises: no damage shall be taken for somebody's will."""
+        position = self._log_offset(queue, queue_offset)
+        return is_promised(record, position, queue.queue_id, queue_offset)
 
     def _record(self, queue: QueueRef, queue_offset: int) -> memoryview | None:
         try:

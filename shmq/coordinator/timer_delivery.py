@@ -20,12 +20,13 @@ from shmq.broker.waiting_timers import Timer, WaitingTimers
 from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.names import TIMER_TOPIC
 from shmq.model.properties import REAL_TOPIC, TIMER_OUT_MS, UNIQ_KEY, decode_properties
-from shmq.model.record import properties_of
+from shmq.model.record import parse_record, properties_of
 from shmq.model.timer import cancel_key, waiting_timer
 from shmq.shm.page_layout import INDEXED_POSITION, LAST_STORE_TIME, WRITE_POSITION
 from shmq.store.append_request import AppendRequest
 from shmq.store.index_lookup import FOUND_MAX
 from shmq.store.message_store import MessageStore
+from shmq.store.promised import is_promised
 
 RETRY_MS = 50
 """Pause while there is no segment to append to."""
@@ -129,6 +130,20 @@ class TimerDelivery:
                 self._count("timers_delivered", 1)
         return len(prepared)
 
+    def _is_timer(self, record: memoryview, physical_offset: int) -> bool:
+        """Whether a record is the message of the timers' queue that it says it is."""
+        queue = self._queues.ref(TIMER_TOPIC, 0)
+        if queue is None:
+            return False
+        number = parse_record(record).queue_offset
+        if not self._store.min(queue) <= number < self._store.max(queue):
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            unit = self._store.queues.unit(queue, number)
+            is_its = unit.physical_offset == physical_offset and unit.tags_code != DAMAGED_TAGS_CODE
+            return is_its and is_promised(record, physical_offset, queue.queue_id, number)
+        return False
+
     def _doubtful(self, physical_offset: int) -> memoryview | None:
         """A timer's record that is not there, or damaged: looked for by its place in the timers' queue."""
         queue = self._queues.ref(TIMER_TOPIC, 0)
@@ -148,10 +163,10 @@ class TimerDelivery:
         Unavailable: not yet.
         """
         record = self._store.record_at(timer.physical_offset)
-        if record is None:
+        if record is None or not self._is_timer(record, timer.physical_offset):
             record = self._doubtful(timer.physical_offset)
         if record is None:
-            self._dropped(timer, "its record is gone")
+            self._dropped(timer, "its record is gone or damaged")
             return None
         try:
             if self._waiting.has_cancels and self._is_cancelled(timer, record):

@@ -345,7 +345,10 @@ class TimerService:
         offset = cursors.kept
         end = min(cursors.taken, offset + PASS_MAX)
         while offset < end:
-            entry = self._read(queue, offset)
+            try:
+                entry = self._read(queue, offset)
+            except Unavailable:  # it is mended, or marked, before the next look
+                break
             if entry is not None and entry[0].due >= frontier and not cursors.is_over(entry[0].due):
                 break
             offset += 1

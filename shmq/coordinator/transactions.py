@@ -388,7 +388,7 @@ class Transactions:
         base = self._halves.skip_ended()
         op, high = max(0, self._cursors.op), self._stored.max(self._stored.op)
         end = min(high, op + OPS_PER_TURN)
-        while op < end and all(offset < base for offset in self._stored.marked_by(op)):
+        while op < end and not self._stored.is_needed(op, base):
             op += 1
         self._cursors.move(base, op)
 

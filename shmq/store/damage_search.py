@@ -128,7 +128,7 @@ def _judge(
             size = base + segment.size - followed.blank
             return [Damage(followed.blank, size, "the blank at the segment's end changed", change)]
         return []
-    named = [span for span in spans if not _fits_its_unit(layout, segment, *span)]
+    named = [span for span in spans if not fits_its_unit(layout, segment, *span)]
     if named:
         return [
             Damage(start, end - start, "it and its ConsumeQueue unit differ", is_record=True)
@@ -138,7 +138,7 @@ def _judge(
     return [Damage(start, end - start, reason, is_record=True) for start, end in spans]
 
 
-def _fits_its_unit(layout: StoreLayout, segment: MappedFile, start: int, end: int) -> bool:
+def fits_its_unit(layout: StoreLayout, segment: MappedFile, start: int, end: int) -> bool:
     """Whether the queue that a record names has a unit with its number, position and size."""
     try:
         fields = parse_record(segment.view, start - segment.start, end - segment.start)

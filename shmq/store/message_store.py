@@ -150,7 +150,8 @@ class MessageStore:
         return record
 
     def message_at(self, queue: QueueRef, queue_offset: int, physical_offset: int) -> memoryview | None:
-        """The visible record of a message of a queue; None when it is not there (any more).
+        """The visible record of a message of a queue; None when it is not there (any more), or damaged for
+        good.
 
         For whoever makes another record of it, so that damage does not become a sound message. Unavailable:
         it is damaged and being looked at, ask again soon.
@@ -158,6 +159,7 @@ class MessageStore:
         record = self.record_at(physical_offset)
         if record is None or not is_promised(record, physical_offset, queue.queue_id, queue_offset):
             self.doubt(queue, queue_offset)
+            return None
         return record
 
     def doubt(self, queue: QueueRef, queue_offset: int) -> None:

@@ -13,7 +13,8 @@ What it finds, while everybody goes on working:
     a sector not readable   reported; the rest of that segment is left out
     a damaged unit          it is written anew (`unit_check.py`)
 
-Where a reader met something that is not what it should be (`doubts.py`), it looks at once, whatever the rate.
+Where a reader met something that is not what it should be (`doubts.py`), it looks at once, whatever the rate,
+also above the flushed position, where nothing has a sum yet. What is not mended then is marked.
 
 Bytes are read from the disk where nobody has them mapped, and not left in memory. A thread of the
 coordinator, the only one that scrubs; no lock. If it dies, it goes on from the last note.
@@ -27,18 +28,19 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 
-from shmq.base import log
+from shmq.base import faults, log
 from shmq.base.clock import SYSTEM_CLOCK, Clock, monotonic_ms
 from shmq.base.files import write_durably
 from shmq.model.broker_settings import BrokerSettings
 from shmq.model.delay import delay_levels
 from shmq.model.record import BLANK_BYTES_MIN
 from shmq.shm.control_page import ControlPage
-from shmq.shm.page_layout import FLUSHED_POSITION, MIN_OFFSET
+from shmq.shm.page_layout import FLUSHED_POSITION, MIN_OFFSET, WRITE_POSITION
+from shmq.shm.queue_table import QueueRef
 from shmq.store.checksum_check import Piece, SegmentChecksums
 from shmq.store.damage_search import Damage, behind_damage, find_damage
-from shmq.store.damage_table import MARKED, DamageRow
-from shmq.store.doubtful_range import doubtful_range, queue_of_slot
+from shmq.store.damage_table import MARKED, DamageRow, DamageTable
+from shmq.store.doubtful_range import Stranger, doubtful_range, queue_of_slot, stranger
 from shmq.store.doubts import take_doubt
 from shmq.store.log_scan import ScanEnd, scan
 from shmq.store.mapped_file import MappedFile
@@ -63,6 +65,8 @@ IDLE_MS = 60_000
 READ_BYTES = 1 << 20
 
 _logger = log.get(__name__)
+
+faults.declare({"doubt.taken": "a reader's doubt is taken from the page, nothing was looked at"})
 
 
 class Scrub:
@@ -115,14 +119,37 @@ class Scrub:
         queue = queue_of_slot(self._page, slot)
         if queue is None:
             return
+        faults.reach("doubt.taken")
         begin, end = doubtful_range(self._layout, self._page, queue, queue_offset)
         log.event(
             _logger, logging.INFO, "doubt", queue=queue, queue_offset=queue_offset, begin=begin, end=end
         )
         self._units = self._sums = None  # topics may be new, and sums are loaded from a position on
         while begin < end:
-            begin = self._records(begin, int(self._page.words[FLUSHED_POSITION]))
+            begin = self._records(begin, int(self._page.words[WRITE_POSITION]))
         self._sums = None
+        if (found := stranger(self._layout, self._page, queue, queue_offset)) is not None:
+            self._give_up(queue, queue_offset, found)
+
+    def _give_up(self, queue: QueueRef, queue_offset: int, found: Stranger) -> None:
+        """Mark a message whose unit leads to a record that is not its own, so that nobody is given it."""
+        row = DamageRow(
+            found.position,
+            found.size,
+            "it and its ConsumeQueue unit differ",
+            MARKED,
+            queue.topic,
+            queue.queue_id,
+            queue_offset,
+            found.store_time,
+            found_by="scrub",
+        )
+        self.progress.found += 1
+        self._count("scrub_damage", 1)
+        if not found.is_anothers:  # else its record cannot be found: nothing is to be replaced
+            DamageTable(self._layout).put([row])
+        mark_unit(self._layout, row.topic, row.queue_id, row.queue_offset, row.position)
+        _tell_of(row)
 
     def _piece(self) -> int:
         """Scrub from where we are; return how many bytes were looked at, 0 when a pass is over."""
@@ -239,12 +266,13 @@ class Scrub:
             quarantine.table.put([row])
             for unit in units:
                 mark_unit(self._layout, unit.topic, unit.queue_id, unit.queue_offset, unit.position)
-            log.event(
-                _logger,
-                logging.ERROR,
-                "damage_found",
-                **{name: value for name, value in asdict(row).items() if name not in ("found", "aside")},
-            )
+            _tell_of(row)
+
+
+def _tell_of(row: DamageRow) -> None:
+    """One line for what was marked."""
+    told = {name: value for name, value in asdict(row).items() if name not in ("found", "aside")}
+    log.event(_logger, logging.ERROR, "damage_found", **told)
 
 
 def _follow(segment: MappedFile, begin: int, stop: int, records: int) -> tuple[int, bool]:

@@ -180,6 +180,7 @@ DEFECTS = {"flush.acknowledge_early", "child.outlives_parent"}
 RETENTION = "tests/process/test_retention.py"
 TIMERS = "tests/process/test_timers.py"
 QUARANTINE = "tests/unit/store/test_quarantine.py"
+DAMAGE = "tests/process/test_damage.py"
 
 ELSEWHERE: dict[str, str] = {
     "retention.min_stored": RETENTION,
@@ -198,6 +199,7 @@ ELSEWHERE: dict[str, str] = {
     "timer.fired": TIMERS,
     "timer.moving": TIMERS,
     "timer.moved": TIMERS,
+    "doubt.taken": DAMAGE,
     "quarantine.kept": QUARANTINE,
     "quarantine.noted": QUARANTINE,
     "quarantine.written": QUARANTINE,

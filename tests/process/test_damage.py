@@ -17,9 +17,11 @@ from shmq import AdminClient, Message, MessageQueue, Producer, PullConsumer
 from shmq.embedded import Broker
 from shmq.store.check import check_store
 from shmq.store.checksums import summed_end
+from shmq.store.damage_table import MENDED, REPLACED, DamageTable
 from shmq.store.names import file_name
 from shmq.store.scrub_progress import damage_facts
 from shmq.store.store_view import StoreView, layout_of
+from tests.helpers.supervised_broker import BrokerMaker
 from tests.helpers.waiting import wait_until
 
 COUNT = 300
@@ -47,6 +49,14 @@ def overwrite(root: Path, position: int, data: bytes) -> None:
 
 
 @pytest.mark.long
+def read(root: Path, position: int, count: int) -> bytes:
+    layout = layout_of(root)
+    start = layout.segment_start(position)
+    with open(layout.segment_path(start), "rb") as segment:
+        segment.seek(position - start)
+        return segment.read(count)
+
+
 @pytest.mark.parametrize(
     "direct", [pytest.param(False, id="socket", marks=pytest.mark.long), pytest.param(True, id="direct")]
 )
@@ -155,3 +165,71 @@ def test_damaged_messages_that_wait_are_mended_and_delivered(tmp_path: Path) -> 
             assert sorted(bytes(message.body) for message in result.messages) == sorted(sent)
         broker.stop()
         assert list(check_store(root, levels="5s 10s")) == []
+
+
+@pytest.mark.long
+def test_what_waits_and_was_damaged_before_it_was_flushed_is_not_delivered(tmp_path: Path) -> None:
+    """Nothing tells what it was; its number is wrong, so it is no good message, and the others go on."""
+    root, never = tmp_path / "store", 600_000
+    settings = {"flushIntervalCommitLog": never, "flushCommitLogThoroughInterval": never}
+    with Broker(store_root=root, scrubBytesPerSecond=0, messageDelayLevel="4s 10s", **settings) as broker:
+        with Producer("damage", namesrv_addr=broker.namesrv_addr) as producer:
+            producer.create_topic("Later", 1)
+            sent = [b"%02d " % n * 60 for n in range(40)]
+            moment = datetime.now(UTC) + timedelta(seconds=4)
+            for n, body in enumerate(sent):
+                later = {"delay_level": 1} if n % 2 else {"deliver_at": moment}
+                producer.send(Message("Later", body, **later))
+        lost = []
+        for topic, number in (("SCHEDULE_TOPIC_XXXX", 7), ("rmq_sys_wheel_timer", 9)):
+            (unit,) = StoreView(root).units(topic, 0, number, number + 1)
+            (last_byte,) = read(root, unit.physical_offset + 27, 1)
+            overwrite(root, unit.physical_offset + 27, bytes([last_byte ^ 1]))
+            lost.append((topic, number, unit.physical_offset))
+        with PullConsumer("readers", namesrv_addr=broker.namesrv_addr) as consumer:
+            queue = next(iter(consumer.fetch_subscribe_message_queues("Later")))
+            wait_until(lambda: consumer.max_offset(queue) >= 38, 40, "all others are delivered")
+            result = consumer.pull(queue, "*", 0, 64)
+            wrong = (sent[2 * 7 + 1], sent[2 * 9])
+            found = sorted(bytes(message.body) for message in result.messages)
+            assert found == sorted(body for body in sent if body not in wrong)
+        rows = DamageTable(layout_of(root)).rows
+        assert sorted((row.topic, row.queue_offset, row.position) for row in rows) == sorted(lost)
+        broker.stop()
+        broker.start()  # what is marked is replaced then
+        broker.stop()
+        assert {row.state for row in DamageTable(layout_of(root)).rows} == {REPLACED}
+        assert list(check_store(root, levels="4s 10s")) == []
+
+
+@pytest.mark.long
+def test_a_coordinator_that_dies_with_a_doubt_is_asked_again(tmp_path: Path) -> None:
+    """The doubt is taken from the page, nothing is mended yet: who reads tells the next one."""
+    root, marks = tmp_path / "store", tmp_path / "marks"
+    marks.mkdir()
+    armed = {"SHMQ_FAULTS": "doubt.taken=kill", "SHMQ_FAULTS_DIR": str(marks)}
+    maker = BrokerMaker()
+    try:
+        broker = maker(
+            tmp_path, environment=armed, flushDiskType="SYNC_FLUSH", scrubBytesPerSecond="0"
+        ).start()
+        address = f"unix:{broker.places['namesrvUnix']}"
+        with Producer("damage", namesrv_addr=address) as producer:
+            producer.create_topic("Damaged", 1)
+            (queue,) = producer.fetch_publish_message_queues("Damaged")
+            sent = [b"%04d " % n * 40 for n in range(COUNT)]
+            producer.send([Message("Damaged", body) for body in sent], queue=queue)
+        layout = layout_of(root)
+        units = list(StoreView(root).units("Damaged", 0, 0, COUNT))
+        wait_until(lambda: (summed_end(layout) or 0) > units[-1].physical_offset, 30, "all is summed")
+        coordinator = broker.children()["shmq: coordinator broker-t"]
+        overwrite(root, units[100].physical_offset + 120, b"#")
+        with PullConsumer("readers", namesrv_addr=address) as consumer:
+            assert bodies(consumer, queue) == sent
+        assert (marks / "doubt.taken").exists()
+        assert broker.children()["shmq: coordinator broker-t"] != coordinator
+        assert [row.state for row in DamageTable(layout).rows] == [MENDED]
+        assert broker.stop() == 0
+        assert list(check_store(root)) == []
+    finally:
+        maker.end_all()

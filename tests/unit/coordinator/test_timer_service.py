@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from shmq.model.names import TIMER_TOPIC
 from shmq.shm import page_layout as at
+from shmq.store.damage_table import MARKED, MENDED, DamageTable
+from shmq.store.scrub import Scrub
 from shmq.store.timer_log import UNIT_BYTES
+from tests.helpers.store import small_settings
 from tests.helpers.timer_world import TimerWorld
 
 DAY_MS = 86_400_000
@@ -203,3 +207,30 @@ def test_the_kept_cursor_passes_what_is_over(tmp_path: Path) -> None:
         world.send(now + DAY_MS, b"tomorrow")
         world.run(2_000)
         assert world.world.page.words[at.TIMER_KEPT] == 10
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+def test_one_that_was_damaged_while_it_waited_is_mended_or_left_out(tmp_path: Path, flushed: bool) -> None:
+    """Its number is not in the message that is delivered; but what is damaged is asked about as a whole."""
+    with TimerWorld(tmp_path / "store") as timers:
+        world, now = timers.world, timers.clock.now_ms()
+        places = [timers.send(now + 1_000, b"%d" % n).physical_offset for n in range(5)]
+        timers.run(100)
+        if flushed:
+            world.flush()
+        with open(world.layout.segment_path(0), "r+b") as segment:
+            segment.seek(places[2] + 27)
+            segment.write(b"\x03")
+        timers.run(1_500, step_ms=100)
+        assert set(timers.delivered) == {b"0", b"1"}, "the later ones wait until somebody has looked"
+        settings = small_settings(scrub_bytes_per_second=0)
+        Scrub(world.layout, world.page, settings, lambda name, n: None).step()
+        timers.run(1_000, step_ms=100)
+        expected = {b"%d" % n for n in range(5) if flushed or n != 2}
+        assert set(timers.delivered) == expected and all(len(at) == 1 for at in timers.delivered.values())
+        (row,) = DamageTable(world.layout).rows
+        assert (row.position, row.state) == (places[2], MENDED if flushed else MARKED)
+        if not flushed:
+            assert (row.topic, row.queue_offset) == (TIMER_TOPIC, 2) and timers.counts["timers_dropped"] == 1
+            world.flush()
+            world.crash(keep_page=True)  # what is marked is replaced then

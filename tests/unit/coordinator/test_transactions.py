@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from shmq.base.errors import ClientFault, IllegalOperation, TopicNotExist
+from shmq.base.errors import ClientFault, IllegalOperation, TopicNotExist, Unavailable
 from shmq.broker.half_message import half_of
 from shmq.model.names import (
     TRANSACTION_CHECK_MAX_TOPIC,
     TRANSACTION_GROUP,
     TRANSACTION_HALF_TOPIC,
+    TRANSACTION_OP_HALF_TOPIC,
 )
 from shmq.model.record import BODY_AT, encode_record
 from shmq.model.sys_flag import TRANSACTION_COMMIT
@@ -23,7 +24,9 @@ from shmq.protocol.bodies.batch import BatchElement, encode_batch_elements
 from shmq.shm.page_layout import FLUSHED_POSITION, WRITE_POSITION
 from shmq.store.append_request import AppendRequest
 from shmq.store.check import check_store
-from tests.helpers.store import OpenStore, request
+from shmq.store.damage_table import MARKED, MENDED, REPLACED, DamageTable
+from shmq.store.scrub import Scrub
+from tests.helpers.store import OpenStore, request, small_settings
 from tests.helpers.transaction_world import COMMIT, ROLLBACK, TransactionWorld
 
 
@@ -245,3 +248,98 @@ def test_open_ones_leave_a_segment_that_is_to_be_deleted(world: TransactionWorld
         world.end(at)
     assert world.bodies() == [b"%d" % n for n in range(10)]
     assert world.transactions.lowest_needed() is None and world.transactions.move_out(1 << 60)
+
+
+# ---- damage
+
+
+def scrub_of(world: TransactionWorld) -> Scrub:
+    """A scrub that looks only where it is asked to."""
+    store = world.store
+    return Scrub(store.layout, store.page, small_settings(scrub_bytes_per_second=0), lambda name, n: None)
+
+
+def overwrite(world: TransactionWorld, position: int, data: bytes) -> None:
+    """Change bytes of the log; with one byte its lowest bit."""
+    layout = world.store.layout
+    start = layout.segment_start(position)
+    fd = os.open(layout.segment_path(start), os.O_RDWR)
+    if len(data) == 1:
+        data = bytes([os.pread(fd, 1, position - start)[0] ^ data[0]])
+    os.pwrite(fd, data, position - start)
+    os.close(fd)
+
+
+@pytest.mark.parametrize("at", [3, 7, 11, 15, 27, 35, 87, 89], ids=lambda at: f"byte {at}")
+@pytest.mark.parametrize("again", [False, True], ids=["same coordinator", "next one"])
+def test_a_damaged_half_message_is_mended_before_it_is_committed(
+    world: TransactionWorld, at: int, again: bool
+) -> None:
+    """Size, magic, CRC, queue id, queue offset, physical offset, body length, body."""
+    halves = [world.half(b"%d" % n * 50) for n in range(3)]
+    world.store.flush()
+    overwrite(world, halves[1][1] + at, b"\x01")
+    if again:
+        world.start()
+    with pytest.raises(Unavailable, match="looked at"):
+        world.end(halves[1])
+    world.end(halves[0])
+    world.end(halves[2])
+    scrub_of(world).step()
+    world.end(halves[1])
+    assert world.bodies() == [b"0" * 50, b"2" * 50, b"1" * 50]
+    assert [row.state for row in DamageTable(world.store.layout).rows] == [MENDED]
+    assert world.transactions.open_count == 0
+
+
+def test_a_half_message_that_is_spoiled_is_never_committed_and_the_others_are(
+    world: TransactionWorld,
+) -> None:
+    halves = [world.half(b"%d" % n * 50) for n in range(3)]
+    world.store.flush()
+    overwrite(world, halves[1][1] + 100, b"spoiled")
+    with pytest.raises(Unavailable, match="looked at"):
+        world.end(halves[1])
+    scrub_of(world).step()
+    for _ in range(2):
+        with pytest.raises(ClientFault, match="no half message"):
+            world.end(halves[1])
+        world.start()
+    world.end(halves[0])
+    world.end(halves[2])
+    assert world.bodies() == [b"0" * 50, b"2" * 50]
+    (row,) = DamageTable(world.store.layout).rows
+    assert (row.position, row.state) == (halves[1][1], MARKED)
+    assert (row.topic, row.queue_offset) == (TRANSACTION_HALF_TOPIC, 1)
+    world.store.crash(keep_page=True)  # what is marked is replaced then
+    assert [row.state for row in DamageTable(world.store.layout).rows] == [REPLACED]
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+def test_a_damaged_op_message_ends_nobody_elses_transaction(world: TransactionWorld, flushed: bool) -> None:
+    """What it says is believed only as it was written; the transaction it ended may look open again."""
+    halves = [world.half(b"%d" % n) for n in range(4)]
+    world.end(halves[1])
+    world.store.send("T", b"later")  # a commit at its queue's end would be known by itself
+    op = world.store.store.queues.unit(world.store.queue(TRANSACTION_OP_HALF_TOPIC), 0)
+    if flushed:
+        world.store.flush()
+    overwrite(world, op.physical_offset + BODY_AT, b"\x02")  # "1" becomes "3"
+    world.start()
+    assert world.transactions.open_count == 4
+    for n in (0, 3, 2):
+        world.end(halves[n])
+    assert world.bodies() == [b"1", b"later", b"0", b"3", b"2"]
+    scrub_of(world).step()
+    world.start()
+    (row,) = DamageTable(world.store.layout).rows
+    assert (row.topic, row.queue_offset, row.position) in (
+        ("", -1, op[0]),
+        (TRANSACTION_OP_HALF_TOPIC, 0, op[0]),
+    )
+    if flushed:
+        assert row.state == MENDED and world.transactions.open_count == 0
+    else:
+        assert row.state == MARKED and world.transactions.open_count == 1, "it will be checked"
+        world.store.flush()
+        world.store.crash(keep_page=True)  # what is marked is replaced then

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from shmq.base.errors import Unavailable
 from shmq.model.message_ext import MessageExt
 from shmq.model.record import iter_records
 from shmq.shm.page_layout import DOUBT, FLUSHED_POSITION
 from shmq.shm.queue_table import QueueRef
 from shmq.store.check import check_store
-from shmq.store.damage_table import MARKED, MENDED, DamageTable
+from shmq.store.damage_table import MARKED, MENDED, REPLACED, DamageTable
 from shmq.store.doubts import FORGET_MS, WAIT_MS, Doubts, take_doubt
 from shmq.store.read import ReadStatus
 from shmq.store.scrub import Scrub
@@ -158,3 +159,61 @@ def test_the_last_message_is_read_though_its_unit_leads_nowhere(store: OpenStore
     assert store.store.max(queue) == last + 1
     assert messages(store, scrub) == expected
     assert store.page.words[FLUSHED_POSITION]
+
+
+HEAD = {
+    "size": (0, 4),
+    "queue id": (12, 4),
+    "queue offset": (20, 8),
+    "physical offset": (28, 8),
+    "body": (90, 3),
+}
+"""Where in a record of `fill` these fields are."""
+
+
+@pytest.mark.parametrize("field", HEAD)
+@pytest.mark.parametrize("flushed_later", [False, True])
+def test_what_is_damaged_before_it_is_flushed_is_never_given_out(
+    store: OpenStore, field: str, flushed_later: bool
+) -> None:
+    """No sum tells what it was, and once it is flushed the sum is that of the damage."""
+    expected = messages(store, scrub_of(store)) if fill(store) else {}
+    sent = [request(store.queue("T", n % 3), [b"%d" % n * 300], TAGS="A") for n in range(30)]
+    outcomes = store.append(*sent)
+    wrong = outcomes[13]
+    at, length = HEAD[field]
+    path = store.layout.segment_path(store.layout.segment_start(wrong.physical_offset))
+    flip(path, wrong.physical_offset % store.layout.segment_bytes + at + length - 1, 0x01)
+    if flushed_later:
+        store.flush()
+    scrub = scrub_of(store)
+    expected = {**messages_sent(store), **expected}
+    lost = (13 % 3, wrong.queue_offset)
+    assert messages(store, scrub) == {key: body for key, body in expected.items() if key != lost}
+    (row,) = DamageTable(store.layout).rows
+    assert (row.position, row.state) == (wrong.physical_offset, MARKED)
+    assert (row.topic, row.queue_id, row.queue_offset) == ("T", *lost)
+    store.flush()
+    store.crash(keep_page=True)
+    assert [row.state for row in DamageTable(store.layout).rows] == [REPLACED]
+    assert messages(store, scrub_of(store)) == {key: b for key, b in expected.items() if key != lost}
+
+
+def messages_sent(store: OpenStore) -> Messages:
+    """The 30 messages behind those of `fill`, by where they went."""
+    return {(n % 3, 50 + n // 3): b"%d" % n * 300 for n in range(30)}
+
+
+def test_whoever_makes_another_record_of_a_message_is_never_given_a_damaged_one(store: OpenStore) -> None:
+    """Also when nobody mends it, and the wait for that is over."""
+    fill(store)
+    queue, now = store.queue("T", 1), [1000]
+    place = store.store.queues.unit(queue, 7).physical_offset
+    flip(store.layout.segment_path(0), place + 27, 0x02)
+    store.store._doubts._now_ms = lambda: now[0]
+    with pytest.raises(Unavailable, match="looked at"):
+        store.store.message_at(queue, 7, place)
+    now[0] += WAIT_MS
+    assert store.store.message_at(queue, 7, place) is None
+    flip(store.layout.segment_path(0), place + 27, 0x02)
+    assert store.store.message_at(queue, 7, place) is not None
