@@ -1,7 +1,14 @@
-"""LitePullConsumer for asyncio: `await consumer.poll()`, or `async for message in consumer`."""
+"""LitePullConsumer for asyncio: `await consumer.poll()`, or `async for message in consumer`.
+
+Waiting takes nothing: messages are taken on the event loop, at once, when there are some. So whoever is
+cancelled while waiting (a timeout, say) has lost none, and consumed none.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
@@ -16,7 +23,7 @@ from shmq.model.message_queue import MessageQueue
 from shmq.model.subscription import Wanted
 
 THREADS = 2
-"""One may wait for messages while another stores offsets."""
+"""For calls that ask a broker."""
 
 
 class LitePullConsumer(Service):
@@ -28,6 +35,9 @@ class LitePullConsumer(Service):
         """Take the settings of the plain lite pull consumer."""
         self._consumer = BlockingLitePullConsumer(consumer_group, config, **settings)
         self._threads = Threads(THREADS, "shmq-aio-lite")
+        self._loop: asyncio.AbstractEventLoop
+        self._news = asyncio.Event()
+        self._waiters = 0
 
     async def subscribe(self, topic: str, expression: Wanted = "*") -> None:
         """Share a topic's queues with the group's members. Not together with `assign`."""
@@ -43,7 +53,9 @@ class LitePullConsumer(Service):
         return self._consumer.assignment
 
     async def start(self) -> None:
-        """Start."""
+        """Start in the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._consumer.on_news = self._on_news
         await self._threads.run(self._consumer.start)
 
     async def shutdown(self) -> None:
@@ -53,17 +65,43 @@ class LitePullConsumer(Service):
 
     async def poll(self, timeout_ms: int | None = None) -> list[PulledMessage]:
         """Return one fetched batch, or an empty list when none comes within the timeout."""
-        return await self._threads.run(self._consumer.poll, timeout_ms)
+        limit_ms = timeout_ms if timeout_ms is not None else self._consumer.config.poll_timeout_ms
+        ends_s = time.monotonic() + limit_ms / 1000
+        messages = self._consumer.poll(min(0, limit_ms))
+        while not messages and (left_s := ends_s - time.monotonic()) > 0:
+            await self._wait_for_news(left_s)
+            if self._consumer.state is not ServiceState.RUNNING:
+                break
+            messages = self._consumer.poll(0)
+        return messages
+
+    async def _wait_for_news(self, limit_s: float) -> None:
+        """Return when there may be something to poll, when the consumer has ended, or after `limit_s`."""
+        self._waiters += 1  # before looking: what is fetched after the look rings
+        try:
+            self._news.clear()
+            if not self._consumer.has_fetched and self._consumer.state is ServiceState.RUNNING:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), limit_s)
+        finally:
+            self._waiters -= 1
+
+    def _on_news(self) -> None:
+        """Wake who waits; any thread."""
+        if self._waiters:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._news.set)
 
     async def __aiter__(self) -> AsyncIterator[PulledMessage]:
         """Yield messages until `shutdown`; each counts as consumed when the next one is asked for."""
         loop = self._consumer.message_loop()
         try:
             while self._consumer.state is ServiceState.RUNNING:
-                # What has been fetched already needs no thread.
-                message = loop.next(0) or await self._threads.run(loop.next, LOOK_S)
+                message = loop.next(0)
                 if message is not None:
                     yield message
+                else:
+                    await self._wait_for_news(LOOK_S)
         finally:
             loop.close()
 

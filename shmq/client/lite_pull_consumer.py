@@ -19,7 +19,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from shmq.base.errors import ClientFault, InvalidParameter
@@ -61,6 +61,9 @@ class LitePullConsumer(ConsumerBase):
         self._fetched_changed = threading.Condition(threading.Lock())
         self._fetched: deque[Batch] = deque()
         self._fetched_count = 0
+        self.on_news: Callable[[], object] | None = None
+        """Called by any thread when there is something to poll, and when the consumer ends: for event loops,
+        which must not wait in `poll`."""
         self._positions: dict[MessageQueue, int] = {}
         self._next_commit_s = 0.0
         self._pulling: PullService
@@ -122,6 +125,7 @@ class LitePullConsumer(ConsumerBase):
         self._pulling.stop()
         with self._fetched_changed:
             self._fetched_changed.notify_all()
+        self._tell_news()
         if self.config.auto_commit:
             self._store_positions()
 
@@ -138,6 +142,11 @@ class LitePullConsumer(ConsumerBase):
             return []
         self._done(batch, *batch.messages)
         return batch.messages
+
+    @property
+    def has_fetched(self) -> bool:
+        """Tell whether a poll would find a batch now."""
+        return bool(self._fetched)
 
     def __iter__(self) -> Iterator[PulledMessage]:
         """Yield messages until `shutdown`; each counts as consumed when the next one is asked for.
@@ -200,12 +209,18 @@ class LitePullConsumer(ConsumerBase):
             self._fetched.appendleft(batch)
             self._fetched_count += len(batch.messages)
             self._fetched_changed.notify()
+        self._tell_news()
 
     def _found(self, messages: list[PulledMessage], held: Owned, queue: MessageQueue) -> None:
         with self._fetched_changed:
             self._fetched.append(Batch(queue, held, messages))
             self._fetched_count += len(messages)
             self._fetched_changed.notify()
+        self._tell_news()
+
+    def _tell_news(self) -> None:
+        if self.on_news is not None:
+            self.on_news()
 
     def _jump(self, queue: MessageQueue, offset: int) -> None:
         """The broker says our offset is impossible: go on at its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import defaultdict
 
@@ -20,6 +21,7 @@ from shmq import (
 )
 from shmq.aio import LitePullConsumer as AioLitePullConsumer
 from shmq.aio import PushConsumer as AioPushConsumer
+from shmq.client.errors import ClientStateError
 from shmq.embedded import Broker
 from tests.helpers.waiting import wait_until
 
@@ -174,3 +176,44 @@ def test_an_async_orderly_listener_keeps_the_order_of_every_queue(shared_broker:
     asyncio.run(run())
     assert overlaps == [] and sorted(suspended) == [0, 1, 2]
     assert dict(seen) == {queue_id: list(range(20)) for queue_id in range(3)}
+
+
+@pytest.mark.parametrize("way", ["loop", "poll"])
+def test_who_is_cancelled_while_waiting_has_lost_no_message(shared_broker: Broker, way: str) -> None:
+    """A timeout around a poll or a loop: what comes after it is there for the next one."""
+    topic = f"LoopCancel{way}"
+    (queue,) = filled(shared_broker, topic, 0)
+    found: list[bytes] = []
+
+    async def consume(consumer: AioLitePullConsumer) -> None:
+        if way == "loop":
+            async for message in consumer:
+                found.append(bytes(message.body))
+        while True:
+            found.extend(bytes(message.body) for message in await consumer.poll(20_000))
+
+    async def run(producer: Producer) -> None:
+        consumer = AioLitePullConsumer(
+            f"{topic}Group", namesrv_addr=shared_broker.namesrv_addr, consume_from_where=FIRST
+        )
+        await consumer.subscribe(topic)
+        async with consumer:
+            while queue not in consumer.assignment:
+                await asyncio.sleep(0.01)
+            for number in range(10):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(consume(consumer), 0.02)
+                await asyncio.to_thread(producer.send, Message(topic, b"%d" % number), queue=queue)
+            task = asyncio.create_task(consume(consumer))
+            async with asyncio.timeout(20):
+                while len(found) < 10:
+                    await asyncio.sleep(0.01)
+            await consumer.shutdown()
+            with pytest.raises(ClientStateError):
+                await task
+            with pytest.raises(ClientStateError):
+                await consumer.commit()
+
+    with Producer("Loops", namesrv_addr=shared_broker.namesrv_addr) as producer:
+        asyncio.run(run(producer))
+    assert found == [b"%d" % number for number in range(10)]
