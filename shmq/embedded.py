@@ -198,10 +198,12 @@ class Broker:
 
     def kill(self) -> None:
         """Kill every process of the broker at once, as a power cut of this broker would."""
-        if self._process is not None:
+        if self._process is None:
+            return
+        if self._process.returncode is None:  # once it was waited for its number may be another group's
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(STOP_LIMIT_S)
+        self._process.wait(STOP_LIMIT_S)
 
     def close(self) -> None:
         """Stop it and remove its folder."""

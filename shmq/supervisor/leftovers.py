@@ -10,6 +10,7 @@ Main thread of the supervisor, under the store lock, before it starts a child.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -38,7 +39,7 @@ def lock_out_appenders(store_root: Path, recorded: Iterable[tuple[int, int]]) ->
     for pid, started in suspects:
         if _lives(pid, started):
             log.event(_logger, logging.WARNING, "leftover_killed", pid=pid)
-            _kill(pid)
+            _kill(pid, started)
     deadline_ms = monotonic_ms() + LIMIT_MS
     while (living := [pid for pid, started in suspects if _lives(pid, started)]) or not lock.exclusive(
         nonblocking=True
@@ -63,11 +64,15 @@ def _lives(pid: int, started: int) -> bool:
         return False
 
 
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+def _kill(pid: int, started: int) -> None:
+    """Kill that very process: once it is gone, its number may be somebody else's."""
+    with contextlib.suppress(ProcessLookupError):
+        pid_fd = os.pidfd_open(pid)
+        try:
+            if _lives(pid, started):
+                signal.pidfd_send_signal(pid_fd, signal.SIGKILL)
+        finally:
+            os.close(pid_fd)
 
 
 def _holders(path: Path) -> str:
