@@ -33,6 +33,7 @@ from shmq import (
 from shmq.base.errors import InvalidParameter
 from shmq.client import instance, orderly_locks
 from shmq.client.consumer_config import ConsumerConfig, PushConsumerConfig
+from shmq.client.offset_store import NO_OFFSET, ReadMode
 from shmq.client.orderly_locks import OrderlyLocks
 from shmq.embedded import Broker
 from shmq.model.consumer_group import SubscriptionGroupConfig
@@ -132,17 +133,21 @@ def test_125_a_result_that_comes_after_its_queue_moved_is_ignored(broker: Broker
         return SUCCESS
 
     first, second = Listener(slow), Listener()
-    consumer = member(broker, "Moved", first, instance_name="b")
+    consumer = member(
+        broker, "Moved", first, instance_name="b", await_termination_millis_when_shutdown=20_000
+    )
     with consumer:
         assert started.wait(20)
         held = consumer._rebalancer.owned[queue]
         with member(broker, "Moved", second, instance_name="a"):  # sorted before: it gets the only queue
             wait_until(lambda: held.dropped, 20, "the queue is given away while its call runs")
             wait_until(lambda: second.seen == [(0, 0)], 20, "its next owner gets the message again")
+            wait_until(lambda: consumer.known_offsets("Moved") == {}, 20, "nothing is kept of it")
             gate.set()
-            wait_until(lambda: held.message_count == 1, 20, "the late result changes nothing")
-            assert consumer.known_offsets("Moved") == {}
-    assert first.seen == [(0, 0)]
+            consumer.shutdown()  # waits for the call's end
+    assert held.message_count == 1
+    assert consumer._offsets.read(queue, ReadMode.MEMORY) == NO_OFFSET
+    assert first.seen == [(0, 0)] == second.seen
 
 
 def test_127_limits_of_a_topic_are_shared_among_the_owned_queues(broker: Broker) -> None:
