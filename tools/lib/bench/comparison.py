@@ -91,7 +91,7 @@ class Comparison(AbstractContextManager["Comparison"]):
     def _rounds(self, row: Row, present: list[System], take_turn: Callable[[System], list[Turn]]) -> None:
         """Alternate; a system that fails drops out and is named."""
         running = [system for system in present if system.name not in row.missing]
-        for number, system in turns(running, self.rounds):
+        for number, system in turns(running, 1 if row.workload.once else self.rounds):
             if system.name in row.missing:
                 continue
             try:

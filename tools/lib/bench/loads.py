@@ -103,6 +103,27 @@ def _latency(seat: Seat, workload: Workload, seconds: float, started: Started = 
     return received
 
 
+def _shared(seat: Seat, workload: Workload, seconds: float, started: Started = _nothing) -> Outcome:
+    """`threads` consumers of one group, queues shared out among them, take what a producer sends in batches.
+
+    `count` messages, as fast as they come, timed from the first delivery to the last.
+    """
+    seat.filled += 1
+    topic = f"{seat.topic}T{seat.filled}"
+    members = seat.job("share", workload, seconds, topic=topic, count=workload.count)
+    sender = seat.job("batch", workload, seconds, topic=topic, count=workload.count, threads=1)
+    received, _ = run_together([(seat.client(0), members), (seat.client(1), sender)], started)
+    return received
+
+
+def _beside_routes(seat: Seat, workload: Workload, seconds: float, started: Started = _nothing) -> Outcome:
+    """Sync sends while `count` threads of another process ask the name server for routes without a pause."""
+    asking = seat.job("routes", workload, seconds, threads=workload.count)
+    sending = seat.job("send", workload, seconds)
+    sent, _ = run_together([(seat.client(0), sending), (seat.client(1), asking)], started)
+    return sent
+
+
 def _backlog(work: str) -> Callable[[Seat, Workload, float, Started], Outcome]:
     """One reader of a topic that was filled before its first turn."""
 
@@ -153,6 +174,8 @@ LOADS: dict[str, Callable[..., Outcome]] = {
     "batch": _senders("batch"),
     "paced": _senders("paced"),
     "latency": _latency,
+    "shared": _shared,
+    "send-beside-routes": _beside_routes,
     "pull": _backlog("pull"),
     "consume": _backlog("consume"),
     "send-stored": _stored,

@@ -17,6 +17,7 @@ CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 RATES = (500, 1_000, 2_000, 5_000, 10_000, 20_000)
 STORED = (0, LOG_GIB_MESSAGES, 10 * LOG_GIB_MESSAGES)
 IDLE_CONSUMERS = 1_000
+TIMED = (Durability.TIMED,)
 RESTART = Workload(
     "restart", "restart with a log of 10 GiB", "after-kill", ("shmq",), "seconds", count=STORED[-1]
 )
@@ -29,6 +30,16 @@ CONSUME = Workload("consume", "consuming a backlog", "consume", ("shmq-direct", 
 ACK = Workload("ack", "acknowledgement, open loop", "paced", ("shmq", *RIVALS), "p99", classes=MEASURED)
 AGE = Workload("age", "end to end, open loop", "latency", ("shmq", *RIVALS), "p99")
 STORE = Workload("stored", "sync send", "send-stored", ENGINES)
+SHARED = Workload(
+    "shared",
+    "one group's consumers beside a batch producer",
+    "shared",
+    ("shmq", "redis", "rocketmq-python"),
+    count=BACKLOG,
+    queues=64,
+    batch=500,
+)
+LARGE = ("shmq", "shmq-100-gib")
 CROWD = Workload("crowd", "sync send", "crowd", ("shmq",))
 TEN_GIB = replace(READ, count=10 * LOG_GIB_MESSAGES, systems=("shmq", "shmq-direct", "rocketmq"))
 
@@ -71,9 +82,16 @@ FULL: tuple[Workload, ...] = (
     *_sweep("send-clients", "producers", SEND, "threads", CLIENTS),
     *_sweep("batch-clients", "producers", BATCH, "threads", (1, 2, 4)),
     *_sweep("consume-groups", "groups that read the same", CONSUME, "threads", (1, 2, 10)),
+    *_sweep("consumers", "consumers", SHARED, "threads", (1, 4, 16, 64)),
     *_sweep("ack-rate", "messages a second", ACK, "rate", RATES),
     *_sweep("age-rate", "messages a second", AGE, "rate", RATES),
     *_sweep("stored", "messages in the store", STORE, "count", STORED),
+    replace(
+        SEND, name="send-100", title="sync send behind 100 GiB of synthetic log", systems=LARGE, classes=TIMED
+    ),
+    replace(
+        BATCH, name="batch-100", title="batches behind 100 GiB of synthetic log", systems=LARGE, classes=TIMED
+    ),
     *_sweep("connections", "idle connections", CROWD, "count", (1, 100, 1_000)),
     replace(TEN_GIB, name="backlog-hot", title="backlog of 10 GiB, cached where memory allows"),
     replace(
@@ -95,6 +113,23 @@ FULL: tuple[Workload, ...] = (
         title="restart with a log of 10 GiB after a power cut",
         kind="after-power-cut",
         goals=(Goal("shmq", "seconds", "<", 10, unit=" s"),),
+    ),
+    replace(
+        RESTART,
+        name="restart-kill-100",
+        title="restart behind 100 GiB of synthetic log after kill -9 of all",
+        systems=("shmq-100-gib",),
+        count=1_000,
+        goals=(Goal("shmq-100-gib", "seconds", "<", 2, unit=" s"),),
+    ),
+    replace(
+        RESTART,
+        name="restart-power-100",
+        title="restart behind 100 GiB of synthetic log after a power cut",
+        kind="after-power-cut",
+        systems=("shmq-100-gib",),
+        count=1_000,
+        goals=(Goal("shmq-100-gib", "seconds", "<", 10, unit=" s"),),
     ),
     *_filters(),
     replace(
@@ -123,6 +158,26 @@ FULL: tuple[Workload, ...] = (
         classes=SYNCED,
         body_bytes=KIB,
         threads=8,
+    ),
+    replace(
+        SEND,
+        name="sync-flush-naming",
+        title="SYNC_FLUSH: sync send while four clients ask the name server for routes",
+        kind="send-beside-routes",
+        classes=SYNCED,
+        systems=("shmq", "rocketmq-python"),
+        body_bytes=KIB,
+        count=4,
+    ),
+    Workload(
+        "soak",
+        "an hour of 500 messages a second, sent and consumed: memory",
+        "soak",
+        ("shmq",),
+        "growth",
+        rate=500,
+        once=True,
+        goals=(Goal("shmq", "growth", "<=", 5, unit=" MiB"),),
     ),
     Workload(
         "idle-consumers",

@@ -14,9 +14,10 @@ from bench.servers.beanstalkd import BeanstalkdServer
 from bench.servers.nats import NatsServer
 from bench.servers.redis import RedisServer
 from bench.servers.server import Server
-from bench.servers.shmq import ShmqServer
+from bench.servers.shmq import LargeLogServer, ShmqServer
 from bench.servers.sqlite import SqliteServer
 
+LARGE_LOG_BYTES = 100 << 30
 ServerMaker = Callable[[Path, Durability, Path | None], Server]
 """Takes the folder for its files, the class, and the other source tree, if any."""
 
@@ -61,6 +62,10 @@ def _shmq_timed(folder: Path, kind: Durability, source: Path | None) -> Server:
     return ShmqServer(folder, Durability.TIMED, None, source)
 
 
+def _shmq_large(folder: Path, kind: Durability, source: Path | None) -> Server:
+    return LargeLogServer(folder, kind, LARGE_LOG_BYTES, source)
+
+
 def _peer(server_class: type[Server]) -> ServerMaker:
     return lambda folder, kind, source: server_class(folder, kind)
 
@@ -71,6 +76,7 @@ SERVERS: dict[str, ServerMaker] = {
     "shmq-1-worker": _shmq(brokerWorkers=1),
     "shmq-async": _shmq_timed,
     "shmq-small-segments": _shmq(mappedFileSizeCommitLog=16 << 20),
+    "shmq-100-gib": _shmq_large,
     "redis": _peer(RedisServer),
     "rocketmq": _peer(rocketmq.RocketmqServer),
     "nats": _peer(NatsServer),
@@ -106,6 +112,7 @@ _ALL = (
     System("shmq-1-worker", "the same with one worker process", "shmq-1-worker", "shmq"),
     System("shmq-async", "the same under ASYNC_FLUSH, whatever the class", "shmq-async", "shmq"),
     System("shmq-small-segments", "the same with log segments of 16 MiB", "shmq-small-segments", "shmq"),
+    System("shmq-100-gib", "the same behind 100 GiB of synthetic log", "shmq-100-gib", "shmq"),
     System("shmq-java", "shmq's TCP front, RocketMQ's Java client", "shmq", JAVA, lacking=rocketmq.lacking),
     System("rocketmq", "Apache RocketMQ, its Java client", "rocketmq", JAVA, lacking=rocketmq.lacking),
     System(

@@ -23,6 +23,7 @@ class Workload:
     rate      messages a second of an open-loop kind
     options   handed to the drivers beside the system's own, such as {"filter": "TagA"}
     extra     what only one kind knows
+    once      one round, however many are asked for: it takes long
     sweep     (name of a curve, position on its x axis): rows of one sweep are drawn as one curve
     """
 
@@ -42,6 +43,7 @@ class Workload:
     options: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
+    once: bool = False
     sweep: tuple[str, float] | None = None
 
     def __post_init__(self) -> None:

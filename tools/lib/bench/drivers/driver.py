@@ -90,6 +90,10 @@ class Driver(ABC):
     def subscribe(self, topic: str, group: str, handler: Handler) -> AbstractContextManager[object]:
         """Have a topic's messages from the first on brought to `handler`, acknowledged after it returns."""
 
+    def await_shares(self, members: list[object], topic: str, queues: int) -> None:
+        """Return when members of a group have shared out a topic's queues, where a library does that."""
+        return None
+
     def own_loop(self, job: Job) -> Generator[None, None, Outcome] | None:
         """The driver's own way to do a job, in place of the common loop; None: there is none."""
         return None

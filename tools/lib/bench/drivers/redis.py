@@ -7,6 +7,7 @@ program would, and is acknowledged with it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -73,9 +74,12 @@ class Driver(driver.Driver):
         """Note the path."""
         del options
         self._path = address["socket"]
+        self._queues = 1
+        self._members = itertools.count()
 
     def make_topic(self, topic: str, queues: int) -> None:
-        """Streams make themselves."""
+        """Streams make themselves; a subscription reads so many."""
+        self._queues = queues
 
     def sender(self, topic: str, queues: int) -> Sender:
         """A connection."""
@@ -96,17 +100,23 @@ class Driver(driver.Driver):
 
     @contextlib.contextmanager
     def subscribe(self, topic: str, group: str, handler: Handler) -> Iterator[object]:
-        """XREADGROUP COUNT 1000 in a thread, then one XACK for what was read."""
+        """XREADGROUP COUNT 1000 in a thread, then one XACK for what was read of a stream.
+
+        A group's members share streams, each message going to one of them.
+        """
         client = redis.Redis(unix_socket_path=self._path)
-        stream = f"{topic}:0"
-        client.xgroup_create(stream, group, id="0", mkstream=True)
+        name = f"member{next(self._members)}"
+        streams: dict[Any, Any] = {f"{topic}:{queue}": ">" for queue in range(self._queues)}
+        for stream in streams:
+            with contextlib.suppress(redis.ResponseError):  # another member has made the group
+                client.xgroup_create(stream, group, id="0", mkstream=True)
         stopped = threading.Event()
 
         def read() -> None:
             while not stopped.is_set():
-                found = client.xreadgroup(group, "one", {stream: ">"}, count=READ_COUNT, block=BLOCK_MS)
-                if found:
-                    entries = found[0][1] if isinstance(found, list) else next(iter(found.values()))[0]
+                found = client.xreadgroup(group, name, streams, count=READ_COUNT, block=BLOCK_MS)
+                pairs = found if isinstance(found, list) else [(s, e[0]) for s, e in found.items()]
+                for stream, entries in pairs:
                     handler([fields[b"body"] for _, fields in entries])
                     client.xack(stream, group, *[entry for entry, _ in entries])
 

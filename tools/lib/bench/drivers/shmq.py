@@ -9,12 +9,15 @@ commit.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from bench.drivers import driver
 from bench.drivers.driver import KEY_EVERY, KEYS, OTHER_TAG, TAG, Handler, Settle
+from bench.load.job import Job, Outcome
 from shmq import (
     ConsumeConcurrentlyContext,
     ConsumeConcurrentlyStatus,
@@ -107,6 +110,7 @@ class Driver(driver.Driver):
         self._address = address["namesrv"]
         self._options = options
         self._direct = bool(options.get("direct"))
+        self._members = itertools.count()
 
     def make_topic(self, topic: str, queues: int) -> None:
         """Make the topic on every broker."""
@@ -164,6 +168,7 @@ class Driver(driver.Driver):
             consume_message_batch_max_size=32,
             pull_batch_size=1000,
             direct_pull=self._direct,
+            instance_name=f"bench{next(self._members)}",  # several of a group in one process
         )
         consumer.subscribe(topic, "*")
         if self._options.get("orderly"):
@@ -173,6 +178,42 @@ class Driver(driver.Driver):
         with consumer:
             _await_queues(consumer)
             yield consumer
+
+    def await_shares(self, members: list[Any], topic: str, queues: int) -> None:
+        """Rebalance until each queue has one owner; the group's retry topic has queues of its own."""
+        deadline = time.monotonic() + QUEUES_LIMIT_S
+        while True:
+            owned = [queue for member in members for queue in member.assigned_queues if queue.topic == topic]
+            if len(owned) == queues == len(set(owned)):
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{queues} queues have {len(owned)} owners")
+            for member in members:
+                member.rebalance()
+            time.sleep(0.05)
+
+    def own_loop(self, job: Job) -> Generator[None, None, Outcome] | None:
+        """`routes`: ask the name server, in as many threads as asked for, until the time is over."""
+        return self._ask_for_routes(job) if job.work == "routes" else None
+
+    def _ask_for_routes(self, job: Job) -> Generator[None, None, Outcome]:
+        self.make_topic(job.topic, job.queues)
+        yield
+        started = time.monotonic()
+        answers = [0] * job.threads
+
+        def ask(place: int) -> None:
+            with AdminClient(namesrv_addr=self._address) as admin:
+                while time.monotonic() < started + job.seconds:
+                    admin.topic_route(job.topic)
+                    answers[place] += 1
+
+        askers = [threading.Thread(target=ask, args=(place,)) for place in range(job.threads)]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join()
+        return Outcome(sum(answers), 0, time.monotonic() - started)
 
 
 def _producer(options: dict[str, Any], **settings: Any) -> Any:

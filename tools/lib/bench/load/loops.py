@@ -25,6 +25,7 @@ CLOCK_EVERY = 64
 QUIET_S = 10.0
 """A receiver that has waited so long beyond its time gives up."""
 WARM_LIMIT_S = 30.0
+SHARE_LIMIT_S = 60.0
 STAMP_BYTES = 8
 NO_STAMP = bytes(STAMP_BYTES)
 
@@ -235,6 +236,23 @@ def consume(driver: Driver, job: Job) -> Loop:
     return Outcome(arrivals.count, arrivals.body_bytes, max(seconds, 1e-9))
 
 
+def share(driver: Driver, job: Job) -> Loop:
+    """`threads` consumers of one new group share a topic's queues, and wait for `count` messages."""
+    driver.make_topic(job.topic, job.queues)
+    arrivals = _Arrivals(job.count, stamped=False)
+    with ExitStack() as stack:
+        members = [
+            stack.enter_context(driver.subscribe(job.topic, f"{job.topic}Group", arrivals.take))
+            for _ in range(job.threads)
+        ]
+        driver.await_shares(members, job.topic, job.queues)
+        yield
+        if not arrivals.complete.wait(job.seconds + SHARE_LIMIT_S):
+            raise LoadFailed(f"{arrivals.count} of {job.count} messages arrived")
+    seconds = (arrivals.last_ns - arrivals.first_ns) / 1e9
+    return Outcome(arrivals.count, arrivals.body_bytes, max(seconds, 1e-9))
+
+
 def pull(driver: Driver, job: Job) -> Loop:
     """Read a topic from its beginning, again and again until the time is over."""
     for _ in driver.read_all(job.topic):
@@ -285,6 +303,7 @@ LOOPS: dict[str, Callable[[Driver, Job], Loop]] = {
     "consume": consume,
     "pull": pull,
     "hold": hold,
+    "share": share,
     "connect": connect,
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from bench.probes.faults import after_kill, after_power_cut, worker_death
 from bench.probes.footprint import idle, memory
+from bench.probes.soak import soak
 from bench.probes.stage import Stage
 from bench.probes.stages import stage_costs
 from bench.probes.start import start
@@ -21,4 +22,5 @@ PROBES: dict[str, Callable[[Stage, System, Workload, float], list[Turn]]] = {
     "after-power-cut": after_power_cut,
     "worker-death": worker_death,
     "stages": stage_costs,
+    "soak": soak,
 }

@@ -38,6 +38,7 @@ FIGURES: dict[str, Figure] = {
     "cpu_us": Figure("CPU us/message", _digits),
     "seconds": Figure("seconds", lambda value: f"{value:.3f}"),
     "memory": Figure("MiB", _digits),
+    "growth": Figure("MiB more than at first", _digits),
     "wakeups": Figure("wake-ups/s of one process", _digits),
     "micros": Figure("us/message", lambda value: f"{value:,.3f}"),
     "calls": Figure("calls/message", lambda value: f"{value:,.3f}"),

@@ -12,6 +12,7 @@ from bench import processes, stages
 from bench.durability import Durability
 from bench.servers.server import STOP_LIMIT_S, Missing, Server
 from shmq.base.runtime_dir import page_name
+from shmq.model.record import encode_blank
 
 SEGMENT_BYTES = 256 << 20
 QUEUE_FILE_BYTES = 6_000_000
@@ -127,5 +128,37 @@ class ShmqServer(Server):
             host.stdout.close()
         self._processes.clear()
         if self.store.is_dir():  # of a broker that was killed and not started again
-            for left in Path("/dev/shm").glob(f"*{page_name(self.store).removeprefix('/')}*"):
-                left.unlink(missing_ok=True)
+            self.forget_page()
+
+    def forget_page(self) -> None:
+        """Remove what the broker, which is stopped, left in shared memory."""
+        for left in Path("/dev/shm").glob(f"*{page_name(self.store).removeprefix('/')}*"):
+            left.unlink(missing_ok=True)
+
+
+class LargeLogServer(ShmqServer):
+    """A broker that finds `log_bytes` of log in its store: synthetic segments, each one filler, without disk
+    blocks. Number and positions of segments are a large log's, its records and queues are not there."""
+
+    def __init__(
+        self,
+        folder: Path,
+        durability: Durability,
+        log_bytes: int,
+        source: Path | None = None,
+    ) -> None:
+        """Note how much log there is to be."""
+        super().__init__(folder, durability, None, source)
+        self._log_bytes = log_bytes
+
+    def start(self) -> None:
+        """Let a broker make a store, put the log into it, and start another one."""
+        super().start()
+        self.order("kill")
+        self.forget_page()
+        folder = self.store / "commitlog"
+        for start in range(0, self._log_bytes, SEGMENT_BYTES):
+            with (folder / f"{start:020d}").open("wb") as segment:
+                segment.truncate(SEGMENT_BYTES)
+                segment.write(encode_blank(SEGMENT_BYTES))
+        self.order("start")

@@ -2,8 +2,8 @@
 
 A process of its own, so that the broker can be another source tree's. It prints where the broker is after
 each start, and obeys lines: `kill` (every process at once), `forget` (what a power cut takes: the shared
-page, and what the page cache holds of the store), `start`, `cool` (stop, drop what is cached, start). Stops
-the broker and removes its folder when its input ends.
+page, and what the page cache holds of the store), `start`, `cool` (stop, drop what is cached,
+start). Stops the broker and removes its folder when its input ends.
 """
 
 from __future__ import annotations
