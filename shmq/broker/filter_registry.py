@@ -45,8 +45,9 @@ class FilterRegistry:
         try:
             text = source.decode()
             code = compile(text, f"{name}.py", "exec", dont_inherit=True)
-        except (SyntaxError, ValueError) as error:
-            raise SubscriptionParseFailed(f"the code of filter {name} does not compile: {error}") from None
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last: nested too deeply
+            why = str(error) or "it is nested too deeply"
+            raise SubscriptionParseFailed(f"the code of filter {name} does not compile: {why}") from None
         if "wants" not in code.co_names:
             raise SubscriptionParseFailed(f"the code of filter {name} defines no function wants(message)")
         if len(self.installed()) >= FUNCTIONS_MAX and not self._path(name).exists():

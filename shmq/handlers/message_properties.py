@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from shmq.base.errors import MessageIllegal
 from shmq.model import properties as names
-from shmq.model.delay import level_of
+from shmq.model.delay import wished_level
 from shmq.model.message_id import unique_key
 from shmq.model.subscription import tags_code_of
 from shmq.model.timer import TIMER_PROPERTIES, TimerWish, wish_of
@@ -106,7 +106,7 @@ def _plain_unique_key(text: str) -> str | None:
 def _prepare_any(text: str, added: bytes) -> PreparedProperties:
     """Take the properties apart and look at each."""
     found = names.decode_properties(text)
-    delay_level = level_of(found.get(names.DELAY))
+    delay_level = wished_level(found.get(names.DELAY))
     is_half = _is_half(found)
     dropped = _REWRITTEN.union(_TIMERS) if delay_level else _REWRITTEN
     if is_half:
@@ -134,7 +134,7 @@ def prepare_element(raw: bytes | bytearray | memoryview) -> PreparedProperties:
     found = names.decode_properties(text)
     if _is_half(found):
         raise MessageIllegal(HALF_IN_BATCH)
-    if level_of(found.get(names.DELAY)) or wish_of(found) is not None:
+    if wished_level(found.get(names.DELAY)) or wish_of(found) is not None:
         raise MessageIllegal("a delayed message may not be part of a batch: send it alone")
     stored = bytes(raw)
     if stored and stored[-1] != 2:

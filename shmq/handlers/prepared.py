@@ -13,7 +13,7 @@ from shmq.handlers.message_properties import PreparedProperties, check_stored, p
 from shmq.handlers.send_checks import check_body_size
 from shmq.handlers.timed import checked_moment
 from shmq.model import properties as names
-from shmq.model.delay import level_of
+from shmq.model.delay import wished_level
 from shmq.model.names import TRANSACTION_HALF_TOPIC
 from shmq.model.properties import PROPERTIES_BYTES_MAX, decode_properties, encode_properties
 from shmq.model.record import BLANK_BYTES_MIN, RECORD_OVERHEAD_V1
@@ -76,7 +76,7 @@ def prepared(
 def _check_delay(ctx: WorkerContext, found: dict[str, str]) -> None:
     """Refuse now a moment that no commit could promise."""
     restored = {name.removeprefix(names.SHMQ_COMMIT_PREFIX): value for name, value in found.items()}
-    wish = None if level_of(restored.get(names.DELAY)) else wish_of(restored)
+    wish = None if wished_level(restored.get(names.DELAY)) else wish_of(restored)
     if wish is not None:
         if wish.cancels:
             raise MessageIllegal("a half message cannot cancel a timer: send that alone")

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from shmq.base.errors import MessageIllegal
+
 UNKNOWN_LEVEL_MS = 1000
 """What RocketMQ adds to the store time for a delay level that its table does not have."""
 
@@ -30,6 +32,15 @@ def delay_ms(level: int, levels: Sequence[int]) -> int:
     """Return the delay of a level, above the table that of its last."""
     index = clamp_level(level, levels) - 1
     return levels[index] if index >= 0 else UNKNOWN_LEVEL_MS
+
+
+def wished_level(text: str | None) -> int:
+    """Read the DELAY of a message that is being sent: 0 for none; MessageIllegal for what is no number."""
+    if text is not None and not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise MessageIllegal(
+            f"property DELAY: {text!r} is no delay level; levels are whole numbers from 1 on"
+        )
+    return level_of(text)
 
 
 def level_of(text: str | None) -> int:

@@ -250,6 +250,7 @@ def _is_function(process: psutil.Process) -> bool:
     [
         ("bad", "def wants(message)\n    return 1", "does not compile"),
         ("bad", "def other(message): return 1", "no function wants"),
+        ("bad", f"x = {'-' * 200_000}1\ndef wants(message): return 1", "does not compile"),
         ("bad", "", "0 bytes"),
         ("bad", "#" * 300_000, "262144"),
         ("../escape", "def wants(message): return 1", "letters, digits"),
