@@ -60,6 +60,7 @@ faults.declare(
     {
         "claim.planned": "lock held, journal EMPTY, nothing written",
         "claim.half_filled": "journal PREPARED, one request's records written, others perhaps not, no unit",
+        "claim.blank_written": "journal PREPARED, records in both segments and the BLANK between, no unit",
         "claim.bytes_written": "journal PREPARED, all records and BLANKs written, no unit",
         "claim.unit_written": "journal PREPARED, all records and one request's units written",
         "claim.units_written": "journal PREPARED, records and units written",
@@ -299,6 +300,7 @@ class Appender:
             faults.reach("claim.half_filled")
         for segment, position in plan.blanks:
             write_blank(segment, position)
+            faults.reach("claim.blank_written")
         faults.reach("claim.bytes_written")
         for p, packed in zip(plan.placed, units, strict=True):
             self._maps.store_units(p.request.queue, p.queue_offset, packed)

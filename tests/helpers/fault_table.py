@@ -25,6 +25,12 @@ class Scene(Enum):
     STOP = "a clean stop after load"
 
 
+USUAL = 25
+"""The passing at which an appender dies."""
+PLACES = 8
+"""So many in a row are each place of a claim: an appender's turns have at most so many requests."""
+
+
 class Row(NamedTuple):
     """One way to one point."""
 
@@ -51,6 +57,7 @@ ROWS = [
         ("journal.entries_written", 25),
         ("journal.prepared", 25),
         ("claim.half_filled", 25),
+        ("claim.blank_written", 2),
         ("claim.bytes_written", 25),
         ("claim.unit_written", 25),
         ("claim.units_written", 25),
@@ -64,6 +71,16 @@ ROWS = [
         ("append.released", 25),
         ("append.rung", 25),
         ("append.idle", 25),
+    ),
+    *(
+        Row(point, Scene.APPENDERS, passing)
+        for point in (
+            "journal.entry_written",
+            "claim.half_filled",
+            "claim.unit_written",
+            "journal.max_stored",
+        )
+        for passing in range(USUAL + 1, USUAL + PLACES)
     ),
     *_rows(
         Scene.LOAD,

@@ -25,7 +25,7 @@ from shmq.shm.control_page import ControlPage
 from shmq.store.check import check_store
 from shmq.store.names import StoreLayout
 from tests.helpers.fault_load import FaultLoad
-from tests.helpers.fault_table import DEFECTS, ELSEWHERE, ROWS, Row, Scene
+from tests.helpers.fault_table import DEFECTS, ELSEWHERE, ROWS, USUAL, Row, Scene
 from tests.helpers.store import OpenStore
 from tests.helpers.supervised_broker import BrokerMaker, SupervisedBroker
 from tests.helpers.waiting import wait_until
@@ -66,7 +66,10 @@ def rows(*scenes: Scene) -> list[Row]:
 
 
 def named(row: object) -> str:
-    return f"{row.scene.name.lower()}-{row.point}" if isinstance(row, Row) else f"{row} queues"
+    if not isinstance(row, Row):
+        return f"{row} queues"
+    place = f"-{row.passing}" if row.passing > USUAL else ""
+    return f"{row.scene.name.lower()}-{row.point}{place}"
 
 
 # ---- the append path
@@ -81,7 +84,14 @@ def store(tmp_path: Path) -> Iterator[OpenStore]:
 
 
 @pytest.mark.parametrize("queues", [MANY, pytest.param(1, marks=pytest.mark.long)], ids=named)
-@pytest.mark.parametrize("row", rows(Scene.APPENDERS), ids=named)
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, marks=pytest.mark.long) if row.passing > USUAL else row
+        for row in rows(Scene.APPENDERS)
+    ],
+    ids=named,
+)
 def test_an_appender_dies(store: OpenStore, row: Row, queues: int) -> None:
     """The claims of both processes have messages for one queue, or for many at once."""
     survivor = start(store, 3, 300, queues)
