@@ -129,12 +129,9 @@ def _check_properties(buffer: Buffer, starts: IntArray, ends: IntArray) -> IntAr
     width = int(ends[0] - starts[0])
     if width and bool((ends - starts == width).all()):
         rows = gathered(buffer, width, starts)
-        first = rows[0].tobytes()
         equal = (rows == rows[0]).all(axis=0)
-        free = np.ones(width, np.bool_)
-        free[_fixed_columns(first)] = False
-        if bool((equal | free).all()) and not bool((rows[:, free] <= 2).any()):
-            return _uniform_tags_codes(rows, first, equal)
+        if of_one_shape(rows, equal):
+            return _uniform_tags_codes(rows, rows[0].tobytes(), equal)
     pieces = [bytes(piece) for piece in _slices(buffer, starts, ends)]
     joined = b"\x03".join(pieces)
     if 0 in joined:
@@ -144,6 +141,14 @@ def _check_properties(buffer: Buffer, starts: IntArray, ends: IntArray) -> IntAr
     if RESERVED_PATTERN.search(joined):
         return None
     return _tags_codes([piece.partition(b"\x02")[0] for piece in pieces])
+
+
+def of_one_shape(rows: ByteArray, equal: npt.NDArray[np.bool_]) -> bool:
+    """Tell whether encoded properties of one length, a row each, are read alike: separators and names at the
+    same columns, values that hold nothing else below 0x03. ``equal`` says which columns are the same."""
+    free = np.ones(rows.shape[1], np.bool_)
+    free[_fixed_columns(rows[0].tobytes())] = False
+    return bool((equal | free).all()) and not bool((rows[:, free] <= 2).any())
 
 
 def _fixed_columns(row: bytes) -> list[int]:

@@ -4,7 +4,9 @@ A record is found by its UNIQ_KEY and by every piece between blanks of its KEYS,
 RocketMQ 5.3, IndexService.java, buildIndex); rolled-back records by none. The properties of all records are
 put behind each other and taken apart as one array of bytes: a property is where 0x01 follows its name and its
 name follows 0x02 or the record's beginning. Keys of one length are hashed as one matrix: Java's string hash
-is a polynomial in 31, so hash(topic + "#" + key) = hash(topic + "#") * 31**len(key) + hash(key). Pure; numpy.
+is a polynomial in 31, so hash(topic + "#" + key) = hash(topic + "#") * 31**len(key) + hash(key). Where many
+properties are of one length and one shape, as a producer's are, the keys are columns of a table and only the
+first row is taken apart. Pure; numpy.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shmq.model.batch_check import of_one_shape
 from shmq.model.properties import KEYS, UNIQ_KEY
 from shmq.model.record_array import gathered
 from shmq.model.subscription import java_hash
@@ -41,12 +44,41 @@ def keys_of(data: mmap.mmap, found: Scan) -> tuple[IntArray, IntArray]:
     spans = zip(found.topic_starts[wanted][firsts], found.topic_ends[wanted][firsts], strict=True)
     topics = [str(data[int(begin) : int(end)], "utf-8", "replace") for begin, end in spans]
     prefixes = np.array([java_hash(topic + "#") & _WORD for topic in topics], np.uint32)[like]
-    texts = _Texts.of(data, found.property_starts[wanted], found.ends[wanted])
+    begins, ends = found.property_starts[wanted], found.ends[wanted]
+    alike = _of_table(data, begins, ends, prefixes)
+    if alike is not None:
+        rows, hashes = alike
+        return wanted[rows], hashes
+    texts = _Texts.of(data, begins, ends)
     unique, keys = texts.values(UNIQ_KEY), texts.pieces(texts.values(KEYS))
     rows = np.concatenate((unique.rows, keys.rows))
     hashes = np.concatenate((texts.hashes(unique, prefixes), texts.hashes(keys, prefixes)))
     order = np.argsort(rows, kind="stable")
     return wanted[rows[order]], hashes[order]
+
+
+def _of_table(
+    data: mmap.mmap, begins: IntArray, ends: IntArray, prefixes: Uint32Array
+) -> tuple[IntArray, IntArray] | None:
+    """The same for properties that are all of one shape; None when they are not, or hold several keys."""
+    width = int(ends[0] - begins[0])
+    if not width or bool((ends - begins != width).any()):
+        return None
+    table = gathered(memoryview(data), width, begins)
+    if not of_one_shape(table, (table == table[0]).all(axis=0)):
+        return None
+    first = _Texts.of(data, begins[:1], ends[:1])
+    columns = []
+    for name in (UNIQ_KEY, KEYS):
+        value = first.values(name)
+        if len(value.rows):
+            texts = table[:, int(value.begins[0]) - len(_PAD) : int(value.ends[0]) - len(_PAD)]
+            if name == KEYS and bool((texts == ord(" ")).any()):
+                return None
+            columns.append(hash_rows(texts, prefixes))
+    if not columns:
+        return _NONE, _NONE
+    return np.repeat(np.arange(len(begins)), len(columns)), np.column_stack(columns).ravel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +160,7 @@ def hash_rows(text: npt.NDArray[np.uint8], prefixes: Uint32Array) -> IntArray:
     length = text.shape[1]
     powers = np.array([pow(31, n, 1 << 32) for n in range(length - 1, -1, -1)], np.uint32)
     hashes = prefixes * np.uint32(pow(31, length, 1 << 32)) + (text * powers).sum(axis=1, dtype=np.uint32)
-    for row in np.flatnonzero((text >= 0x80).any(axis=1)).tolist():
+    for row in np.flatnonzero((text >= 0x80).any(axis=1)).tolist() if text.max(initial=0) >= 0x80 else ():
         hashes[row] = _hash_of_text(str(text[row].tobytes(), "utf-8", "replace"), int(prefixes[row]))
     stored: IntArray = np.abs(hashes.view(np.int32).astype(np.int64))
     stored[stored == 1 << 31] = 0

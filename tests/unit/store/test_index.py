@@ -16,7 +16,7 @@ from shmq.model.record import encode_record
 from shmq.model.subscription import java_hash
 from shmq.model.sys_flag import TRANSACTION_ROLLBACK
 from shmq.shm.page_layout import INDEXED_POSITION, LAST_STORE_TIME, WRITE_POSITION
-from shmq.store import index_builder
+from shmq.store import index_builder, index_keys
 from shmq.store.append_request import AppendRequest
 from shmq.store.checkpoint import Checkpoint
 from shmq.store.index_builder import IndexBuilder
@@ -249,6 +249,46 @@ def fix_unit(store: OpenStore, topic: str, queue_offset: int, code: int) -> None
     file = store.store.queues.file(store.queue(topic), queue_offset)
     at = queue_offset * 20 - file.start + 12
     file.map[at : at + 8] = struct.pack(">q", code)
+
+
+@pytest.mark.parametrize(
+    ("properties", "of_one_shape"),
+    [
+        ([f"TAGS\x01A\x02UNIQ_KEY\x01U{n}\x02KEYS\x01order-{n}\x02" for n in range(8)], True),
+        ([f"UNIQ_KEY\x01U{n}\x02" for n in range(8)], True),
+        ([f"KEYS\x01k{n}" for n in range(8)], True),
+        (["TAGS\x01A\x02"] * 8, True),
+        ([f"KEYS\x01k{n}\x02KEYS\x01l{n}\x02" for n in range(8)], True),
+        ([f"MY_KEYS\x01k{n}\x02NUNIQ_KEY\x01u\x02" for n in range(8)], True),
+        (["KEYS\x01\xe9" if n % 2 else "KEYS\x01ee" for n in range(8)], True),
+        ([f"KEYS\x01k{n} {n}\x02" for n in range(8)], False),
+        ([f"KEYS\x01k{' ' if n == 3 else '-'}{n}\x02" for n in range(8)], False),
+        ([f"{'KEYS' if n == 3 else 'OHNO'}\x01k{n}\x02" for n in range(8)], False),
+        ([f"KEYS\x01{'a' if n == 3 else chr(2)}{n}\x02" for n in range(8)], False),
+        ([f"KEYS\x01k\x01{n}\x02" for n in range(8)], False),
+        ([f"KEYS\x01{n}\x02" for n in range(8, 12)], False),
+    ],
+)
+def test_properties_of_one_shape_are_read_as_a_table(
+    store: OpenStore, properties: list[str], of_one_shape: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected: list[tuple[int, int]] = []
+    for n, text in enumerate(properties):
+        record = encode_record(topic=b"T", body=b"x", properties=text.encode(), queue_id=0, born_timestamp=1)
+        (outcome,) = store.append(AppendRequest(store.queue("T"), record, [len(record)], [0]))
+        held = decode_properties(text)
+        fix_unit(store, "T", outcome.queue_offset, java_hash(held["TAGS"]) if "TAGS" in held else 0)
+        names = [held["UNIQ_KEY"]] if "UNIQ_KEY" in held else []
+        names += [piece for piece in held.get("KEYS", "").split(" ") if piece]
+        expected += [(n, key_hash("T", name)) for name in names]
+    segment = store.store.log.segment(0)
+    found = scan(segment.map, 0, store.page.words[WRITE_POSITION], 0, check_text=False)
+    tables = []
+    as_table = index_keys._of_table
+    monkeypatch.setattr(index_keys, "_of_table", lambda *facts: tables.append(as_table(*facts)) or tables[-1])
+    rows, hashes = keys_of(segment.map, found)
+    assert list(zip(rows.tolist(), hashes.tolist(), strict=True)) == expected
+    assert (tables[0] is not None) is of_one_shape
 
 
 def test_full_files_are_synced_before_a_checkpoint_counts_them(
