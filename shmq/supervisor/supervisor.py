@@ -119,13 +119,13 @@ class Supervisor:
 
     def _set_up_process(self) -> None:
         name = self._settings.broker_name
+        self._signals = SignalQueue()  # before the title: by that `shmq-shutdown` finds whom to signal
         setproctitle.setproctitle(f"shmq: supervisor {name}")
         log.setup("supervisor", log.log_folder(self._settings.log_dir), self._settings.log_level)
         log.event(_logger, logging.INFO, "starting", broker=name, pid=os.getpid(), store=self._root)
         for warning in self._warnings:
             log.event(_logger, logging.WARNING, "setting", warning=warning)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        self._signals = SignalQueue()
         self._selector.register(self._signals, selectors.EVENT_READ, self._on_signal)
 
     def _take_store_lock(self) -> None:
