@@ -137,6 +137,11 @@ class ConsumeService:
             ConsumeConcurrentlyStatus,
             _SUCCESSES,
         )
+        if not isinstance(context.ack_index, int) or not isinstance(
+            context.delay_level_when_next_consume, int
+        ):
+            error = error or "the listener left no numbers in its context"
+            context = ConsumeConcurrentlyContext(task.queue, ack_index=-1)
         if not task.held.dropped:
             done = 0
             if status is ConsumeConcurrentlyStatus.CONSUME_SUCCESS:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from shmq.base import log
 from shmq.base.clock import now_ms
-from shmq.base.errors import BrokerError, ShmqError
+from shmq.base.errors import BrokerError, InvalidParameter, ShmqError
 from shmq.client.consume_hooks import ConsumeHooks, ConsumeMessageHook
 from shmq.client.consumer_config import ConsumerConfig, check_consumer_group
 from shmq.client.errors import ClientStateError
@@ -25,7 +25,7 @@ from shmq.client.subscriptions import Subscriptions
 from shmq.model.consumer_group import ConsumeFromWhere, ConsumeType, MessageModel
 from shmq.model.message_queue import MessageQueue
 from shmq.model.names import is_retry_topic, with_namespace
-from shmq.model.subscription import SubscriptionData
+from shmq.model.subscription import SubscriptionData, Wanted
 from shmq.protocol.bodies.heartbeat import ConsumerData
 from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command
@@ -35,6 +35,16 @@ if TYPE_CHECKING:
     from shmq.client.trace import Tracer
 
 _LOG = log.get(__name__)
+
+OFFSET_MAX = (1 << 63) - 1
+
+
+def check_place(queue: object, offset: object) -> None:
+    """Refuse what is no queue or no offset of one; InvalidParameter."""
+    if not isinstance(queue, MessageQueue):
+        raise InvalidParameter(f"{queue!r} is no MessageQueue")
+    if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset <= OFFSET_MAX:
+        raise InvalidParameter(f"offset {offset!r} of {queue} is outside 0..{OFFSET_MAX}")
 
 
 class ConsumerBase(Service):
@@ -145,10 +155,25 @@ class ConsumerBase(Service):
                 raise
             log.event(_LOG, logging.INFO, "subscription_not_checked", reason=failure)
 
+    def _subscribe(self, topic: str, expression: Wanted) -> None:
+        """Subscribe; while running, brokers are asked first: what they refuse is in no heartbeat."""
+        subscription = self._subscriptions.build(topic, expression)
+        running = self._state is ServiceState.RUNNING
+        if running:
+            self._instance.routes.refresh_all([subscription.topic])
+            self._check_with_brokers(subscription, set())
+        self._subscriptions.put(subscription)
+        if running:
+            self._instance.heartbeat_all()
+            self._instance.rebalance_now()
+
     def _ask_brokers(self, subscription: SubscriptionData, asked: set[str]) -> None:
         instance = self._instance
         queues = instance.routes.subscribe_queues(subscription.topic)
-        for broker_name in sorted({queue.broker_name for queue in queues}):
+        names = {queue.broker_name for queue in queues}
+        if not names and not subscription.is_by_tags:  # nobody has the topic yet; any broker can read
+            names = {link.broker_name for link in instance.routes.links}
+        for broker_name in sorted(names):
             if not subscription.is_by_tags or broker_name not in asked:
                 asked.add(broker_name)
                 instance.calls.check_subscription(

@@ -15,6 +15,10 @@ from shmq.model.consumer_group import ConsumeFromWhere, MessageModel
 from shmq.model.names import RESERVED_GROUPS, check_group
 
 MIB = 1 << 20
+INT_MAX = (1 << 31) - 1
+HOLD_MS_MAX = PULL_TIMEOUT_WHEN_SUSPEND_MS - 2_000
+"""A hold may end a little late (`broker/limits.py`), and its answer takes its time."""
+OFFSET_STORE_CALLS = ("load", "update", "read", "persist", "remove", "count_read")
 
 
 @dataclass(slots=True)
@@ -33,7 +37,25 @@ class ConsumerConfig(ClientConfig):
     """Where offsets are kept instead of at the broker, or in the local file: anything that is one."""
 
     def check(self) -> None:
-        """Refuse what no consumer can work with; InvalidParameter."""
+        """Refuse what no consumer can work with; InvalidParameter names setting, value and range."""
+        for name, low, high in RANGES:
+            value = getattr(self, name, low)
+            if value == -1 and name in UNLIMITED:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                none = "-1 and " if name in UNLIMITED else ""
+                raise InvalidParameter(f"{name} is {value!r}; allowed is {none}{low}..{high}")
+        for name, kind in (("message_model", MessageModel), ("consume_from_where", ConsumeFromWhere)):
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                allowed = ", ".join(f"{kind.__name__}.{member.name}" for member in kind)
+                raise InvalidParameter(f"{name} is {value!r}; allowed is one of {allowed}")
+        self.consume_timestamp_ms()
+        missing = [name for name in OFFSET_STORE_CALLS if not hasattr(self.offset_store or OffsetStore, name)]
+        if missing:
+            raise InvalidParameter(
+                f"offset_store {self.offset_store!r} is no offset store: it has no {', '.join(missing)}"
+            )
         strategy = self.allocate_message_queue_strategy
         if not callable(strategy):
             raise InvalidParameter(
@@ -47,7 +69,7 @@ class ConsumerConfig(ClientConfig):
             return int(time.time() * 1000) - 30 * 60 * 1000
         try:
             return int(time.mktime(time.strptime(self.consume_timestamp, "%Y%m%d%H%M%S")) * 1000)
-        except ValueError:
+        except (ValueError, TypeError, OverflowError):
             raise InvalidParameter(
                 f"consume_timestamp {self.consume_timestamp!r} is no time: write yyyyMMddHHmmss"
             ) from None
@@ -69,12 +91,13 @@ class FetchingConfig(ConsumerConfig):
     broker_suspend_max_time_ms: int = SUSPEND_PUSH_MS
 
     def check(self) -> None:
-        """Refuse values out of their range; InvalidParameter names setting, value and range."""
+        """Refuse values out of their range, and holds that are not waited for."""
         ConsumerConfig.check(self)
-        for name, low, high in RANGES:
-            value = getattr(self, name, low)
-            if not low <= value <= high and not (value == -1 and name in UNLIMITED):
-                raise InvalidParameter(f"{name} is {value}; allowed is {low}..{high}")
+        if self.broker_suspend_max_time_ms > HOLD_MS_MAX:
+            raise InvalidParameter(
+                f"broker_suspend_max_time_ms is {self.broker_suspend_max_time_ms}; allowed is "
+                f"1..{HOLD_MS_MAX}: a pull is given up after {PULL_TIMEOUT_WHEN_SUSPEND_MS}"
+            )
 
 
 @dataclass(slots=True)
@@ -87,7 +110,7 @@ class PushConsumerConfig(FetchingConfig):
     consume_executor: Executor | None = None
     """Runs the listener in place of threads of the consumer's own; it stays the application's."""
     consume_message_batch_max_size: int = 1
-    consume_timeout_min: int = 15
+    consume_timeout_min: float = 15
     await_termination_millis_when_shutdown: int = 0
     suspend_current_queue_time_millis: int = 1000
     """Pause of an orderly queue whose listener said SUSPEND, where its context says nothing else."""
@@ -95,6 +118,12 @@ class PushConsumerConfig(FetchingConfig):
     def check(self) -> None:
         """Refuse values out of their range; InvalidParameter names setting, value and range."""
         FetchingConfig.check(self)
+        if not isinstance(self.consume_timeout_min, int | float) or not self.consume_timeout_min > 0:
+            raise InvalidParameter(f"consume_timeout_min is {self.consume_timeout_min!r}; allowed is over 0")
+        if self.consume_executor is not None and not hasattr(self.consume_executor, "submit"):
+            raise InvalidParameter(
+                f"consume_executor {self.consume_executor!r} is no executor: it has no submit"
+            )
         if self.consume_thread_min > self.consume_thread_max:
             raise InvalidParameter(
                 f"consume_thread_min {self.consume_thread_min} is over consume_thread_max "
@@ -113,9 +142,27 @@ RANGES = (
     ("pull_threshold_for_topic", 1, 6553500),
     ("pull_threshold_size_for_topic_mib", 1, 102400),
     ("consume_concurrently_max_span", 1, 65535),
-    ("auto_commit_interval_ms", 1000, 1 << 31),
+    ("pull_batch_size_in_bytes", 1, INT_MAX),
+    ("pull_threshold_for_all", 1, INT_MAX),
+    ("max_reconsume_times", 0, INT_MAX),
+    ("await_termination_millis_when_shutdown", 0, INT_MAX),
+    ("suspend_current_queue_time_millis", -1, INT_MAX),
+    ("auto_commit_interval_ms", 1000, INT_MAX),
+    ("poll_timeout_ms", 0, INT_MAX),
+    ("broker_suspend_max_time_ms", 1, INT_MAX),
+    ("consumer_timeout_when_suspend_ms", 1, INT_MAX),
+    ("consumer_pull_timeout_ms", 1, INT_MAX),
+    ("poll_name_server_interval_ms", 10, INT_MAX),
+    ("heartbeat_broker_interval_ms", 10, INT_MAX),
+    ("persist_consumer_offset_interval_ms", 10, INT_MAX),
+    ("pull_time_delay_millis_when_exception", 1, INT_MAX),
+    ("mq_client_api_timeout_ms", 1, INT_MAX),
+    ("connect_timeout_ms", 1, INT_MAX),
 )
-UNLIMITED = frozenset({"pull_threshold_for_topic", "pull_threshold_size_for_topic_mib"})
+"""RocketMQ's ranges, and ours where it has none: what is done again at once, for ever, is meant by nobody."""
+UNLIMITED = frozenset(
+    {"pull_threshold_for_topic", "pull_threshold_size_for_topic_mib", "max_reconsume_times"}
+)
 """Settings for which -1 means: no limit of its own."""
 
 

@@ -62,7 +62,7 @@ class ListenerCalls:
         started = time.monotonic()
         try:
             answer = listener()
-        except Exception as fault:  # the listener is the user's: its error means "later", no more
+        except BaseException as fault:  # the listener is the user's: its error, sys.exit() too, means "later"
             _LOG.exception(
                 "the listener of group %s raised; its messages of %s come again", self._group, queue
             )
@@ -87,9 +87,17 @@ class ListenerCalls:
         """Say what is wrong with an answer, also in the log."""
         fault = "the listener returned nothing"
         if answer is not None:
-            fault = f"the listener returned {str(answer)[:200]!r}, which is no {statuses.__name__}"
+            fault = f"the listener returned {_shown(answer)}, which is no {statuses.__name__}"
         log.event(_LOG, logging.WARNING, "listener_answer_unknown", group=self._group, fault=fault)
         return fault
+
+
+def _shown(answer: object) -> str:
+    """Return what may be said of an answer; some answers do not even print."""
+    try:
+        return repr(str(answer)[:200])
+    except Exception:
+        return f"an object of class {type(answer).__name__}"
 
 
 def prepare(messages: Sequence[PulledMessage], queue: MessageQueue) -> str:

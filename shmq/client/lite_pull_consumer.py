@@ -16,16 +16,18 @@ then again. `_fetched_changed` guards the fetched batches and the positions.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from shmq.base import log
 from shmq.base.errors import ClientFault, InvalidParameter
 from shmq.client.channel import view_of
 from shmq.client.consume_hooks import ConsumeContext
-from shmq.client.consumer_base import ConsumerBase
+from shmq.client.consumer_base import ConsumerBase, check_place
 from shmq.client.consumer_config import LitePullConsumerConfig
 from shmq.client.links import BrokerLink
 from shmq.client.listener_calls import hide_namespace
@@ -44,6 +46,8 @@ from shmq.protocol.bodies.offsets import decode_reset_offsets
 from shmq.protocol.codes import RequestCode
 from shmq.protocol.command import Command
 from shmq.protocol.headers.client import ResetConsumerClientOffsetHeader
+
+_LOG = log.get(__name__)
 
 
 class LitePullConsumer(ConsumerBase):
@@ -74,11 +78,7 @@ class LitePullConsumer(ConsumerBase):
         """Share a topic's queues with the group's members. Not together with `assign`."""
         if self._assigned is not None:
             raise ClientFault("subscribe and assign exclude each other: this consumer has assigned queues")
-        subscription = self._subscriptions.put(topic, expression)
-        if self._state is ServiceState.RUNNING:
-            self._check_with_brokers(subscription, set())
-            self._instance.heartbeat_all()
-            self._instance.rebalance_now()
+        self._subscribe(topic, expression)
 
     def assign(self, queues: Iterable[MessageQueue], expression: Wanted = "*") -> None:
         """Read exactly these queues, whatever other members do. Not together with `subscribe`."""
@@ -229,16 +229,26 @@ class LitePullConsumer(ConsumerBase):
     # Offsets
 
     def commit(self, offsets: Mapping[MessageQueue, int] | None = None, *, persist: bool = False) -> None:
-        """Store the polled positions, or the given offsets; at the broker within 5 s, or now with
-        `persist`."""
+        """Store the polled positions, or the given offsets; at the broker within 5 s, or now with `persist`.
+
+        Queues that went to another member are left out, as in RocketMQ: their offsets are his.
+        InvalidParameter, and nothing is stored, when one of the offsets is none.
+        """
         self._check_running()
+        owned = self._rebalancer.owned
         if offsets is None:
             self._store_positions()
         else:
             for queue, offset in offsets.items():
-                self._offsets.update(queue, offset, increase_only=False)
+                check_place(queue, offset)
+            for queue, offset in offsets.items():
+                if queue in owned:
+                    self._offsets.update(queue, offset, increase_only=False)
+                else:
+                    log.event(_LOG, logging.WARNING, "commit_left_out", queue=queue, offset=offset)
         if persist:
-            self._offsets.persist(list(offsets or self._rebalancer.owned), wait=True)
+            named = owned if offsets is None else offsets
+            self._offsets.persist([queue for queue in named if queue in owned], wait=True)
 
     def committed(self, queue: MessageQueue) -> int:
         """Return the group's stored offset, -1 when there is none."""
@@ -257,8 +267,8 @@ class LitePullConsumer(ConsumerBase):
         if queue not in self._rebalancer.owned:
             raise ClientFault(f"{queue} is not assigned to this consumer")
         low, high = self.min_offset(queue), self.max_offset(queue)
-        if not low <= offset <= high:
-            raise InvalidParameter(f"offset {offset} of {queue} is outside {low}..{high}")
+        if not isinstance(offset, int) or not low <= offset <= high:
+            raise InvalidParameter(f"offset {offset!r} of {queue} is outside {low}..{high}")
         self._restart(queue, offset)
 
     def seek_to_begin(self, queue: MessageQueue) -> None:

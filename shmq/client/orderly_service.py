@@ -262,7 +262,7 @@ class OrderlyService:
 
     def _pause_s(self, context: ConsumeOrderlyContext) -> float:
         wanted = context.suspend_current_queue_time_millis
-        if wanted == -1:
+        if wanted == -1 or not isinstance(wanted, int):
             wanted = self._config.suspend_current_queue_time_millis
         return min(max(wanted, SUSPEND_MS_MIN), SUSPEND_MS_MAX) / 1000
 

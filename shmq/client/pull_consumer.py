@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from shmq.base.errors import InvalidParameter
-from shmq.client.consumer_base import ConsumerBase
-from shmq.client.consumer_config import PullConsumerConfig
+from shmq.client.consumer_base import ConsumerBase, check_place
+from shmq.client.consumer_config import INT_MAX, PullConsumerConfig
 from shmq.client.direct_readers import DirectReaders
 from shmq.client.give_back import GiveBack
 from shmq.client.listener_calls import hide_namespace
@@ -94,8 +94,9 @@ class PullConsumer(ConsumerBase):
         limit_ms: int,
     ) -> PullResult:
         self._check_running()
-        if offset < 0 or max_count <= 0:
-            raise InvalidParameter(f"offset {offset}, max_count {max_count}: at least 0 and 1 are needed")
+        check_place(queue, offset)
+        if not isinstance(max_count, int) or not 1 <= max_count <= INT_MAX:
+            raise InvalidParameter(f"max_count is {max_count!r}; allowed is 1..{INT_MAX}")
         result = self._pull_whole(queue, expression, offset, max_count, suspend_ms, limit_ms)
         if self.config.namespace:
             hide_namespace(result.messages, self.config.namespace)
@@ -146,10 +147,12 @@ class PullConsumer(ConsumerBase):
         return result
 
     def _announce(self, topic: str) -> None:
-        """Name a topic in the heartbeats from its first pull on, so that operators see who reads it."""
-        if self._subscriptions.put_if_absent(topic, "*"):
-            self._instance.routes.refresh_all([topic])
-            self._instance.heartbeat_all()
+        """Name a topic in the heartbeats from its first pull on, so that operators see who reads it.
+
+        BrokerError when the group's other members consume in another mode.
+        """
+        if self._subscriptions.get(topic) is None:
+            self._subscribe(topic, "*")
 
     def _subscription(self, topic: str, expression: Wanted) -> SubscriptionData:
         """Return the parsed expression; the same few come all the time."""
@@ -169,6 +172,7 @@ class PullConsumer(ConsumerBase):
     def update_consume_offset(self, queue: MessageQueue, offset: int) -> None:
         """Remember the group's offset; stored every 5 s and at shutdown."""
         self._check_running()
+        check_place(queue, offset)
         self._suggested.setdefault(queue, MASTER_ID)
         self._offsets.update(queue, offset, increase_only=False)
 
@@ -196,6 +200,10 @@ class PullConsumer(ConsumerBase):
 
     def register_message_queue_listener(self, topic: str, listener: MessageQueueListener) -> None:
         """Have a function called when this member's share of a topic changes; joins the topic's balance."""
+        if not callable(listener):
+            raise InvalidParameter(
+                f"listener {listener!r} cannot be called with (topic, all queues, own queues)"
+            )
         self._listeners[with_namespace(self.config.namespace, topic)] = listener
         self._subscriptions.put_if_absent(topic, "*")
 

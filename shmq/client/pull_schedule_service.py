@@ -70,6 +70,8 @@ class PullScheduleService(Service):
 
     def register_pull_task_callback(self, topic: str, callback: PullTask) -> None:
         """Have a function called for each queue of a topic that this member owns. Before `start`."""
+        if not callable(callback):
+            raise InvalidParameter(f"callback {callback!r} cannot be called with (queue, context)")
         if self._pool is not None:
             raise ClientFault("callbacks are registered before the service is started")
         self._callbacks[topic] = callback
@@ -126,10 +128,9 @@ class PullScheduleService(Service):
         context = PullTaskContext(self.consumer)
         try:
             task.run(task.queue, context)
-        except Exception:  # the edge of the application's code: its queue comes again
+            delay_s = max(0, context.pull_next_delay_time_millis) / 1000
+        except BaseException:  # the edge of the application's code, sys.exit() too: its queue comes again
             _LOG.exception("the pull task of %s raised; its next turn comes in 1 s", task.queue)
             delay_s = AFTER_ERROR_S
-        else:
-            delay_s = max(0, context.pull_next_delay_time_millis) / 1000
         if not task.cancelled:
             self._timer.later(delay_s, self._turn_of(task))

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from shmq.base.errors import ClientFault, SystemBusy
+from shmq.base.errors import ClientFault, InvalidParameter, SystemBusy
 from shmq.client.consume_service import ConcurrentListener, ConsumeService
 from shmq.client.consume_stats import ConsumeStats
 from shmq.client.consumer_base import ConsumerBase
@@ -75,12 +75,7 @@ class PushConsumer(ConsumerBase):
     def subscribe(self, topic: str, expression: Wanted = "*") -> None:
         """Subscribe to a topic; `expression` is `*`, `TagA || TagB` or `MessageSelector.by_sql(...)`. While
         running, takes effect at once."""
-        subscription = self._subscriptions.put(topic, expression)
-        if self._state is ServiceState.RUNNING:
-            self._instance.routes.refresh_all([subscription.topic])
-            self._check_with_brokers(subscription, set())
-            self._instance.heartbeat_all()
-            self._instance.rebalance_now()
+        self._subscribe(topic, expression)
 
     def unsubscribe(self, topic: str) -> None:
         """Read a topic no longer; its queues are released at the next rebalance, which comes at once."""
@@ -90,15 +85,19 @@ class PushConsumer(ConsumerBase):
 
     def register_message_listener(self, listener: ConcurrentListener) -> None:
         """Set what is called with messages; before `start`."""
-        if self._state is not ServiceState.CREATE_JUST:
-            raise ClientFault("register the listener before the consumer is started")
+        self._check_listener(listener)
         self._listener, self._orderly_listener = listener, None
 
     def register_message_listener_orderly(self, listener: OrderlyListener) -> None:
         """Set what is called with each queue's messages in their order; before `start`."""
+        self._check_listener(listener)
+        self._listener, self._orderly_listener = None, listener
+
+    def _check_listener(self, listener: object) -> None:
+        if not callable(listener):
+            raise InvalidParameter(f"listener {listener!r} cannot be called with (messages, context)")
         if self._state is not ServiceState.CREATE_JUST:
             raise ClientFault("register the listener before the consumer is started")
-        self._listener, self._orderly_listener = None, listener
 
     @property
     def listener(self) -> ConcurrentListener:

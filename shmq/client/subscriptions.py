@@ -18,21 +18,24 @@ class Subscriptions:
         self._lock = threading.Lock()
         self._by_topic: dict[str, SubscriptionData] = {}
 
-    def put(self, topic: str, expression: Wanted) -> SubscriptionData:
-        """Subscribe, replacing what was there; SubscriptionParseFailed for an expression that names no
-        tag."""
+    def build(self, topic: str, expression: Wanted) -> SubscriptionData:
+        """Return what `put` would take; SubscriptionParseFailed for an expression that names no tag."""
         check_topic(topic)
-        topic = with_namespace(self._namespace, topic)
-        subscription = build_subscription(topic, expression, now_ms())
+        return build_subscription(with_namespace(self._namespace, topic), expression, now_ms())
+
+    def put(self, subscription: SubscriptionData) -> None:
+        """Subscribe, replacing what was there; brokers take the newest version as the group's."""
         with self._lock:
-            self._by_topic[topic] = subscription
-        return subscription
+            held = self._by_topic.get(subscription.topic)
+            if held is not None:
+                subscription.sub_version = max(subscription.sub_version, held.sub_version + 1)
+            self._by_topic[subscription.topic] = subscription
 
     def put_if_absent(self, topic: str, expression: Wanted) -> bool:
         """Subscribe unless there is a subscription already; True when it was new."""
         if with_namespace(self._namespace, topic) in self._by_topic:
             return False
-        self.put(topic, expression)
+        self.put(self.build(topic, expression))
         return True
 
     def remove(self, topic: str) -> None:

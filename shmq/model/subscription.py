@@ -136,6 +136,8 @@ def build_subscription(topic: str, expression: Wanted, sub_version: int = 0) -> 
                 f"expression type {expression.expression_type!r} is unknown: TAG, SQL92 and FUNCTION exist"
             )
         expression = expression.expression
+    if expression is not None and not isinstance(expression, str):
+        raise SubscriptionParseFailed(f"expression {expression!r} is neither text nor a MessageSelector")
     if expression is None or not expression.strip() or expression.strip() == SUBSCRIBE_ALL:
         return SubscriptionData(topic, sub_version=sub_version)
     tags = frozenset(split_tags(expression))

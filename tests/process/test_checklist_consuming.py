@@ -553,28 +553,6 @@ def test_191_consume_timestamp_is_half_an_hour_ago_unless_it_is_said() -> None:
         ConsumerConfig(consume_timestamp="yesterday").consume_timestamp_ms()
 
 
-@pytest.mark.parametrize(
-    ("settings", "fault"),
-    [
-        ({"consume_thread_min": 0}, r"consume_thread_min is 0; allowed is 1\.\.1000"),
-        ({"consume_thread_max": 1001}, r"consume_thread_max is 1001; allowed is 1\.\.1000"),
-        ({"consume_thread_min": 9, "consume_thread_max": 8}, "consume_thread_min 9 is over"),
-        ({"consume_message_batch_max_size": 1025}, r"allowed is 1\.\.1024"),
-        ({"pull_threshold_for_queue": 0}, r"pull_threshold_for_queue is 0; allowed is 1\.\.65535"),
-        ({"allocate_message_queue_strategy": "AVG"}, "no allocation strategy"),
-        ({"no_such_setting": 1}, "unknown setting 'no_such_setting'"),
-    ],
-)
-def test_settings_out_of_their_range_are_refused_at_the_start(
-    settings: dict[str, object], fault: str
-) -> None:
-    with pytest.raises(InvalidParameter, match=fault):
-        consumer = PushConsumer("BadSettings", namesrv_addr="127.0.0.1:1", **settings)
-        consumer.subscribe("T")
-        consumer.register_message_listener(Listener())  # type: ignore[arg-type]
-        consumer.start()
-
-
 def test_defaults_are_rocketmqs() -> None:
     config = PushConsumerConfig()
     assert (config.consume_thread_min, config.consume_thread_max) == (20, 20)

@@ -27,7 +27,7 @@ class World:
         self.refuse: set[int] = set()
         self.changes: list[set[int]] = []
         self.subscriptions = Subscriptions()
-        self.subscriptions.put("T", "*")
+        self.subscriptions.put_if_absent("T", "*")
         link = SimpleNamespace(duplex=lambda: None)
         instance = SimpleNamespace(
             client_id="me",
@@ -131,9 +131,9 @@ def test_broadcasting_takes_every_queue_without_asking() -> None:
 
 def test_an_unknown_retry_topic_is_no_defect_but_another_unknown_topic_is() -> None:
     world = World()
-    world.subscriptions.put("%RETRY%G", "*")
+    world.subscriptions.put_if_absent("%RETRY%G", "*")
     assert world.rebalancer.run()
-    world.subscriptions.put("Unknown", "*")
+    world.subscriptions.put_if_absent("Unknown", "*")
     assert not world.rebalancer.run()
 
 
