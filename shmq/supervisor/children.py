@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import multiprocess
 
 from shmq.base.clock import monotonic_ms
+from shmq.base.errors import Unavailable
 from shmq.shm.boot import READY, ChildBoot, ChildExit, ChildRole
 from shmq.supervisor import child as child_process
 from shmq.supervisor import fork_server
@@ -97,8 +98,21 @@ class Child:
         return exit_code
 
 
+class NotStarted(Unavailable):
+    """A child could not be started. `killed`: because somebody killed the fork server."""
+
+    def __init__(self, reason: str, *, killed: bool) -> None:
+        """Say why."""
+        super().__init__(reason)
+        self.killed = killed
+
+
 def spawn(boot: ChildBoot) -> Child:
-    """Start one child, which boots and then waits for `Child.go`."""
+    """Start one child, which boots and then waits for `Child.go`.
+
+    NotStarted when the fork server died meanwhile, or the kernel refuses. A child that was made all the same
+    never gets its "go", and leaves.
+    """
     go_read, go_write = os.pipe()
     status_read, status_write = os.pipe()
     try:
@@ -109,6 +123,11 @@ def spawn(boot: ChildBoot) -> Child:
         )
         with fork_server.nothing_as_main():
             process.start()
+    except (EOFError, OSError) as error:
+        os.close(go_write)
+        os.close(status_read)
+        killed = isinstance(error, EOFError) and fork_server.was_killed()
+        raise NotStarted(f"the fork server started no process: {error!r}", killed=killed) from error
     finally:
         os.close(go_read)
         os.close(status_write)
@@ -154,16 +173,26 @@ class Restarts:
         """Note a death and set `due_ms`."""
         stable = now_ms - dead.started_ms >= STABLE_MS
         if exit_code == -signal.SIGKILL:
-            self.kills = [at for at in self.kills if now_ms - at < KILLS_WINDOW_MS] + [now_ms]
-            pause = 0 if stable or dead.ready else BACKOFF_FIRST_MS
-            if (many := len(self.kills) - KILLS_FREE) > 0:
-                pause = min(KILLED_PAUSE_MAX_MS, BACKOFF_FIRST_MS << min(16, many - 1))
-            self.due_ms = now_ms + pause
+            self._after_kill(now_ms, 0 if stable or dead.ready else BACKOFF_FIRST_MS)
             return
         self.deaths_in_a_row = 0 if stable else self.deaths_in_a_row + 1
         self.unready_deaths = 0 if dead.ready else self.unready_deaths + 1
         backoff = min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS << min(16, max(0, self.deaths_in_a_row - 2)))
         self.due_ms = now_ms + (0 if self.deaths_in_a_row <= 1 else backoff)
+
+    def after_failure(self, failure: NotStarted, now_ms: int) -> None:
+        """Note that it could not be started, and set `due_ms`."""
+        if failure.killed:
+            self._after_kill(now_ms, BACKOFF_FIRST_MS)
+            return
+        self.unready_deaths += 1
+        self.due_ms = now_ms + (BACKOFF_FIRST_MS << min(6, self.unready_deaths))
+
+    def _after_kill(self, now_ms: int, pause_ms: int) -> None:
+        self.kills = [at for at in self.kills if now_ms - at < KILLS_WINDOW_MS] + [now_ms]
+        if (many := len(self.kills) - KILLS_FREE) > 0:
+            pause_ms = min(KILLED_PAUSE_MAX_MS, BACKOFF_FIRST_MS << min(16, many - 1))
+        self.due_ms = now_ms + pause_ms
 
     @property
     def hopeless(self) -> bool:

@@ -80,6 +80,20 @@ def stop() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def was_killed() -> bool:
+    """Whether the fork server, which has just closed its end of a conversation, was ended by SIGKILL.
+
+    Waits until it is dead, and leaves it to be waited for once more.
+    """
+    pid = forkserver._forkserver._forkserver_pid
+    if pid is None:
+        return False
+    with contextlib.suppress(ChildProcessError):
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return found is not None and (found.si_code, found.si_status) == (os.CLD_KILLED, signal.SIGKILL)
+    return False
+
+
 def leave_no_trace_in_child() -> None:
     """In a child: give up its copy of the fork server's life line: only the supervisor keeps that alive."""
     server = forkserver._forkserver

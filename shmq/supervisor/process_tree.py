@@ -18,7 +18,7 @@ from shmq.base.clock import monotonic_ms
 from shmq.net.descriptor_passing import give, take_some
 from shmq.shm.boot import COORDINATOR_SLOT, FIRST_WORKER_SLOT, ChildBoot, ChildExit, ChildRole
 from shmq.shm.worker_slots import process_start_time
-from shmq.supervisor.children import Child, Restarts, exit_text, spawn, wait_for_deaths
+from shmq.supervisor.children import Child, NotStarted, Restarts, exit_text, spawn, wait_for_deaths
 from shmq.supervisor.shared_state import SharedState
 from shmq.supervisor.signals import SignalQueue
 
@@ -102,7 +102,17 @@ class ProcessTree:
                 connection.close()
 
     def _start_one(self, boot: ChildBoot) -> None:
-        fresh = spawn(boot)
+        restarts = self._restarts[boot.slot]
+        try:
+            fresh = spawn(boot)
+        except NotStarted as error:
+            restarts.after_failure(error, monotonic_ms())
+            self._pending[boot.slot] = boot
+            self._shared.counters.add("starts_delayed")
+            log.event(_logger, logging.ERROR, "child_not_started", child=boot.title, reason=error)
+            if restarts.hopeless:
+                self.failure = f"{boot.title} could not be started: {error}"
+            return
         self._running[boot.slot] = fresh
         self._selector.register(fresh.pid_fd, selectors.EVENT_READ, self._on_death)
         self._selector.register(fresh.status_fd, selectors.EVENT_READ, self._on_status)

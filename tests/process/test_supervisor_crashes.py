@@ -353,6 +353,27 @@ def test_a_worker_that_is_killed_again_and_again_is_never_given_up(tmp_path: Pat
         assert broker.stop() == 0
 
 
+@pytest.mark.long
+def test_a_fork_server_that_is_killed_while_it_starts_children_costs_only_time(tmp_path: Path) -> None:
+    """Also while it still imports, and before it has told the child's pid."""
+
+    def fork_servers() -> list[int]:
+        titles = {pid: process_title(pid) for pid in descendants(broker.pid)}
+        return [pid for pid, title in titles.items() if "fork server" in title or "forkserver" in title]
+
+    with running_broker(tmp_path) as broker:
+        killed: set[int] = set()
+        while len(killed) < 8:
+            wait_until(lambda: set(fork_servers()) - killed, 20, "there is another one")
+            for pid in set(fork_servers()) - killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        wait_until(lambda: len(broker.children()) == 3, 20, "all children are started again")
+        send_until_acknowledged(broker, "T", b"after")
+        assert "child_not_started" in broker.log_text(), "it died in the middle of a start"
+        assert broker.stop() == 0
+
+
 def test_connections_of_the_other_worker_survive_a_death(tmp_path: Path) -> None:
     with running_broker(tmp_path) as broker:
         clients = [broker.connect() for _ in range(16)]
