@@ -69,6 +69,13 @@ def view_of(command: Command) -> memoryview:
     return memoryview(body)
 
 
+def limit_in_kernel(sock: socket.socket, option: int, limit_s: float) -> None:
+    """Make the kernel give up reads (SO_RCVTIMEO) or writes (SO_SNDTIMEO) of a blocking socket after a time:
+    they raise BlockingIOError then."""
+    whole, part = divmod(max(limit_s, 0.001), 1)
+    sock.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(whole), int(part * 1e6)))
+
+
 def send_all(sock: socket.socket, buffers: list[Buffer]) -> None:
     """Write all buffers, in as few system calls as the kernel allows."""
     sent = sock.sendmsg(buffers)
@@ -194,10 +201,8 @@ class Channel:
     def _set_timeout(self, timeout_s: float) -> None:
         """Make the kernel give up after `timeout_s`; skipped when it is the same as last time."""
         if timeout_s != self._timeout_s:
-            whole, part = divmod(max(timeout_s, 0.001), 1)
-            value = _TIMEVAL.pack(int(whole), int(part * 1e6))
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+            limit_in_kernel(self._sock, socket.SO_RCVTIMEO, timeout_s)
+            limit_in_kernel(self._sock, socket.SO_SNDTIMEO, timeout_s)
             self._timeout_s = timeout_s
 
     @property

@@ -5,6 +5,9 @@ connection that beat), held pulls, asynchronous sends. Any thread writes, one at
 reader thread decodes, runs the callback of each response, and hands pushed requests to `on_request`.
 Callbacks run on the reader thread and must not block. A request whose time is over fails with RemotingTimeout
 within a second after it; its late answer is dropped.
+
+While requests are under way the reader sits in one blocking read, with the kernel's time limit: every system
+call gives the interpreter away and has to get it back, which takes milliseconds beside a busy thread.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import NamedTuple
 
 from shmq.base import log
 from shmq.client.addresses import Address, connect
-from shmq.client.channel import READ_BYTES, send_all, serialization_of
+from shmq.client.channel import READ_BYTES, limit_in_kernel, send_all, serialization_of
 from shmq.client.errors import RemotingError, RemotingTimeout
 from shmq.client.future import SendFuture
 from shmq.protocol.command import Command, decode_frame, encode_command
@@ -68,7 +71,9 @@ class DuplexChannel:
         self._on_request = on_request
         self._on_close = on_close
         self._sock = connect(address, timeout_s, broker_user)
-        self._sock.settimeout(SEND_LIMIT_S)
+        self._sock.settimeout(None)
+        limit_in_kernel(self._sock, socket.SO_SNDTIMEO, SEND_LIMIT_S)
+        limit_in_kernel(self._sock, socket.SO_RCVTIMEO, LOOK_S)
         self._writing = threading.Lock()
         self._opaques = itertools.count(1)
         self._waiting: dict[int, _Waiting] = {}
@@ -137,15 +142,13 @@ class DuplexChannel:
             poller.register(self._sock, select.POLLIN)
             poller.register(self._bell, select.POLLIN)
             while not self._closed:
-                self._dozing = True  # stored before looking: a request added now sees it and rings
-                self._dozing = not self._waiting
-                ready = poller.poll(None if self._dozing else LOOK_S * 1000)
-                self._dozing = False
-                if self._sock.fileno() not in [fd for fd, _ in ready]:
-                    self._hush()
+                if not self._waiting and not self._doze(poller):
+                    continue
+                try:
+                    data = self._sock.recv(READ_BYTES)
+                except BlockingIOError:
                     self._expire()
                     continue
-                data = self._sock.recv(READ_BYTES)
                 if not data:
                     break
                 for frame in decoder.feed(data):
@@ -158,6 +161,18 @@ class DuplexChannel:
         self._break(error)
         self._sock.close()
         self._bell.close()
+
+    def _doze(self, poller: select.poll) -> bool:
+        """Sleep while nothing is under way; True when there is something to read."""
+        self._dozing = True  # stored before looking: a request added now sees it and rings
+        if self._waiting:
+            self._dozing = False
+            return False
+        ready = poller.poll()
+        self._dozing = False
+        if any(descriptor == self._bell.fileno() for descriptor, _ in ready):
+            self._hush()
+        return any(descriptor == self._sock.fileno() for descriptor, _ in ready)
 
     def _ring(self) -> None:
         """Wake the reader; it may be gone already, then there is nobody to wake."""
