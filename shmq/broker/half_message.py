@@ -8,7 +8,7 @@ the coordinator.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from shmq.base.errors import MessageIllegal
@@ -196,11 +196,11 @@ def _plain(half: HalfMessage, topic: str, queue_id: int, properties: Mapping[str
     )
 
 
-def op_record(queue_offset: int, store_host: bytes, now_ms: int) -> bytearray:
-    """Return the op message that marks a half message as decided."""
+def op_record(queue_offsets: Sequence[int], store_host: bytes, now_ms: int) -> bytearray:
+    """Return the op message that marks half messages as decided."""
     return encode_record(
         topic=TRANSACTION_OP_HALF_TOPIC.encode(),
-        body=op_body(queue_offset),
+        body=op_body(queue_offsets),
         properties=encode_properties({names.TAGS: OP_TAG}),
         queue_id=0,
         born_timestamp=now_ms,

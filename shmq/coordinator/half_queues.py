@@ -120,14 +120,13 @@ class HalfQueues:
             return True
 
     def copies_since(self, base: int) -> Iterator[tuple[int, int]]:
-        """(first, own queue offset) of every half message from `base` on that can be read."""
+        """(first, own queue offset) of every copy of a half message from `base` on that can be read."""
         for queue_offset in range(base, self.max(self.half)):
             record = self._record(self.half, queue_offset)
-            if record is None:
+            if record is None or _MARK_OF_COPY not in bytes(record):  # most: not taken apart
                 continue
-            if _MARK_OF_COPY not in bytes(record):  # most: nothing needs to be taken apart
-                yield queue_offset, queue_offset
-            elif (half := self.read(queue_offset)) is not None:
+            half = self.read(queue_offset)
+            if half is not None and half.first != queue_offset:
                 yield half.first, queue_offset
 
     def last_commits(self, since: int) -> Iterator[int]:

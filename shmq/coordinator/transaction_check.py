@@ -11,9 +11,10 @@ first, and for each does one of
                    RocketMQ's moves it to TRANS_CHECK_MAX_TIME_TOPIC
 
 Only real checks count: a half message whose producers are away waits for them until it is too old. It stays
-where it is (RocketMQ copies it in every round), unless a start would have to read too much from it on: then
-it is put back without a check. Ages are by the wall clock, as stored; when that was set back, a half message
-from the future is asked about at once.
+where it is (RocketMQ copies it in every round), unless a start would have to read too much that is over
+behind it: then it is put back without a check. While no producer at all is connected only the oldest is
+looked at. All that are asked in a turn are put back in one claim. Ages are by the wall clock, as stored; when
+that was set back, a half message from the future is asked about at once.
 
 Runs in the coordinator's duty cycle, once all workers have told which clients they hold.
 """
@@ -41,9 +42,12 @@ from shmq.model.transaction import LocalTransactionState, immunity_ms, own_immun
 from shmq.protocol.codes import RequestCode
 from shmq.protocol.command import Command
 from shmq.protocol.headers.send import CheckTransactionStateHeader
+from shmq.store.append_request import AppendOutcome
 
 TURN_MAX = 64
 """Half messages per step: then the coordinator's other work gets its turn."""
+ASK_BYTES_MAX = 32 << 10
+"""Bytes of half messages that are put back together, unless one alone has more."""
 BUSY_MS = 1
 """Pause inside a round."""
 RETRY_MS = 50
@@ -51,8 +55,8 @@ RETRY_MS = 50
 UNSETTLED_MS = 500
 """Pause while workers have not told yet which producers are connected."""
 HOUR_MS = 3_600_000
-WINDOW_MAX = 100_000
-"""Half messages a start may have to read: from then on the oldest open ones are put back."""
+OVER_MAX = 100_000
+"""Half messages that are over and lie behind an open one: when there are more, open ones are put back."""
 
 _logger = log.get(__name__)
 
@@ -93,6 +97,9 @@ class TransactionCheck:
         self._due_ms = 0
         self._producers: Mapping[str, list[Member]] = {}
         """Who is connected, as of this step."""
+        self._asking: list[tuple[HalfMessage, Client]] = []
+        """Who is to be asked at the end of this step."""
+        self._ask_bytes_max = min(ASK_BYTES_MAX, settings.mapped_file_size_commit_log // 4)
         self._lonely: set[str] = set()
         self._turns: dict[str, int] = {}
         """By group: whose turn it is to be asked."""
@@ -105,17 +112,22 @@ class TransactionCheck:
             self._end, self._at = self._transactions.high, 0
             self._due_ms = now_ms + self._settings.transaction_check_interval
         self._producers = self._clients.producer_groups()
+        then = _Then.NEXT
         for _ in range(TURN_MAX):
             offset = self._transactions.next_open(self._at)
             then = _Then.STOP if offset is None or offset >= self._end else self._visit(offset)
-            if offset is None or then is _Then.STOP:
-                self._end = None
-                self._tell_lonely()
-                return self._due_ms
-            if then is _Then.WAIT:
-                return now_ms + RETRY_MS
+            if offset is None or then is not _Then.NEXT:
+                break
             self._at = offset + 1
-        return now_ms + BUSY_MS
+            if sum(len(half.record) for half, _ in self._asking) > self._ask_bytes_max:
+                break
+        asked_then = self._ask()
+        then = then if asked_then is _Then.NEXT else asked_then
+        if then is _Then.STOP:
+            self._end = None
+            self._tell_lonely()
+            return self._due_ms
+        return now_ms + (RETRY_MS if then is _Then.WAIT else BUSY_MS)
 
     def _visit(self, queue_offset: int) -> _Then:
         if self._transactions.is_deciding(queue_offset):
@@ -139,8 +151,9 @@ class TransactionCheck:
         producer = self._next_producer(half.group)
         if producer is None:
             self._lonely.add(half.group)
-            return self._leave(half)
-        return self._ask(half, producer)
+            return self._leave(half, _Then.NEXT if self._producers else _Then.STOP)
+        self._asking.append((half, producer))
+        return _Then.NEXT
 
     def _tell_lonely(self) -> None:
         """Say, once a round, whose producers are missed."""
@@ -156,32 +169,42 @@ class TransactionCheck:
         turn = self._turns[group] = self._turns.get(group, -1) + 1
         return members[turn % len(members)].client
 
-    def _leave(self, half: HalfMessage) -> _Then:
+    def _leave(self, half: HalfMessage, then: _Then = _Then.NEXT) -> _Then:
         """Let it wait without a check."""
-        if self._transactions.window <= WINDOW_MAX:
-            return _Then.NEXT
-        outcome = self._transactions.put_back(half, half.checks)
-        return _then(outcome.error if outcome is not None else None, outcome is not None)
+        if self._transactions.window - self._transactions.open_count <= OVER_MAX:
+            return then
+        (outcome,) = self._transactions.put_back([(half, half.checks)])
+        return _then(outcome)
 
-    def _ask(self, half: HalfMessage, producer: Client) -> _Then:
-        """Count the check where a death cannot forget it, then send it."""
-        checks = half.checks + 1
-        outcome = self._transactions.put_back(half, checks)
-        if outcome is None or outcome.error is not None:
-            return _then(outcome.error if outcome is not None else None, outcome is not None)
-        place = (outcome.queue_offset, outcome.physical_offset)
+    def _ask(self) -> _Then:
+        """Count the checks where a death cannot forget them, then send them."""
+        asking, self._asking = self._asking, []
+        if not asking:
+            return _Then.NEXT
+        outcomes = self._transactions.put_back([(half, half.checks + 1) for half, _ in asking])
+        then = _Then.NEXT
+        for (half, producer), outcome in zip(asking, outcomes, strict=True):
+            if outcome is not None and outcome.error is None:
+                self._push(half, producer, outcome)
+            elif then is _Then.NEXT:
+                then = _then(outcome)
+                self._at = min(self._at, half.queue_offset)
+        return then
+
+    def _push(self, half: HalfMessage, producer: Client, copy: AppendOutcome) -> None:
+        """Send a check."""
+        place = (copy.queue_offset, copy.physical_offset)
         header = CheckTransactionStateHeader(
             *place,
             TRANSACTION_HALF_TOPIC,
             half.unique_key,
             half.unique_key,
-            offset_message_id(half.fields.store_host, outcome.physical_offset),
+            offset_message_id(half.fields.store_host, copy.physical_offset),
         )
-        body = asked(half, checks, *place, outcome.store_time)
+        body = asked(half, half.checks + 1, *place, copy.store_time)
         request = Command.request(RequestCode.CHECK_TRANSACTION_STATE, header, body, oneway=True)
         self._calls.push(producer.key, request)
         self._count("transactions_checked", 1)
-        return _Then.NEXT
 
     def _give_up(self, half: HalfMessage, age_ms: int) -> _Then:
         """Let the listener decide; without a decision it goes to TRANS_CHECK_MAX_TIME_TOPIC."""
@@ -210,13 +233,14 @@ class TransactionCheck:
             else:
                 done.add_done_callback(lambda _: done.exception())
                 return _Then.NEXT
-        outcome = self._transactions.give_up(half)
-        return _then(outcome.error if outcome is not None else None, outcome is not None)
+        return _then(self._transactions.give_up(half))
 
 
-def _then(error: ShmqError | None, was_tried: bool) -> _Then:
+def _then(outcome: AppendOutcome | None) -> _Then:
     """How a round goes on after an append: without a segment wait, after a refusal try in the next round."""
-    if error is not None:
-        log.event(_logger, logging.WARNING, "transaction_waits", reason=error)
+    if outcome is None:
+        return _Then.WAIT
+    if outcome.error is not None:
+        log.event(_logger, logging.WARNING, "transaction_waits", reason=outcome.error)
         return _Then.STOP
-    return _Then.NEXT if was_tried else _Then.WAIT
+    return _Then.NEXT

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from shmq.base import faults, log
@@ -109,18 +109,18 @@ class Transactions:
         queues = self._stored = HalfQueues(self._store, self._queues)
         base = queues.within(queues.half, self._cursors.half)
         op = queues.within(queues.op, self._cursors.op)
-        ended = queues.marked_since(op)
         halves = self._halves = OpenHalves(base)
+        high = self.high
+        for offset in queues.marked_since(op):
+            if offset < high:
+                halves.end(offset, offset)
         newest: dict[int, int] = {}
         for first, offset in queues.copies_since(base):
-            earlier = newest.get(first)
-            if earlier is not None:  # the cursor is behind (power loss): an original beside its copy
-                halves.end(earlier, first)
+            # Where the cursor is behind (power loss) an original, or a copy, lies before a newer copy.
+            halves.end(newest.get(first, first), first)
             newest[first] = offset
         for first, offset in newest.items():
-            if offset in ended:
-                halves.end(offset, first)
-            elif first != offset:
+            if halves.is_open(offset):
                 halves.learn_copy(first, offset)
         # One whose record is damaged has no log offset: then every queue is looked at.
         for offset in queues.last_commits(self.lowest_needed() or 0) if self.open_count else ():
@@ -252,7 +252,7 @@ class Transactions:
         return done
 
     def _requests(self, half: HalfMessage, state: LocalTransactionState) -> list[AppendRequest]:
-        op = self._op(half)
+        op = self._op([half])
         if state is not LocalTransactionState.COMMIT_MESSAGE:
             return [op]
         queue = self._queues.ref(half.topic, half.queue_id)
@@ -313,15 +313,19 @@ class Transactions:
 
     # -- what the check moves --
 
-    def put_back(self, half: HalfMessage, checks: int) -> AppendOutcome | None:
-        """Append an open one again at the queue's end, `checks` noted in it; None: no segment yet."""
+    def put_back(self, halves: Sequence[tuple[HalfMessage, int]]) -> list[AppendOutcome | None]:
+        """Append open ones again at the queue's end, in their order, with so many checks noted in each.
+
+        None: no segment yet. What is behind the first that failed may have failed with it; nothing is lost.
+        """
         faults.reach("transaction.putting_back")
-        record = copied(half, TRANSACTION_HALF_TOPIC, checks)
-        outcome = self._move(half, self._stored.half, record)
-        if outcome is not None and outcome.error is None:
-            self._halves.learn_copy(half.first, outcome.queue_offset)
+        moved = [(half, copied(half, TRANSACTION_HALF_TOPIC, checks)) for half, checks in halves]
+        outcomes = self._move(self._stored.half, moved)
+        for (half, _), outcome in zip(halves, outcomes, strict=True):
+            if outcome is not None and outcome.error is None:
+                self._halves.learn_copy(half.first, outcome.queue_offset)
         faults.reach("transaction.put_back")
-        return outcome
+        return outcomes
 
     def move_out(self, end: int) -> bool:
         """Put some of the open ones below a log offset back, as their segment is to be deleted; True when
@@ -333,7 +337,7 @@ class Transactions:
                 return True
             if self.is_deciding(half.queue_offset):
                 return False
-            outcome = self.put_back(half, half.checks)
+            (outcome,) = self.put_back([(half, half.checks)])
             if outcome is None or outcome.error is not None:
                 return False
         return False
@@ -341,30 +345,46 @@ class Transactions:
     def give_up(self, half: HalfMessage) -> AppendOutcome | None:
         """Move an open one to TRANS_CHECK_MAX_TIME_TOPIC; None: no segment yet."""
         record = copied(half, TRANSACTION_CHECK_MAX_TOPIC, half.checks)
-        outcome = self._move(half, self._stored.own(TRANSACTION_CHECK_MAX_TOPIC), record)
+        (outcome,) = self._move(self._stored.own(TRANSACTION_CHECK_MAX_TOPIC), [(half, record)])
         if outcome is not None and outcome.error is None:
             self._count("transactions_discarded", 1)
         return outcome
 
-    def _move(self, half: HalfMessage, queue: QueueRef, record: bytearray) -> AppendOutcome | None:
-        """Append a copy; the same claim moves the cursor past the original, or marks that as ended."""
-        place = half.queue_offset
-        code = tags_code_of(half.properties.get(TAGS))
-        request = AppendRequest(queue, record, (len(record),), (code,))
-        is_oldest = place == self._halves.skip_ended()
-        if is_oldest:
-            request.word = (self._cursors.half_word, place + 1)
-        else:
-            request.with_next = True
-        outcome = self._store.append([request] if is_oldest else [request, self._op(half)])[0]
-        if outcome is not None and outcome.error is None:
-            self._halves.end(place, half.first)
-            if is_oldest:
-                self._halves.pass_to(place + 1)
-        return outcome
+    def _move(
+        self, queue: QueueRef, moved: Sequence[tuple[HalfMessage, bytearray]]
+    ) -> list[AppendOutcome | None]:
+        """Append what takes the place of some half messages, in the order of their queue.
 
-    def _op(self, half: HalfMessage) -> AppendRequest:
-        mark = op_record(half.queue_offset, half.fields.store_host, self._clock.now_ms())
+        The oldest open ones of all are appended in the claim that moves the cursor past them, the others in
+        the one that marks them as ended: each of the two all or none.
+        """
+        requests = [
+            AppendRequest(
+                queue, record, (len(record),), (tags_code_of(half.properties.get(TAGS)),), with_next=True
+            )
+            for half, record in moved
+        ]
+        end, oldest = self._halves.skip_ended(), 0
+        for half, _ in moved:
+            if half.queue_offset != self._halves.next_open(end):
+                break
+            end, oldest = half.queue_offset + 1, oldest + 1
+        if oldest:
+            requests[oldest - 1].with_next = False
+            requests[oldest - 1].word = (self._cursors.half_word, end)
+        if oldest < len(moved):
+            requests.append(self._op([half for half, _ in moved[oldest:]]))
+        outcomes = self._store.append(requests)[: len(moved)]
+        for number, ((half, _), outcome) in enumerate(zip(moved, outcomes, strict=True)):
+            if outcome is not None and outcome.error is None:
+                self._halves.end(half.queue_offset, half.first)
+                if number < oldest:
+                    self._halves.pass_to(half.queue_offset + 1)
+        return outcomes
+
+    def _op(self, halves: Sequence[HalfMessage]) -> AppendRequest:
+        offsets = [half.queue_offset for half in halves]
+        mark = op_record(offsets, halves[0].fields.store_host, self._clock.now_ms())
         return AppendRequest(self._stored.op, mark, (len(mark),), (OP_TAGS_CODE,))
 
     def pass_over(self, queue_offset: int) -> None:

@@ -7,14 +7,14 @@ outcome for all of them.
 
 from __future__ import annotations
 
-from shmq.base.errors import MessageIllegal, NoPermission, ServiceNotAvailable
+from shmq.base.errors import MessageIllegal, NoPermission, ServiceNotAvailable, SystemBusy
 from shmq.handlers.context import WorkerContext
 from shmq.handlers.message_properties import PreparedProperties, check_stored, prepare_element
 from shmq.handlers.send_checks import check_body_size
 from shmq.handlers.timed import checked_moment
 from shmq.model import properties as names
 from shmq.model.delay import wished_level
-from shmq.model.names import TRANSACTION_HALF_TOPIC
+from shmq.model.names import TRANSACTION_GROUP, TRANSACTION_HALF_TOPIC
 from shmq.model.properties import PROPERTIES_BYTES_MAX, decode_properties, encode_properties
 from shmq.model.record import BLANK_BYTES_MIN, RECORD_OVERHEAD_V1
 from shmq.model.sys_flag import COMPRESSED
@@ -70,7 +70,21 @@ def prepared(
     half_queue = ctx.directory.queue(TRANSACTION_HALF_TOPIC, 0)
     if half_queue is None:
         raise ServiceNotAvailable(f"topic {TRANSACTION_HALF_TOPIC} has no queue: send later")
+    _check_pending(ctx, half_queue)
     return half_queue, stored
+
+
+def _check_pending(ctx: WorkerContext, half_queue: QueueRef) -> None:
+    """Refuse more than somebody can decide: nobody does while there is no coordinator, or no producer."""
+    slot = ctx.directory.offset_slot(TRANSACTION_GROUP, TRANSACTION_HALF_TOPIC, 0)
+    oldest = max(0, ctx.offsets.committed(slot)) if slot is not None else 0
+    most = ctx.settings.transaction_pending_max
+    if ctx.store.table.max(half_queue.slot) - oldest >= most:
+        ctx.count("transactions_refused", 1)
+        raise SystemBusy(
+            f"[OVERLOAD] {most} half messages lie between the oldest open transaction and the newest "
+            "(transactionPendingMax): send later, and see that the producers of the open ones are running"
+        )
 
 
 def _check_delay(ctx: WorkerContext, found: dict[str, str]) -> None:

@@ -268,6 +268,13 @@ class BrokerSettings:
     transaction_check_interval: int = number(
         30_000, "pause between two rounds of check-backs", 10, _HOUR, "ms"
     )
+    transaction_pending_max: int = number(
+        1_000_000,
+        "half messages from the oldest open one on; more are refused with SYSTEM_BUSY",
+        10,
+        100_000_000,
+        own=True,
+    )
     transaction_check_listener: str = text(
         "",
         "decides about half messages nobody decides: package.module:Class; empty: they go to "

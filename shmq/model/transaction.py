@@ -10,7 +10,7 @@ LocalTransactionState.java. Pure, any process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 
 from shmq.model import sys_flag
@@ -29,9 +29,9 @@ class LocalTransactionState(IntEnum):
     """RocketMQ's spelling is the other one."""
 
 
-def op_body(queue_offset: int) -> bytes:
-    """Return the body of the op message that marks one half message as decided."""
-    return b"%d," % queue_offset
+def op_body(queue_offsets: Sequence[int]) -> bytes:
+    """Return the body of the op message that marks half messages as decided."""
+    return b"".join(b"%d," % offset for offset in queue_offsets)
 
 
 def op_offsets(body: bytes | bytearray | memoryview) -> list[int]:

@@ -100,6 +100,7 @@ COUNTER_NAMES: Mapping[str, str] = {
     "deaths_by_sigbus": "child processes that died of SIGBUS: a bad sector, or a file that was cut",
     "units_mended": "damaged ConsumeQueue units that the scrub has written anew",
     "starts_delayed": "children that died so often that their next start had to wait",
+    "transactions_refused": "half messages refused: too many are open (transactionPendingMax)",
 }
 """Every counter and what it counts, in the order of its place in a slot's block."""
 

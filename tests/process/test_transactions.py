@@ -33,6 +33,7 @@ from shmq import (
 )
 from shmq.admin import main
 from shmq.admin.exits import ExitCode
+from shmq.base.errors import SystemBusy
 from shmq.embedded import Broker
 from shmq.model.message_id import parse_offset_message_id
 from shmq.model.names import (
@@ -391,6 +392,30 @@ def test_transactions_may_be_refused(make_broker: Callable[..., Broker]) -> None
             sending.send_message_in_transaction(Message("Rejected", b"x"), COMMIT)
         assert refused.value.code == ResponseCode.NO_PERMISSION and not ledger.executed
         assert sending.send(Message("Rejected", b"plain")).send_status is SendStatus.SEND_OK
+
+
+@pytest.mark.long
+def test_more_open_ones_than_allowed_are_refused_until_the_oldest_is_decided(
+    make_broker: Callable[..., Broker],
+) -> None:
+    broker = make_broker(brokerWorkers="2", transactionPendingMax="10", transactionTimeOut="60000")
+    with (
+        producer(broker, "Pending", retry_times_when_send_failed=0) as sending,
+        AdminClient(broker.namesrv_addr) as admin,
+    ):
+        sent = [
+            sending.send_message_in_transaction(Message("Pending", b"%d" % n), UNKNOWN) for n in range(10)
+        ]
+        with pytest.raises(SystemBusy, match="transactionPendingMax"):
+            sending.send_message_in_transaction(Message("Pending", b"x"), COMMIT)
+        end(sending, sent[1], COMMIT)  # the oldest still lies before it: a start would have to read as much
+        with pytest.raises(SystemBusy, match="transactionPendingMax"):
+            sending.send_message_in_transaction(Message("Pending", b"x"), COMMIT)
+        assert sending.send(Message("Pending", b"plain")).send_status is SendStatus.SEND_OK
+        assert admin.broker_runtime_info(broker.tcp_addr)["halfMessages"] == "9"
+        end(sending, sent[0], ROLLBACK)
+        sending.send_message_in_transaction(Message("Pending", b"y"), COMMIT)
+    assert sorted(bodies(broker, "Pending")) == [b"1", b"plain", b"y"]
 
 
 @pytest.mark.long

@@ -37,6 +37,7 @@ def private_mib(broker: Broker) -> dict[str, float]:
         with open(f"/proc/{process.pid}/smaps_rollup") as file:
             anonymous = re.search(r"^Anonymous:\s+(\d+) kB", file.read(), re.MULTILINE)
         title = " ".join(process.cmdline()).removeprefix("shmq: ").split(" ")[0]
+        title = title.rsplit("/", 1)[-1]
         found[title] = found.get(title, 0.0) + (int(anonymous[1]) / 1024 if anonymous else 0.0)
     return found | {"all": sum(found.values())}
 

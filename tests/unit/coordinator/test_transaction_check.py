@@ -125,13 +125,78 @@ def test_what_a_start_would_have_to_read_too_long_is_put_back(
     world: TransactionWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checks = Checks(world)
+    monkeypatch.setattr(transaction_check, "OVER_MAX", 1)
     world.half(PGROUP="Away", CHECK_IMMUNITY_TIME_IN_SECONDS="1000000000")
+    over = [world.half(b"%d" % number) for number in range(2)]
+    world.end(over[0])
     checks.round()
     assert world.cursors.half == 0
-    monkeypatch.setattr(transaction_check, "WINDOW_MAX", 0)
+    world.end(over[1])
     checks.round()
-    assert (world.cursors.half, world.transactions.open_count) == (1, 1)
-    assert checks.sent == []
+    assert (world.cursors.half, world.transactions.open_count, world.transactions.high) == (1, 1, 4)
+    assert world.transactions.window == 1
+    checks.round()
+    assert checks.sent == [] and world.transactions.high == 4
+
+
+def test_many_open_ones_are_neither_copied_nor_all_read_while_nobody_can_be_asked(
+    world: TransactionWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Putting back what is open would make a start's work no less."""
+    monkeypatch.setattr(transaction_check, "OVER_MAX", 1)
+    checks, read = Checks(world), []
+    for number in range(200):
+        world.half(b"%d" % number)
+    half_at = world.transactions.half_at
+    monkeypatch.setattr(world.transactions, "half_at", lambda offset: read.append(offset) or half_at(offset))
+    checks.round()
+    assert read == [0] and world.transactions.high == 200
+
+
+def test_those_of_a_turn_are_put_back_in_one_claim_and_each_is_asked_about(
+    world: TransactionWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lonely one, an ended one and one that is just being decided lie between them."""
+    checks, claims = Checks(world), []
+    checks.producer(1)
+    for number in range(3):
+        world.half(b"%d" % number)
+    ended = world.half(b"ended")
+    world.half(b"lonely", PGROUP="Away")
+    halves = [world.half(b"%d" % number) for number in range(5, 9)]
+    world.end(ended)
+    append = world.store.store.append
+    monkeypatch.setattr(
+        world.store.store, "append", lambda requests: claims.append(len(requests)) or append(requests)
+    )
+    checks.round()
+    assert claims == [3 + 4 + 1]  # the last marks four as ended, as one before them stays
+    assert [message.body for _, message, _ in checks.sent] == [b"%d" % n for n in (0, 1, 2, 5, 6, 7, 8)]
+    assert [header.tran_state_table_offset for _, _, header in checks.sent] == list(range(9, 16))
+    assert world.cursors.half == 3
+    for restarted in (False, True):
+        if restarted:
+            world.start()
+        assert world.transactions.open_count == 8
+        assert world.transactions.next_open(0) == 4 and world.transactions.next_open(5) == 9
+    world.end(halves[3])
+    assert world.bodies() == [b"ended", b"8"]
+
+
+def test_large_ones_are_put_back_in_several_claims(
+    world: TransactionWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transaction_check, "ASK_BYTES_MAX", 2000)
+    checks, claims = Checks(world), []
+    checks.producer(1)
+    for number in range(6):
+        world.half(b"%d" % number * 600)
+    append = world.store.store.append
+    monkeypatch.setattr(
+        world.store.store, "append", lambda requests: claims.append(len(requests)) or append(requests)
+    )
+    checks.round()
+    assert claims == [2, 2, 2] and len(checks.sent) == 6 and world.cursors.half == 6
 
 
 def test_the_young_wait_and_a_clock_set_back_checks_at_once(world: TransactionWorld) -> None:

@@ -59,7 +59,7 @@ def test_a_copy_is_known_by_any_of_its_offsets(world: TransactionWorld) -> None:
     for checks in (1, 2):
         half = world.transactions.half_at(world.transactions.next_open(0) or 0)
         assert half is not None
-        outcome = world.transactions.put_back(half, checks)
+        (outcome,) = world.transactions.put_back([(half, checks)])
         assert outcome is not None and outcome.error is None
     assert world.cursors.half == 2
     world.start()
@@ -77,7 +77,7 @@ def test_a_cursor_that_is_behind_shows_no_transaction_twice(world: TransactionWo
     for checks in (1, 1):
         half = world.transactions.half_at(world.transactions.next_open(0) or 0)
         assert half is not None
-        world.transactions.put_back(half, checks)
+        world.transactions.put_back([(half, checks)])
     world.end(first)
     world.cursors.move(0, 0)
     world.start()
@@ -215,7 +215,7 @@ def test_one_that_is_moved_past_older_ones_is_known_to_have_moved(
     waiting, moved = world.half(b"1"), world.half(b"2")
     half = world.transactions.half_at(1)
     assert half is not None
-    outcome = world.transactions.give_up(half) if gives_up else world.transactions.put_back(half, 1)
+    outcome = world.transactions.give_up(half) if gives_up else world.transactions.put_back([(half, 1)])[0]
     assert outcome is not None and outcome.error is None
     assert world.cursors.half == 0
     for _ in range(2):
