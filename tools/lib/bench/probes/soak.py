@@ -41,9 +41,13 @@ def soak(stage: Stage, system: System, workload: Workload, seconds: float) -> li
 
         looker = threading.Thread(target=look)
         began = time.monotonic()
-        received, sent = run_together([(seat.client(0), receiver), (seat.client(1), sender)], looker.start)
+        try:
+            received, sent = run_together(
+                [(seat.client(0), receiver), (seat.client(1), sender)], looker.start
+            )
+        finally:
+            over.set()
         took = time.monotonic() - began
-        over.set()
         looker.join()
     tenth = max(1, len(looks) // 10)
     early, late = statistics.median(looks[tenth : 2 * tenth]), statistics.median(looks[-tenth:])
