@@ -174,7 +174,12 @@ def test_a_running_consumer_follows_a_reset(admin: Admin, shared_broker: Broker)
         consume_from_where=ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET,
     )
     consumer.subscribe(topic)
-    consumer.register_message_listener(lambda messages, _: found.extend(messages))
+
+    def consume(messages: list[MessageExt], _: object) -> ConsumeConcurrentlyStatus:
+        found.extend(messages)
+        return ConsumeConcurrentlyStatus.CONSUME_SUCCESS
+
+    consumer.register_message_listener(consume)
     with consumer:
         wait_until(lambda: len(found) == 5, 20, "all are consumed")
         found.clear()
