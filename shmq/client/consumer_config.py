@@ -47,7 +47,9 @@ class ConsumerConfig(ClientConfig):
                 raise InvalidParameter(f"{name} is {value!r}; allowed is {none}{low}..{high}")
         for name, kind in (("message_model", MessageModel), ("consume_from_where", ConsumeFromWhere)):
             value = getattr(self, name)
-            if not isinstance(value, kind):
+            if isinstance(value, str) and value in kind.__members__:
+                setattr(self, name, kind[value])  # RocketMQ's word for it, as a text
+            elif not isinstance(value, kind):
                 allowed = ", ".join(f"{kind.__name__}.{member.name}" for member in kind)
                 raise InvalidParameter(f"{name} is {value!r}; allowed is one of {allowed}")
         self.consume_timestamp_ms()
