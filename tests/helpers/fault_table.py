@@ -198,6 +198,8 @@ RETENTION = "tests/process/test_retention.py"
 TIMERS = "tests/process/test_timers.py"
 QUARANTINE = "tests/unit/store/test_quarantine.py"
 DAMAGE = "tests/process/test_damage.py"
+RECOVERY = "tests/unit/store/test_recovery.py"
+GARBAGE = "tests/unit/store/test_garbage.py"
 
 ELSEWHERE: dict[str, str] = {
     "retention.min_stored": RETENTION,
@@ -217,6 +219,12 @@ ELSEWHERE: dict[str, str] = {
     "timer.moving": TIMERS,
     "timer.moved": TIMERS,
     "doubt.taken": DAMAGE,
+    "index.gap_dropped": GARBAGE,
+    "index.gap_forgotten": GARBAGE,
+    "unflushed.copied": RECOVERY,
+    "unflushed.dropped": RECOVERY,
+    "unflushed.written": RECOVERY,
+    "unflushed.compared": RECOVERY,
     "quarantine.kept": QUARANTINE,
     "quarantine.noted": QUARANTINE,
     "quarantine.written": QUARANTINE,

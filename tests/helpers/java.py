@@ -69,7 +69,7 @@ def unavailable_reason() -> str | None:
         return f"Maven Central cannot be reached ({error})"
 
 
-ONLY_WITH = {"AdminShell.java": "tools", "TimerProbe.java": "client-5"}
+ONLY_WITH = {"AdminShell.java": "tools", "SqlProbe.java": "server", "TimerProbe.java": "client-5"}
 """Programs that need what other jar sets do not have."""
 
 

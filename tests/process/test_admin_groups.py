@@ -101,6 +101,7 @@ def test_group_settings_that_cannot_be_are_refused(admin: Admin, shared_broker: 
     admin("group", "delete", *where, "-g", "OpsBad", code=ExitCode.USAGE)
 
 
+@pytest.mark.long
 def test_members_and_producers_are_listed_with_what_they_do(admin: Admin, shared_broker: Broker) -> None:
     topic = "OpsMembers"
     filled(shared_broker, topic, 1)

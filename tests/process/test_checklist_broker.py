@@ -238,6 +238,26 @@ def test_68_the_broker_refuses_a_batch_for_a_retry_topic(broker: Broker) -> None
     assert answer.code == ResponseCode.MESSAGE_ILLEGAL
 
 
+DELAYS = ["DELAY\x013\x02", "TIMER_DELAY_SEC\x0130\x02"]
+
+
+@pytest.mark.parametrize("delay", DELAYS, ids=["level", "timer"])
+@pytest.mark.parametrize("of_all", [True, False])
+def test_67_the_broker_refuses_a_batch_that_is_delayed_whole_or_in_part(
+    broker: Broker, delay: str, of_all: bool
+) -> None:
+    elements = [BatchElement(b"one", b""), BatchElement(b"two", b"" if of_all else delay.encode())]
+    answer = _forced(
+        broker,
+        "ChecklistDelayedBatch",
+        encode_batch_elements(elements),
+        batch=True,
+        code=RequestCode.SEND_BATCH_MESSAGE,
+        properties=delay if of_all else "",
+    )
+    assert answer.code == ResponseCode.MESSAGE_ILLEGAL and "batch" in (answer.remark or "")
+
+
 def test_71_a_batch_of_three_arrives_as_three_messages(producer: Producer, puller: PullConsumer) -> None:
     result = producer.send(
         [Message("ChecklistThree", f"body {n}".encode(), tags=f"Tag{n}", keys=f"key{n}") for n in range(3)]

@@ -1,4 +1,4 @@
-"""What push and pull consumers promise, line by line of the behaviour checklist (docs/checklist.md).
+"""What push consumers promise, line by line of the behaviour checklist (docs/checklist.md).
 
 On a real broker with delay levels of a second; each test names its lines.
 """
@@ -18,24 +18,27 @@ from shmq import (
     ConsumeFromWhere,
     ConsumeOrderlyContext,
     ConsumeOrderlyStatus,
-    LitePullConsumer,
     Message,
     MessageExt,
     MessageQueue,
     MessageSelector,
     Producer,
     PullConsumer,
-    PullScheduleService,
-    PullStatus,
-    PullTaskContext,
     PushConsumer,
 )
-from shmq.base.errors import InvalidParameter
-from shmq.client import instance, orderly_locks
-from shmq.client.consumer_config import ConsumerConfig, PushConsumerConfig
+from shmq.base.errors import InvalidParameter, TopicNotExist
+from shmq.broker import queue_locks
+from shmq.client import consume_service, instance, orderly_locks, pull_schedule_service
+from shmq.client.consumer_config import (
+    ConsumerConfig,
+    LitePullConsumerConfig,
+    PullConsumerConfig,
+    PushConsumerConfig,
+)
 from shmq.client.offset_store import NO_OFFSET, ReadMode
 from shmq.client.orderly_locks import OrderlyLocks
 from shmq.embedded import Broker
+from shmq.model.broker_settings import BrokerSettings
 from shmq.model.consumer_group import SubscriptionGroupConfig
 from shmq.model.names import dlq_topic
 from shmq.model.topic_config import TopicConfig
@@ -169,11 +172,46 @@ def test_127_limits_of_a_topic_are_shared_among_the_owned_queues(broker: Broker)
         gate.set()
 
 
+@pytest.mark.long
+def test_127_the_size_limit_of_a_topic_is_shared_too(broker: Broker) -> None:
+    plain = {"compress_msg_body_over_howmuch": 1 << 30}
+    with Producer("Consuming", namesrv_addr=broker.namesrv_addr, **plain) as producer:
+        producer.create_topic("SharedSize", 4)
+        queues = producer.fetch_publish_message_queues("SharedSize")
+        for queue in queues:
+            producer.send([Message("SharedSize", bytes(64 << 10)) for _ in range(48)], queue=queue)
+    gate = threading.Event()
+    settings = {"pull_threshold_size_for_topic_mib": 5, "pull_batch_size": 5, "direct_pull": False}
+    listen = lambda messages, context: gate.wait(20) and SUCCESS  # noqa: E731
+    with member(broker, "SharedSize", listen, **settings) as consumer:
+        wait_until(lambda: len(owned(consumer, "SharedSize")) == 4, 20, "all are its own")
+        states = consumer._pulling._states
+        wait_until(lambda: all(states[queue].controlled for queue in queues), 20, "no more is pulled")
+        # 5 // 5 MiB, as the retry topic's queue counts: over it, so 2 MiB, and what the last pull brought.
+        held = [consumer._rebalancer.owned[queue].message_bytes for queue in queues]
+        assert all(2 << 20 <= size < 5 << 19 for size in held), held
+        gate.set()
+
+
 def test_128_consumers_own_the_read_queues(broker: Broker) -> None:
     with AdminClient(broker.namesrv_addr) as admin:
         admin.create_topic(broker.tcp_addr, TopicConfig("MoreReadable", 8, 4))
     with member(broker, "MoreReadable", Listener()) as consumer:
         wait_until(lambda: owned(consumer, "MoreReadable") == list(range(8)), 20, "all eight")
+
+
+def test_126_an_unsubscribed_topics_queues_are_released_and_its_offsets_stored(broker: Broker) -> None:
+    queue = filled(broker, "Leaving", 3)
+    listener = Listener()
+    with member(broker, "Leaving", listener) as consumer:
+        wait_until(lambda: len(listener.seen) == 3, 20, "all are consumed")
+        wait_until(lambda: consumer.known_offsets("Leaving") == {queue: 3}, 20, "the offset is at the end")
+        consumer.unsubscribe("Leaving")
+        wait_until(lambda: owned(consumer, "Leaving") == [], 20, "the queue is released")
+        assert stored_offset(broker, "LeavingGroup", queue) == 3
+        filled(broker, "Leaving", 1)
+        consumer.subscribe("Leaving")
+        wait_until(lambda: len(listener.seen) == 4, 20, "it goes on where it was")
 
 
 # -- concurrent consumption --
@@ -231,21 +269,43 @@ def test_148_a_consumer_may_choose_the_delay(broker: Broker) -> None:
     assert listener.at[1] - listener.at[0] >= 2, "level 5 is two seconds here, level 3 one"
 
 
+def dead_letters(broker: Broker, group: str) -> list[MessageExt]:
+    """What is among a group's dead letters; nothing yet when there is no such topic."""
+    with AdminClient(broker.namesrv_addr) as admin:
+        try:
+            return list(admin.dead_letters(group))
+        except TopicNotExist:
+            return []
+
+
+def test_147_162_level_minus_1_buries_at_once_and_a_dead_letter_is_whole(broker: Broker) -> None:
+    filled(broker, "AtOnce", 1, tags="TagA", keys="k1 k2", properties={"colour": "red"})
+    listener = Listener(lambda message: LATER)
+
+    def consume(messages: list[MessageExt], context: ConsumeConcurrentlyContext) -> object:
+        context.delay_level_when_next_consume = -1
+        return listener(messages, context)
+
+    with member(broker, "AtOnce", consume):
+        wait_until(lambda: dead_letters(broker, "AtOnceGroup"), 20, "it is a dead letter")
+        undertaker = Listener()
+        reader = PushConsumer("AtOnceReader", namesrv_addr=broker.namesrv_addr, consume_from_where=FIRST)
+        reader.subscribe(dlq_topic("AtOnceGroup"))
+        reader.register_message_listener(undertaker)  # type: ignore[arg-type]
+        with reader:
+            wait_until(lambda: len(undertaker.seen) == 1, 20, "who subscribes to the dead letters has it")
+    assert listener.seen == [(0, 0)], "it was not tried again"
+    (letter,) = dead_letters(broker, "AtOnceGroup")
+    assert (letter.tags, letter.keys, letter.get_property("colour")) == ("TagA", "k1 k2", "red")
+
+
 @pytest.mark.long
 def test_149_152_after_seventeen_deliveries_a_message_is_dead(broker: Broker) -> None:
     filled(broker, "Hopeless", 1)
     listener = Listener(lambda message: LATER)
-    with (
-        member(broker, "Hopeless", listener),
-        PullConsumer("DeadReader", namesrv_addr=broker.namesrv_addr) as reader,
-    ):
+    with member(broker, "Hopeless", listener):
         wait_until(lambda: len(listener.seen) == 17, 60, "all tries")
-
-        def dead() -> bool:
-            queues = reader.fetch_subscribe_message_queues(dlq_topic("HopelessGroup"))
-            return bool(queues) and reader.pull(queues[0], "*", 0, 32).status is PullStatus.FOUND
-
-        wait_until(dead, 20, "it is a dead letter")
+        wait_until(lambda: dead_letters(broker, "HopelessGroup"), 20, "it is a dead letter")
     assert listener.seen == [(0, tries) for tries in range(17)]
 
 
@@ -425,122 +485,6 @@ def test_131_the_span_in_hand_bounds_concurrent_consumers_only(broker: Broker) -
         gate.set()
 
 
-# -- pull and lite pull --
-
-
-def test_195_a_held_pull_without_news_ends_with_its_time(broker: Broker) -> None:
-    queue = filled(broker, "HeldPull", 1)
-    with PullConsumer(
-        "HeldPullGroup",
-        namesrv_addr=broker.namesrv_addr,
-        broker_suspend_max_time_ms=300,
-        consumer_timeout_when_suspend_ms=5000,
-    ) as consumer:
-        for _ in range(2):
-            began = time.monotonic()
-            result = consumer.pull_block_if_not_found(queue, "*", 1, 32)
-            assert (result.status, result.next_begin_offset) == (PullStatus.NO_NEW_MSG, 1)
-            assert time.monotonic() - began >= 0.3
-
-
-def test_199_202_listeners_and_tasks_follow_the_queues(broker: Broker) -> None:
-    with Producer("Consuming", namesrv_addr=broker.namesrv_addr) as producer:
-        producer.create_topic("Follow", 4)
-    heard: list[tuple[int, list[int]]] = []
-    calls: list[int] = []
-
-    def listen(topic: str, everyones: object, mine: set[MessageQueue]) -> None:
-        heard.append((len(list(everyones)), sorted(queue.queue_id for queue in mine)))  # type: ignore[call-overload]
-
-    def task(queue: MessageQueue, context: PullTaskContext) -> None:
-        calls.append(queue.queue_id)
-        context.pull_next_delay_time_millis = 10
-
-    consumer = PullConsumer("FollowGroup", namesrv_addr=broker.namesrv_addr, instance_name="one")
-    consumer.register_message_queue_listener("Follow", listen)
-    with consumer:
-        wait_until(lambda: heard == [(4, [0, 1, 2, 3])], 20, "all are its own")
-        service = PullScheduleService("FollowGroup", namesrv_addr=broker.namesrv_addr, instance_name="two")
-        service.register_pull_task_callback("Follow", task)
-        with service:
-            wait_until(lambda: len(heard) == 2 and len(heard[1][1]) == 2, 20, "it hears of its new share")
-            theirs = {0, 1, 2, 3} - set(heard[1][1])
-            wait_until(lambda: set(calls) >= theirs, 20, "the tasks of the others run")
-            third = PullConsumer("FollowGroup", namesrv_addr=broker.namesrv_addr, instance_name="three")
-            third.register_message_queue_listener("Follow", lambda *_: None)
-            with third:
-                share = service.consumer.fetch_message_queues_in_balance
-                wait_until(lambda: len(share("Follow")) < 2, 20, "one goes to a third member")
-                left = {queue.queue_id for queue in share("Follow")}
-                calls.clear()
-                wait_until(lambda: len(calls) > 5, 20, "tasks go on") if left else None
-                del calls[:3]  # a call that was under way
-                assert set(calls) <= left
-
-
-def lite(broker: Broker, topic: str, expression: object = "*", **settings: object) -> LitePullConsumer:
-    consumer = LitePullConsumer(
-        f"{topic}Group", namesrv_addr=broker.namesrv_addr, consume_from_where=FIRST, **settings
-    )
-    consumer.subscribe(topic, expression)  # type: ignore[arg-type]
-    return consumer
-
-
-def polled(consumer: LitePullConsumer, count: int) -> list[MessageExt]:
-    found: list[MessageExt] = []
-    wait_until(lambda: bool(found.extend(consumer.poll(200))) or len(found) >= count, 20, "enough")
-    return found
-
-
-@pytest.mark.long
-def test_204_205_206_polls_end_with_their_time_and_commit_what_was_polled(broker: Broker) -> None:
-    queue = filled(broker, "Polls", 30)
-    with lite(broker, "Polls", auto_commit=False) as consumer:
-        assert len(polled(consumer, 30)) == 30
-        began = time.monotonic()
-        assert consumer.poll(300) == []
-        assert time.monotonic() - began >= 0.3
-        with pytest.raises(InvalidParameter, match="-1"):
-            consumer.poll(-1)
-    with lite(broker, "Polls", auto_commit_interval_ms=1000) as consumer:
-        assert len(polled(consumer, 30)) == 30, "nothing was committed"
-        wait_until(
-            lambda: consumer.poll(200) == [] and consumer.committed(queue) == 30, 20, "a later poll does"
-        )
-    assert stored_offset(broker, "PollsGroup", queue) == 30
-
-
-@pytest.mark.long
-def test_207_208_209_210_seek_pause_times_and_selectors(broker: Broker) -> None:
-    queue = filled(broker, "Seeks", 20, properties={"a": "1"})
-    with lite(broker, "Seeks") as consumer:
-        wait_until(lambda: queue in consumer.assignment, 20, "it has its queue")
-        consumer.seek(queue, 7)
-        assert polled(consumer, 1)[0].queue_offset == 7
-        for outside in (-1, 21):
-            with pytest.raises(InvalidParameter, match=rf"offset {outside} .* outside 0\.\.20"):
-                consumer.seek(queue, outside)
-        polled(consumer, 0)
-        consumer.pause([queue])
-        wait_until(lambda: consumer.poll(100) == [], 20, "what was fetched is polled")
-        with Producer("Consuming", namesrv_addr=broker.namesrv_addr) as producer:
-            stored = producer.send(Message("Seeks", b"20", properties={"a": "2"}), queue=queue)
-        consumer.seek(queue, 0)
-        fetched = consumer.poll(1500)
-        assert fetched == [], "a paused queue brings nothing"
-        consumer.resume([queue])
-        found = polled(consumer, 21)
-        assert [message.queue_offset for message in found] == list(range(21))
-        at = found[-1].store_timestamp
-        first = next(message for message in found if message.store_timestamp >= at)
-        assert consumer.offset_for_timestamp(queue, at) == first.queue_offset
-        assert consumer.offset_for_timestamp(queue, at + 1) == 21 == stored.queue_offset + 1
-    selecting = LitePullConsumer("SeeksSql", namesrv_addr=broker.namesrv_addr, consume_from_where=FIRST)
-    selecting.subscribe("Seeks", MessageSelector.by_sql("a = 2"))
-    with selecting:
-        assert [message.body for message in polled(selecting, 1)] == [b"20"]
-
-
 # -- settings --
 
 
@@ -554,8 +498,33 @@ def test_191_consume_timestamp_is_half_an_hour_ago_unless_it_is_said() -> None:
 
 
 def test_defaults_are_rocketmqs() -> None:
+    """The times and sizes that other lines' tests make shorter or smaller, too (their line is named)."""
     config = PushConsumerConfig()
     assert (config.consume_thread_min, config.consume_thread_max) == (20, 20)
     assert (config.pull_batch_size, config.consume_message_batch_max_size) == (32, 1)
-    assert (config.pull_threshold_for_queue, config.consume_concurrently_max_span) == (1000, 2000)
+    assert (config.pull_threshold_for_queue, config.consume_concurrently_max_span) == (1000, 2000)  # 129, 131
+    assert (config.pull_threshold_size_for_queue_mib, config.pull_interval_ms) == (100, 0)  # 130
     assert config.consume_from_where is ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET
+    assert config.consume_timeout_min == 15  # 157
+    assert config.suspend_current_queue_time_millis == 1000  # 168
+    assert config.persist_consumer_offset_interval_ms == 5000  # 183
+    assert config.heartbeat_broker_interval_ms == 30_000
+    assert config.broker_suspend_max_time_ms == 15_000  # 212
+    assert config.pull_time_delay_millis_when_exception == 1000  # 135
+    assert PullConsumerConfig().broker_suspend_max_time_ms == 20_000  # 195
+    assert PullConsumerConfig().consumer_timeout_when_suspend_ms == 30_000
+    lite = LitePullConsumerConfig()
+    assert (lite.poll_timeout_ms, lite.auto_commit_interval_ms, lite.auto_commit) == (
+        5000,
+        5000,
+        True,
+    )  # 204 f.
+    assert (lite.pull_batch_size, lite.pull_threshold_for_all) == (10, 10_000)
+    assert instance.REBALANCE_PERIOD_S == 20  # 122
+    assert consume_service.CONSUME_AGAIN_S == 5  # 156
+    assert (queue_locks.LOCK_LIFE_MS, orderly_locks.LOCK_INTERVAL_S) == (60_000, 20)  # 165, 166
+    assert orderly_locks.LOCK_MAX_LIVE_S == 30  # 167
+    assert (pull_schedule_service.NEXT_DELAY_MS, pull_schedule_service.AFTER_ERROR_S) == (200, 1)  # 200, 201
+    broker = BrokerSettings()
+    assert broker.channel_expired_timeout == 120_000  # 248
+    assert broker.short_polling_time_mills == 1000  # 213

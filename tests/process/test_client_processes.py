@@ -77,6 +77,7 @@ def test_a_group_shares_the_queues_and_loses_nothing_when_members_come_and_go(
     assert all(offsets.consumer_offset == offsets.broker_offset for offsets in table.values())
 
 
+@pytest.mark.long
 def test_more_members_than_queues_leave_some_without_any(
     shared_broker: Broker, tmp_path: Path, members: list[Member]
 ) -> None:
@@ -225,6 +226,7 @@ def test_clients_find_a_restarted_broker_again(broker: Broker, violent: bool) ->
             wait_until(lambda: b"async after" in got, limit_s=20)
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_costs_no_message(broker: Broker) -> None:
     import psutil
 

@@ -12,12 +12,15 @@ import pytest
 from shmq import (
     ClientError,
     ConsumeFromWhere,
+    LitePullConsumer,
     Message,
     MessageExt,
     MessageIllegal,
     Producer,
+    PullConsumer,
     PushConsumer,
     RequestTimeout,
+    ShmqError,
     aio,
     create_reply_message,
 )
@@ -62,6 +65,47 @@ def test_a_request_gets_the_reply_to_itself(shared_broker: Broker, unix: bool) -
             assert reply.properties[CORRELATION_ID] == sent[-1].properties[CORRELATION_ID]
             assert reply.properties[PUSH_REPLY_TIME]
             assert reply.topic.endswith("_REPLY_TOPIC")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["pull", "lite"])
+def test_any_consumer_may_reply(shared_broker: Broker, kind: str) -> None:
+    topic = f"AskOne{kind}"
+    address = {"namesrv_addr": shared_broker.namesrv_addr}
+    with Producer(f"{topic}Asking", **address) as asking, Producer(f"{topic}Answers", **address) as answering:
+        asking.create_topic(topic, 1)
+        if kind == "pull":
+            with PullConsumer(f"{topic}Group", **address) as pulling:
+                (queue,) = pulling.fetch_subscribe_message_queues(topic)
+                reply = asking.request_async(Message(topic, b"hello"), timeout_ms=20_000)
+                (found,) = pulling.pull_block_if_not_found(queue, "*", 0, 1).messages
+                answering.send(create_reply_message(found, b"pulled"))
+                assert reply.result(20).body == b"pulled"
+            return
+        lite = LitePullConsumer(
+            f"{topic}Group", consume_from_where=ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET, **address
+        )
+        lite.subscribe(topic)
+        with lite:
+            reply = asking.request_async(Message(topic, b"hello"), timeout_ms=20_000)
+            polled: list[MessageExt] = []
+
+            def poll() -> bool:
+                polled.extend(lite.poll(200))
+                return bool(polled)
+
+            wait_until(poll, 20, "the request is polled")
+            answering.send(create_reply_message(polled[0], b"polled"))
+            assert reply.result(20).body == b"polled"
+
+
+@pytest.mark.long
+def test_a_request_that_cannot_be_sent_says_so_at_once(shared_broker: Broker) -> None:
+    with Producer("AskBadly", namesrv_addr=shared_broker.namesrv_addr) as producer:
+        for wrong in (Message("SCHEDULE_TOPIC_XXXX", b"?"), Message("AskBadly", b"x" * (5 << 20))):
+            with pytest.raises(ShmqError) as caught:
+                producer.request(wrong, timeout_ms=60_000)
+            assert not isinstance(caught.value, RequestTimeout)
 
 
 def test_requests_of_an_event_loop_are_answered_side_by_side(shared_broker: Broker) -> None:

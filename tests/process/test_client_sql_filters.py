@@ -49,6 +49,7 @@ def noting(found: list[bytes]) -> ConcurrentListener:
     return consume
 
 
+@pytest.mark.long
 def test_a_push_consumer_gets_only_what_its_expression_is_true_of(shared_broker: Broker) -> None:
     """Checklist 225 on a broker; 239: a changed expression holds from its heartbeat on."""
     found: list[bytes] = []

@@ -77,6 +77,7 @@ def test_all_members_hear_of_a_new_one_before_its_own_heartbeat_is_answered(rig:
     assert members(one) == ["first", "second"] == members(two)
 
 
+@pytest.mark.long
 def test_workers_know_the_group_and_its_retry_topic_before_the_answer(rig: CoordinatorRig) -> None:
     worker = rig.worker()
     worker.open_client(1)
@@ -85,6 +86,8 @@ def test_workers_know_the_group_and_its_retry_topic_before_the_answer(rig: Coord
     assert InternalCode.TOPIC_CHANGED in asked and InternalCode.GROUP_CHANGED in asked
     states = [GroupState.decode(c.body_bytes()) for c in worker.asked if c.code == InternalCode.GROUP_CHANGED]
     assert states[-1].members == 1 and list(states[-1].subscriptions) == ["t"]
+    assert states[-1].client_ids == ["c"]
+    assert asked.index(InternalCode.GROUP_CHANGED) < asked.index(InternalCode.PUSH), "who is told may ask"
     rig.directory.catch_up()
     assert len(rig.directory.queues("%RETRY%g")) == 1
 

@@ -82,6 +82,7 @@ def rig(tmp_path: Path, port: int) -> Iterator[CoordinatorRig]:
         made.close()
 
 
+@pytest.mark.long
 def test_every_name_server_knows_the_broker_until_it_leaves(
     rig: CoordinatorRig, tmp_path: Path, port: int
 ) -> None:

@@ -207,6 +207,7 @@ def test_a_deletion_cut_off_anywhere_is_finished_by_the_next_start(tmp_path: Pat
         rig.close()
 
 
+@pytest.mark.long
 def test_a_creation_cut_off_is_finished_by_the_next_start(tmp_path: Path) -> None:
     rig = CoordinatorRig(tmp_path)
     try:
@@ -298,6 +299,7 @@ def stored(rig: CoordinatorRig, worker: FakeWorker, group: str, offsets: dict[in
         OffsetSlots(rig.page).commit(slot, offset)
 
 
+@pytest.mark.long
 def test_commits_reach_the_file_while_running_and_at_the_end(rig: CoordinatorRig) -> None:
     worker = rig.worker()
     stored(rig, worker, "g", {0: 5, 3: 7})

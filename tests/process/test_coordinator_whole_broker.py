@@ -111,6 +111,7 @@ def test_members_and_locks_outlive_the_coordinator(broker: SupervisedBroker) -> 
         wait_until(lambda: members(four) == [], 10, "closed connections left the group")
 
 
+@pytest.mark.long
 def test_offsets_outlive_every_process(tmp_path: Path) -> None:
     with running_broker(tmp_path) as broker:
         with broker.connect() as client:

@@ -57,6 +57,7 @@ def read(root: Path, position: int, count: int) -> bytes:
         return segment.read(count)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "direct", [pytest.param(False, id="socket", marks=pytest.mark.long), pytest.param(True, id="direct")]
 )

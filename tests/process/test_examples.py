@@ -44,6 +44,7 @@ def test_sync_messages_are_pulled_in_order(shared_broker: Broker) -> None:
     assert "NO_NEW_MSG" in pulled
 
 
+@pytest.mark.long
 def test_async_oneway_and_batch_messages_reach_the_push_consumer(shared_broker: Broker) -> None:
     where = ("--namesrv", shared_broker.namesrv_addr, "--topic", "ExampleMixed")
     assert run_example("async_producer", *where, "--count", "20").count(" OK ") == 20
@@ -86,6 +87,7 @@ def test_messages_wait_for_any_moment(shared_broker: Broker) -> None:
     assert said[0].startswith("taken back: ") and "taken back after" not in said
 
 
+@pytest.mark.long
 def test_the_steps_of_each_order_are_consumed_in_order(shared_broker: Broker) -> None:
     where = ("--namesrv", shared_broker.namesrv_addr, "--topic", "ExampleOrders")
     assert run_example("ordered_producer", *where, "--count", "5").count("finish") == 5

@@ -107,6 +107,7 @@ def test_push_and_pull_get_what_the_function_wants(broker: Broker) -> None:
     assert sorted(offsets) == [*wanted, COUNT + 1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "source"),
     [
@@ -230,6 +231,7 @@ def test_a_replaced_function_is_used_at_once_and_a_removed_one_refused(broker: B
         consumer.start()
 
 
+@pytest.mark.long
 def test_more_functions_than_processes_take_turns(broker: Broker) -> None:
     for number in range(5):
         install(broker, f"turn{number}", f"def wants(message): return message.body == b'{number}'")

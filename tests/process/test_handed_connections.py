@@ -28,6 +28,7 @@ def make() -> Iterator[BrokerMaker]:
     maker.end_all()
 
 
+@pytest.mark.long
 def test_what_was_handed_to_a_worker_that_dies_goes_to_another(make: BrokerMaker, tmp_path: Path) -> None:
     broker = make(tmp_path, brokerWorkers="2").start()
     page = ControlPage.attach(page_name(Path(broker.places["store"])), readonly=True)

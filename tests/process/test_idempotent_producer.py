@@ -10,12 +10,14 @@ import signal
 import threading
 import time
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 
 from shmq import (
+    AdminClient,
     ConsumeConcurrentlyContext,
     ConsumeConcurrentlyStatus,
     Message,
@@ -49,11 +51,11 @@ def read_all(broker: Broker, topic: str) -> list[bytes]:
     ("kind", "idempotent"),
     [
         ("sync", True),
-        ("sync", False),
         *(
             pytest.param(kind, idempotent, marks=pytest.mark.long)
-            for kind in ("async", "batch", "delayed")
+            for kind in ("sync", "async", "batch", "delayed")
             for idempotent in (True, False)
+            if (kind, idempotent) != ("sync", True)
         ),
     ],
 )
@@ -90,6 +92,33 @@ def test_a_death_between_publish_and_reply(
             with PullConsumer("Look", namesrv_addr=broker.namesrv_addr) as consumer:
                 (message, *_) = consumer.pull(result.message_queue, "*", result.queue_offset, 1).messages
             assert message.body == b"0" and message.msg_id == result.msg_id.split(",")[0]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_a_timer_whose_send_was_tried_again_is_taken_back_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, idempotent: bool
+) -> None:
+    """The second try's moment is a later one: its handle must be the first's, or take both copies back."""
+    monkeypatch.setenv("SHMQ_FAULTS", "worker.before_reply=kill")
+    monkeypatch.setenv("SHMQ_FAULTS_DIR", str(tmp_path))
+    with Broker(brokerWorkers="2") as broker:
+        with Producer(
+            "Back",
+            namesrv_addr=broker.namesrv_addr,
+            enable_idempotence=idempotent,
+            send_msg_timeout_ms=20_000,
+        ) as producer:
+            producer.create_topic("Back", 1)
+            sent = producer.send(Message("Back", b"back", delay=timedelta(seconds=6)))
+            assert (tmp_path / "worker.before_reply").exists() and sent.recall_handle
+            with AdminClient(broker.namesrv_addr) as admin:
+                waiting = list(admin.waiting_messages(broker.tcp_addr, "Back"))
+            assert len(waiting) == (1 if idempotent else 2)
+            assert sent.recall_handle in [row.recall_handle for row in waiting]
+            assert producer.recall_message("Back", sent.recall_handle) == sent.msg_id
+            producer.send(Message("Back", b"stays", delay=timedelta(seconds=7)))
+        wait_until(lambda: read_all(broker, "Back") == [b"stays"], 30, "only the other one is delivered")
 
 
 def _children(broker: Broker) -> list[int]:

@@ -34,6 +34,7 @@ def behind(admin: AdminClient, broker: Broker) -> tuple[int, int]:
     return int(info["dispatchBehindBytes"]), int(info["indexBehindMillis"])
 
 
+@pytest.mark.long
 def test_keys_of_a_batch_are_found_and_the_lag_ends() -> None:
     with Broker() as broker, Producer("PG", namesrv_addr=broker.namesrv_addr) as producer:
         admin = AdminClient(broker.namesrv_addr)

@@ -110,6 +110,7 @@ def test_a_refused_message_comes_again_by_the_ladder(broker: Broker, raises: boo
         assert "DELAY" not in copy.properties
 
 
+@pytest.mark.long
 def test_what_failed_too_often_is_among_the_dead_letters(broker: Broker) -> None:
     topic = "Dead"
     listener = Failing(99)

@@ -206,6 +206,7 @@ def test_a_supervisor_dying_inside_a_repair_is_repaired_by_its_successor(
         assert broker.stop() == 0
 
 
+@pytest.mark.long
 def test_children_of_a_killed_supervisor_leave_and_the_restart_continues(
     make: BrokerMaker, tmp_path: Path
 ) -> None:
@@ -307,6 +308,31 @@ def test_a_stopped_child_of_a_killed_supervisor_is_killed_by_the_next(
         assert max_offset(broker, "t") == 1
     finally:
         assert broker.stop() == 0
+
+
+@pytest.mark.long
+def test_a_recovery_that_outlives_its_supervisor_is_waited_for(make: BrokerMaker, tmp_path: Path) -> None:
+    """It writes to the store: while it is there nobody else may, and the start says who it is."""
+    broker = with_fault(make, tmp_path, "recovery.began=stop,child.outlives_parent=on")
+    armed = broker.environment.pop("SHMQ_FAULTS")
+    broker.start()
+    with broker.connect() as client:
+        assert client.send("t", b"1").code == 0
+    broker.kill_all()
+    broker.environment["SHMQ_FAULTS"] = armed
+    broker.launch()
+    wait_until(fired(tmp_path), 20, "recovery stands still")
+    (recovery,) = [pid for pid in descendants(broker.pid) if "recovery" in process_title(pid)]
+    broker.kill_supervisor()
+    broker.environment.pop("SHMQ_FAULTS")
+    refused = broker.launch()
+    _, errors = refused.communicate(timeout=40)
+    assert refused.returncode != 0 and f"pid {recovery}" in errors.decode()
+    os.kill(recovery, signal.SIGKILL)
+    broker.start()
+    with broker.connect() as client:
+        assert client.bodies("t") == [b"1"]
+    assert broker.stop() == 0
 
 
 @pytest.mark.long

@@ -78,6 +78,7 @@ def test_it_serves_on_every_front_and_stops_within_five_seconds_leaving_nothing(
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in everybody), 2, "all processes gone")
 
 
+@pytest.mark.long
 def test_process_titles_say_who_is_who(broker: SupervisedBroker) -> None:
     assert process_title(broker.pid) == "shmq: supervisor broker-t"
     assert set(broker.children()) == {
@@ -339,6 +340,7 @@ def test_unknown_keys_are_one_warning_line_each(make: BrokerMaker, folder: Path)
     ]
 
 
+@pytest.mark.long
 def test_shmq_shutdown_stops_the_named_broker(make: BrokerMaker, folder: Path) -> None:
     name = f"broker-{os.getpid()}"
     broker = make(folder, brokerName=name).start()

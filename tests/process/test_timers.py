@@ -82,6 +82,7 @@ def test_each_waits_for_its_moment_and_no_longer(tmp_path: Path) -> None:
         assert list(check_store(Path(broker.store_root))) == []
 
 
+@pytest.mark.long
 def test_what_cannot_wait_is_refused(tmp_path: Path) -> None:
     """Checklist 81, with the maximum as it is configured."""
     with (
@@ -102,6 +103,7 @@ def test_what_cannot_wait_is_refused(tmp_path: Path) -> None:
         assert producer.send(Message("Refused", b"1", delay=timedelta(seconds=3599))).recall_handle
 
 
+@pytest.mark.long
 def test_nothing_waits_and_nothing_is_taken_back_where_that_is_switched_off() -> None:
     """Checklist 86."""
     with (

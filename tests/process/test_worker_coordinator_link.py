@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from shmq.protocol.bodies.groups import decode_consumer_list
 from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command, encode_command
+from shmq.protocol.headers.client import ConsumerGroupHeader
 from shmq.protocol.internal import ForwardAnswerHeader, InternalCode, StatsReport
 from shmq.shm.boot import FIRST_WORKER_SLOT
 from tests.helpers.waiting import wait_until
@@ -76,6 +78,27 @@ def test_a_push_reaches_the_client_and_its_answer_the_coordinator(rig: WorkerRig
     assert received.code == RequestCode.GET_CONSUMER_RUNNING_INFO
     client.send(received.response(0, "here I am"))
     wait_until(lambda: seen(rig, InternalCode.CLIENT_RESPONSE), 5, "the answer is passed on")
+
+
+def test_who_is_in_a_group_is_answered_by_a_worker_that_knows(rig: WorkerRig, client: Client) -> None:
+    def ask(group: str, serialization: int = 0) -> Command:
+        header = ConsumerGroupHeader(group)
+        code = RequestCode.GET_CONSUMER_LIST_BY_GROUP
+        return client.call(Command.request(code, header, serialization=serialization))
+
+    rig.coordinator.add_group("Listed", {"T0": "*"}).client_ids = ["one", "two"]
+    rig.coordinator.tell_group("Listed")
+    for serialization in (0, 1, 2):
+        wait_until(lambda: ask("Listed", serialization).body is not None, 5, "the worker knows")  # noqa: B023
+        assert decode_consumer_list(ask("Listed", serialization).body_bytes()) == ["one", "two"]
+    rig.coordinator.events.clear()
+    assert ask("Listed").code == 0 and seen(rig, InternalCode.FORWARD) == []
+    rig.coordinator.add_group("Listed")  # nobody left: the coordinator says so
+    rig.coordinator.tell_group("Listed")
+    wait_until(lambda: ask("Listed").remark == "forwarded 38", 5, "it is asked")
+    assert ask("NeverHeardOf").remark == "forwarded 38"
+    bare = Command.request(RequestCode.GET_CONSUMER_LIST_BY_GROUP, serialization=0)
+    assert client.call(bare).remark == "forwarded 38", "and refuses what cannot be read"
 
 
 @pytest.mark.long

@@ -74,6 +74,7 @@ def test_a_log_ready_batch_is_stored_as_single_messages(rig: WorkerRig, client: 
     assert messages[0].physical_offset == header.physical_offset
 
 
+@pytest.mark.long
 def test_a_reserved_property_sends_the_batch_down_the_ordinary_path(rig: WorkerRig, client: Client) -> None:
     before = totals(rig.page)["log_batches_slow"]
     data, sizes = batch("T1", 40, b"UNIQ_KEY\x01U\x02k\x01v\x02TAGS\x01Late\x02")

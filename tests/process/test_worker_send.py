@@ -234,6 +234,7 @@ def test_sync_flush_answers_when_the_disk_has_it_and_not_waiting_answers_at_once
             sent(client.receive())
 
 
+@pytest.mark.long
 def test_sync_flush_without_a_flusher_answers_flush_disk_timeout_and_keeps_the_message() -> None:
     settings = replace(SMALL, flush_disk_type=FlushDiskType.SYNC_FLUSH, sync_flush_timeout=200)
     with running_rig(settings) as rig, rig.client() as client:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from shmq.base.errors import ClientFault
+from shmq.client import offset_store
 from shmq.client.errors import RemotingError
 from shmq.client.offset_store import NO_OFFSET, LocalOffsetStore, ReadCount, ReadMode, RemoteOffsetStore
 from shmq.model.message_queue import MessageQueue
@@ -66,6 +67,38 @@ def test_a_failed_commit_keeps_offset_and_count_for_the_next() -> None:
     store.persist([QUEUE])
     store.persist([QUEUE])
     assert commits == [(QUEUE, 9, ReadCount(1, 100), True, True)]
+
+
+def test_an_offset_that_does_not_move_rests_after_three_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    commits: list[Commit] = []
+    store = remote(commits)
+
+    def committed(times: int = 5) -> list[int]:
+        commits.clear()
+        for _ in range(times):
+            store.persist([QUEUE])
+        return [offset for _, offset, *_ in commits]
+
+    store.update(QUEUE, 9)
+    assert committed() == [9, 9, 9]
+    assert committed() == []
+    store.persist([QUEUE], wait=True)
+    assert len(commits) == 1, "who gives the queue away wants to be sure"
+    store.count_read(QUEUE, 1, 100)
+    assert committed() == [9], "with the count"
+    store.update(QUEUE, 10)
+    assert committed() == [10, 10, 10], "it moved"
+    store.tell_again()
+    assert committed() == [10, 10, 10], "its broker was away"
+    store.update(QUEUE, 4, increase_only=False)
+    assert committed() == [4, 4, 4], "it was wanted back"
+    store.update(QUEUE, 4)
+    assert committed() == []
+    store.update(QUEUE, 4, increase_only=False)
+    assert committed() == [4, 4, 4], "it was wanted again"
+    monkeypatch.setattr(offset_store, "COMMIT_AGAIN_S", 0.0)
+    store.tell_again()
+    assert committed() == [4] * 5, "and once in a while"
 
 
 def test_a_removed_queue_is_forgotten() -> None:

@@ -24,6 +24,7 @@ class World:
         self.ids: list[str] | Exception = ["me"]
         self.queues = {"T": QUEUES}
         self.log: list[str] = []
+        self.asked = 0
         self.refuse: set[int] = set()
         self.changes: list[set[int]] = []
         self.subscriptions = Subscriptions()
@@ -47,6 +48,7 @@ class World:
         )
 
     def consumer_ids(self) -> list[str]:
+        self.asked += 1
         if isinstance(self.ids, Exception):
             raise self.ids
         return self.ids
@@ -87,6 +89,19 @@ def test_queues_follow_the_members() -> None:
     world.ids = ["me", "zz"]
     assert world.rebalancer.run()
     assert world.owned == [0, 1, 2, 3]
+
+
+def test_a_broker_is_asked_for_the_members_once_a_round() -> None:
+    world = World()
+    world.queues["U"] = [MessageQueue("U", "broker-a", 0)]
+    world.queues["V"] = [MessageQueue("V", "broker-b", 0)]
+    world.subscriptions.put_if_absent("U", "*")
+    world.subscriptions.put_if_absent("V", "*")
+    world.rebalancer.run()
+    assert world.asked == 2, "each of the two brokers"
+    world.ids = ["aa", "me"]
+    world.rebalancer.run()
+    assert world.asked == 4 and len(world.owned) == 4, "and anew in the next round"
 
 
 def test_a_failed_or_foreign_list_keeps_what_is_owned() -> None:

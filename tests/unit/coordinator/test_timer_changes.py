@@ -56,6 +56,66 @@ def test_what_waits_is_found_listed_and_taken_back(tmp_path: Path, indexed: bool
         assert sorted(world.delivered) == [b"m%d" % n for n in range(8) if n != 5]
 
 
+def test_cancellations_of_far_timers_are_in_the_wheel_and_not_in_memory(tmp_path: Path) -> None:
+    with TimerWorld(tmp_path / "store") as world:
+        now = world.clock.now_ms()
+        for number in range(40):
+            world.send(now + 600_000 + 50 * number, b"far%d" % number)
+            world.send(now + 3_000 + 50 * number, b"near%d" % number)
+        world.run(10)
+        for number in range(0, 40, 2):
+            world.changes.cancel(TOPIC, f"far{number}", now + 600_000 + 50 * number)
+            world.changes.cancel(TOPIC, f"near{number}", now + 3_000 + 50 * number)
+        world.run(2_500)
+        assert len(world.service._waiting._cancels) <= 20
+        world.run(10_000)
+        assert not world.service._waiting._cancels
+        assert sorted(world.delivered) == sorted(b"near%d" % n for n in range(1, 40, 2))
+        world.run(700_000)
+        assert sorted(world.delivered) == sorted(
+            b"%s%d" % (kind, n) for kind in (b"near", b"far") for n in range(1, 40, 2)
+        )
+        assert all(len(times) == 1 for times in world.delivered.values())
+
+
+@pytest.mark.parametrize("put_off", [False, True])
+def test_a_send_that_was_tried_again_is_taken_back_whole(tmp_path: Path, put_off: bool) -> None:
+    """With a delay its two copies have the same key and different moments; the producer knows the second."""
+    with TimerWorld(tmp_path / "store") as world:
+        now = world.clock.now_ms()
+        for due in (now + 3000, now + 3007):
+            world.send(due, b"m")
+        world.send(now + 3000, b"other")
+        world.run(10)
+        if put_off:
+            world.changes.reschedule(TOPIC, "m", now + 3007, now + 9000)
+            with pytest.raises(IllegalOperation, match="newer handle"):
+                world.changes.cancel(TOPIC, "m", now + 3000)
+        else:
+            world.changes.cancel(TOPIC, "m", now + 3007)
+            world.changes.cancel(TOPIC, "m", now + 3000)
+        world.die()
+        world.run(20_000)
+        assert world.delivered == {b"other": [now + 3000]} | ({b"m": [now + 9000]} if put_off else {})
+
+
+def test_without_a_key_index_nothing_is_said_of_what_cannot_be_found(tmp_path: Path) -> None:
+    with TimerWorld(tmp_path / "store", message_index_enable=False) as world:
+        now = world.clock.now_ms()
+        world.send(now + 3000, b"m")
+        world.run(10)
+        for change in (
+            lambda: world.changes.cancel(TOPIC, "m", now + 3000),
+            lambda: world.changes.reschedule(TOPIC, "m", now + 3000, now + 4000),
+            lambda: world.changes.find("m"),
+        ):
+            with pytest.raises(IllegalOperation, match="messageIndexEnable"):
+                change()
+        assert ids(world) == [b"m"]
+        world.run(20_000)
+        assert list(world.delivered) == [b"m"]
+
+
 def test_one_put_off_back_and_forth_is_delivered_once(tmp_path: Path) -> None:
     with TimerWorld(tmp_path / "store") as world:
         now = world.clock.now_ms()

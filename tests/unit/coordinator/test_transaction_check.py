@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shmq.base.errors import ConfigFault
+from shmq.broker import outstanding_checks
 from shmq.broker.check_listener import TransactionCheckListener, load_check_listener
 from shmq.broker.client_key import Client, ClientKey
 from shmq.broker.clients import ClientTable
@@ -20,9 +22,10 @@ from shmq.model.transaction import LocalTransactionState
 from shmq.protocol.command import Command, decode_frame, encode_command
 from shmq.protocol.headers.send import CheckTransactionStateHeader
 from tests.helpers.store import OpenStore
-from tests.helpers.transaction_world import TransactionWorld
+from tests.helpers.transaction_world import COMMIT, TransactionWorld
 
 INTERVAL_MS = 100
+UNKNOWN = LocalTransactionState.UNKNOWN
 
 
 class Clock:
@@ -181,6 +184,40 @@ def test_those_of_a_turn_are_put_back_in_one_claim_and_each_is_asked_about(
         assert world.transactions.next_open(0) == 4 and world.transactions.next_open(5) == 9
     world.end(halves[3])
     assert world.bodies() == [b"ended", b"8"]
+
+
+def test_nobody_is_asked_more_than_it_can_hold_and_the_rest_is_no_check(
+    world: TransactionWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outstanding_checks, "ASKED_MAX", 2)
+    monkeypatch.setattr(transaction_check, "TURN_MAX", 1)
+    checks = Checks(world)
+    checks.producer(1)
+    for number in range(5):
+        world.half(b"%d" % number)
+    world.half(b"other", PGROUP="Quick")
+    checks.producer(2, "Quick")
+
+    def asked() -> list[bytes]:
+        return [message.body for _, message, _ in checks.sent]
+
+    for _ in range(4):
+        due = checks.check.step(checks.now_ms)
+    assert asked() == [b"0", b"1"] and due == transaction_check.RETRY_MS
+    answers = [(header.tran_state_table_offset, header.commit_log_offset) for _, _, header in checks.sent]
+    for state in (UNKNOWN, UNKNOWN, COMMIT):  # one of them twice
+        asyncio.run(world.transactions.end("G", *answers[0], state, from_check=True))
+    for _ in range(3):
+        checks.check.step(checks.now_ms)
+    assert asked() == [b"0", b"1", b"2"] and world.bodies() == [b"0"]
+    checks.now_ms = INTERVAL_MS  # the next round is due: this one ends, and nobody else is in vain
+    for _ in range(4):
+        checks.check.step(checks.now_ms)
+    assert asked() == [b"0", b"1", b"2", b"other"]
+    for _ in range(3):
+        checks.check.step(checks.now_ms)
+    assert asked() == [b"0", b"1", b"2", b"other", b"3", b"4"]
+    assert {message.properties["TRANSACTION_CHECK_TIMES"] for _, message, _ in checks.sent} == {"1"}
 
 
 def test_large_ones_are_put_back_in_several_claims(

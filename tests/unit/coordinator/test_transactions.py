@@ -199,6 +199,18 @@ def test_outcomes_of_one_turn_are_one_claim(world: TransactionWorld) -> None:
     assert len(world.bodies()) == 20 == len(set(world.bodies()))
 
 
+@pytest.mark.parametrize("marks", [b"99,", b"3,", b"-1,", b"%d," % 2**62, b"nothing", b","])
+def test_an_op_message_of_nonsense_decides_nothing(world: TransactionWorld, marks: bytes) -> None:
+    """Neither what is there nor what comes later, and no memory for what is far away."""
+    for number in range(3):
+        world.half(b"%d" % number)
+    world.store.send(TRANSACTION_OP_HALF_TOPIC, marks, TAGS="d")
+    world.start()
+    assert world.transactions.open_count == 3
+    world.end(world.half(b"3"))
+    assert world.transactions.open_count == 3 and world.bodies() == [b"3"]
+
+
 def test_half_of_refuses_other_records(world: TransactionWorld) -> None:
     sent = world.store.send("T", b"plain")
     record = world.store.store.record_at(sent.physical_offset)
@@ -343,3 +355,23 @@ def test_a_damaged_op_message_ends_nobody_elses_transaction(world: TransactionWo
         assert row.state == MARKED and world.transactions.open_count == 1, "it will be checked"
         world.store.flush()
         world.store.crash(keep_page=True)  # what is marked is replaced then
+
+
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_a_damaged_one_costs_no_other_open_one_its_segment(world: TransactionWorld, spoiled: bool) -> None:
+    """Retention asks for the oldest; were that one not counted, all behind it would go with the segment."""
+    halves = [world.half(b"%d" % n * 50) for n in range(3)]
+    world.store.flush()
+    overwrite(world, halves[0][1] + 100, b"spoiled" if spoiled else b"\x01")
+    assert world.transactions.lowest_needed() == halves[0][1]
+    end = halves[2][1] + 1
+    assert not world.transactions.move_out(end), "it may be mended"
+    scrub_of(world).step()
+    assert world.transactions.move_out(end)
+    lowest = world.transactions.lowest_needed()
+    assert lowest is not None and lowest >= end
+    for n in range(1 if spoiled else 0, 3):
+        world.end(halves[n])
+    assert sorted(world.bodies()) == [b"%d" % n * 50 for n in range(1 if spoiled else 0, 3)]
+    assert world.transactions.open_count == 0
+    world.store.crash(keep_page=True)

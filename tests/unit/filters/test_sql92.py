@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shmq.base.errors import SubscriptionParseFailed
+from shmq.filters import sql92
 from shmq.filters.sql92 import EXPRESSION_BYTES_MAX, compile_sql
 from shmq.filters.sql_terms import DEPTH_MAX
 from shmq.model.properties import encode_properties
@@ -159,6 +160,22 @@ def test_size_and_depth_are_bounded_but_long_chains_are_not_deep() -> None:
         compile_sql("- " * (DEPTH_MAX + 1) + "a = 1")
     assert matches(" AND ".join(["a = 1"] * 1_500), a="1")
     assert matches("(" * 5_000 + "a = 1" + ")" * 5_000, a="1")
+
+
+@pytest.mark.parametrize("length", [10, 2_000])
+def test_what_was_compiled_or_refused_is_not_compiled_again(
+    length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = "a = 1" + " " * length, "a = = 1" + " " * length
+    compiled = compile_sql(good)
+    errors = []
+    for _ in range(2):
+        with pytest.raises(SubscriptionParseFailed) as caught:
+            compile_sql(bad)
+        errors.append(caught.value)
+        monkeypatch.setattr(sql92, "_parser", lambda: None)
+    assert str(errors[0]) == str(errors[1]) and errors[0] is not errors[1]
+    assert compile_sql(good) is compiled
 
 
 TRUTHS = {"TRUE": True, "FALSE": False, "(x = 1)": None}

@@ -56,7 +56,7 @@ def any_header(data, header_class):
 
 
 @pytest.mark.parametrize("header_class", [c for c in CLASSES if c not in OWN_RULES], ids=lambda c: c.__name__)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_every_header_survives_both_forms(header_class, data):
     header = any_header(data, header_class)

@@ -5,6 +5,7 @@ import mmap
 import os
 from pathlib import Path
 
+import posix_ipc
 import pytest
 
 from shmq.base.errors import StoreDamaged, Unavailable
@@ -82,6 +83,15 @@ def test_a_short_object_is_no_page(tmp_path: Path) -> None:
     path.write_bytes(b"x" * 100)
     with open(path, "rb") as file, pytest.raises(StoreDamaged, match="too few"):
         ControlPage.from_fd(file.fileno())
+
+
+def test_a_page_whose_maker_died_before_it_had_memory_is_not_read(page_name: str) -> None:
+    """To load from it when /dev/shm is full would be SIGBUS: a start that ends without a word."""
+    shared = posix_ipc.SharedMemory(page_name, posix_ipc.O_CREX, size=4 << 20)
+    shared.close_fd()
+    with pytest.raises(StoreDamaged, match="not a finished control page: it has holes"):
+        ControlPage.attach(page_name)
+    shared.unlink()
 
 
 def test_retiring_reaches_everybody(page: ControlPage, page_name: str) -> None:

@@ -22,7 +22,7 @@ from shmq.store.names import StoreLayout
 from tests.helpers.store import OpenStore, request
 
 TABLES = ("topics.json", "subscriptionGroup.json", "consumerOffset.json", "delayOffset.json")
-FLIPS = 60
+FLIPS = 25
 FLIPS_LONG = 3000
 
 
@@ -177,7 +177,7 @@ def test_every_flip_and_cut_in_a_small_file_and_its_sum_is_found(
     assert changed_files(stopped) == {}
 
 
-@flips(60, 1000)
+@flips(25, 1000)
 def test_every_flip_in_a_used_byte_of_an_index_file_is_found(stopped: StoreLayout, count: int) -> None:
     chance = random.Random(count)
     files = [stopped.index / name for name in index_names(stopped.index)]

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from shmq.base.errors import StoreDamaged
+from shmq.base import faults
+from shmq.base.errors import ConfigFault, StoreDamaged
+from shmq.base.faults import FaultReached
 from shmq.broker.config_file import ConfigFile
 from shmq.store.check import check_store
 from shmq.store.config_tables import load_topics
 from shmq.store.index_file import index_names
 from shmq.store.names import StoreLayout
+from shmq.store.repair import alone, repair_store
 from tests.helpers.store import OpenStore, request
 from tests.unit.store.reading import read_all
 
@@ -126,6 +129,40 @@ def test_a_start_makes_do_with_it(tmp_path: Path, kind: str, ending: str) -> Non
         assert list(check_store(store.root, store.page)) == []
 
 
+@pytest.mark.parametrize("point", ["index.gap_dropped", "index.gap_forgotten"])
+@pytest.mark.parametrize("ending", ["cleanly", "all killed", "power lost"])
+def test_a_start_that_dies_while_it_drops_index_files_is_followed_by_one_that_builds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, point: str
+) -> None:
+    with OpenStore(tmp_path / "store") as store:
+        for n in range(600):
+            store.send("T", KEYS=f"k{n} also{n}")
+        store.index_all()
+        store.flush()
+        if ending == "cleanly":
+            store.close_cleanly()
+        else:
+            store._let_go()
+            if ending == "power lost":
+                store.remove_page()
+        assert len(index_names(store.layout.index)) > 2
+        (store.layout.index / index_names(store.layout.index)[0]).unlink()
+
+        def die(name: str) -> None:
+            if name == point:
+                raise FaultReached(name)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(faults, "reach", die)
+            with pytest.raises(FaultReached):
+                store._open()
+        store._open()
+        store.index_all()
+        found = sum(len(store.store.lookup_key("T", f"also{n}", 10, 0, 2**60)) for n in range(600))
+        assert found == 600
+        assert list(check_store(store.root, store.page)) == []
+
+
 # ---- segments
 
 
@@ -189,6 +226,32 @@ def test_a_start_without_a_flushed_segment_is_refused_and_changes_nothing(
         assert read_all(store) == expected and list(check_store(store.root, store.page)) == []
 
 
+@pytest.mark.parametrize("ending", ["cleanly", "power lost"])
+def test_the_only_segment_is_known_to_be_cut(tmp_path: Path, ending: str) -> None:
+    """No other one tells how long it was; and `storeRepair` has no settings."""
+    with OpenStore(tmp_path / "store") as store:
+        for n in range(20):
+            store.send("T", b"%03d" % n * 100)
+        store.flush()
+        expected = read_all(store)
+        if ending == "cleanly":
+            store.close_cleanly()
+        else:
+            store._let_go()
+            store.remove_page()
+        (only,) = store.layout.segments()
+        os.truncate(store.layout.segment_path(only), 5_000)
+        with pytest.raises(StoreDamaged, match="5000 bytes instead of 65536: it was cut"):
+            store._open()
+        with alone(store.root):
+            repair_store(store.root)
+        store._open()
+        left = read_all(store)["T", 0]
+        assert left == expected["T", 0][: len(left)] and 5 < len(left) < 20
+        assert store.send("T").queue_offset == 20, "the numbers of what is lost are not given to others"
+        assert list(check_store(store.root, store.page)) == []
+
+
 @pytest.mark.parametrize("ending", ["cleanly", "all killed"])
 def test_a_lost_begin_of_the_log_is_told_and_the_rest_served(
     tmp_path: Path, ending: str, caplog: pytest.LogCaptureFixture
@@ -237,3 +300,26 @@ def test_a_table_that_is_gone_is_told_and_its_backup_used(
         assert load_topics(layout).queue_counts == {"T": 3, "%RETRY%G": 1}, "by their ConsumeQueues"
         assert "topics_found_again" in caplog.text
         assert list(check_store(store.root, store.page)) == []
+
+
+def test_a_lost_note_of_a_clean_stop_is_no_other_engines_doing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So nobody has to say `--adopt`. When the checkpoint is another one, too, somebody else was at work."""
+    with OpenStore(tmp_path / "store") as store:
+        for n in range(100):
+            store.send("T", b"%d" % n * 9, n % 3)
+        expected = read_all(store)
+        store.close_cleanly()
+        store.layout.identity.unlink()
+        store._open()
+        assert store.report.mode.value == "full" and "file_missing" in caplog.text
+        assert read_all(store) == expected and list(check_store(store.root, store.page)) == []
+        store.close_cleanly()
+        store.layout.identity.unlink()
+        with store.layout.checkpoint.open("r+b") as checkpoint:
+            checkpoint.write(bytes(7) + b"\x01")
+        with pytest.raises(ConfigFault, match="--adopt"):
+            store._open()
+        store._open(adopt=True)
+        assert read_all(store) == expected

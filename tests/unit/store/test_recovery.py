@@ -13,7 +13,9 @@ from pathlib import Path
 import posix_ipc
 import pytest
 
+from shmq.base import faults
 from shmq.base.errors import ConfigFault, StoreDamaged
+from shmq.base.faults import FaultReached
 from shmq.model.settings import FlushDiskType
 from shmq.shm.control_page import PageState
 from shmq.shm.directory import DirectoryView
@@ -366,6 +368,41 @@ def test_after_a_failed_sync_the_tail_is_written_anew(store: OpenStore) -> None:
     store.page.state = PageState.FLUSH_FAILED
     report = store.crash(keep_page=True)
     assert report.mode is RecoveryMode.FULL
+    assert read_all(store) == before
+    assert not list((store.root / "shmq").glob("unflushed*"))
+
+
+WINDOWS = ["unflushed.copied", "unflushed.dropped", "unflushed.written", "unflushed.compared"]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_a_death_while_the_tail_is_written_anew_loses_nothing(
+    store: OpenStore, monkeypatch: pytest.MonkeyPatch, window: str
+) -> None:
+    """From the copy, also when the disk has given other bytes meanwhile: that is why there is one."""
+    fill(store, 100)
+    store.flush()
+    fill(store, 50)
+    before = read_all(store)
+    flushed = store.page.words[FLUSHED_POSITION]
+    store.page.state = PageState.FLUSH_FAILED
+
+    def die(name: str) -> None:
+        if name == window:
+            raise FaultReached(name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(faults, "reach", die)
+        with pytest.raises(FaultReached):
+            store.crash(keep_page=True)
+        with pytest.raises(FaultReached):
+            store._open()
+    if window != "unflushed.compared":
+        with open(store.layout.segment_path(0), "r+b") as segment:
+            segment.seek(flushed)
+            segment.write(bytes(1000))
+    store._open()
+    assert store.report.mode is RecoveryMode.FULL
     assert read_all(store) == before
     assert not list((store.root / "shmq").glob("unflushed*"))
 
