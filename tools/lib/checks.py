@@ -99,7 +99,7 @@ def _tests(options: argparse.Namespace) -> bool:
     folder.chmod(0o755)  # tests that become another user must be able to pass through
     before, folders_before = _ipc_objects(), _broker_folders()
     env = {**os.environ, "TMPDIR": str(folder)}
-    env.pop("PYTHONDONTWRITEBYTECODE", None)  # each of the hundreds of processes would compile what it imports
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of hundreds of processes compiles what it imports
     args = [f"--basetemp={folder / PYTEST_FOLDER}"]
     if options.long:
         args.append("--long")
