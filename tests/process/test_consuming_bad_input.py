@@ -88,7 +88,7 @@ class Unprintable:
         ({"broker_suspend_max_time_ms": 60_000}, "a pull is given up after 30000"),
         ({"consume_timeout_min": 0}, "consume_timeout_min is 0; allowed is over 0"),
         ({"consume_timestamp": "yesterday"}, "'yesterday' is no time: write yyyyMMddHHmmss"),
-        ({"message_model": "BROADCASTING"}, "'BROADCASTING'; allowed is one of MessageModel.CLUSTERING"),
+        ({"message_model": "SIDEWAYS"}, "'SIDEWAYS'; allowed is one of MessageModel.CLUSTERING"),
         ({"offset_store": 5}, "5 is no offset store: it has no load"),
         ({"consume_executor": 5}, "5 is no executor"),
         ({"allocate_message_queue_strategy": "AVG"}, "'AVG' is no allocation strategy"),
