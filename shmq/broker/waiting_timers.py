@@ -193,10 +193,13 @@ class WaitingTimers:
         self._cancels[due_ms, key] = max(physical_offset, self._cancels.get((due_ms, key), 0))
 
     def forget_cancels(self, taken_at: int) -> None:
-        """Forget cancellations of what has been given out; those behind a physical offset stay."""
-        before_ms = self.frontier[0]
+        """Keep only what the wheel does not say, or has said already: cancellations behind a physical offset,
+        and those for what is being given out. The others are read again with their second."""
+        before_ms, read_ms = self.frontier[0], self._reading * PRECISION_MS
         self._cancels = {
-            at: place for at, place in self._cancels.items() if at[0] >= before_ms or place >= taken_at
+            at: place
+            for at, place in self._cancels.items()
+            if place >= taken_at or before_ms <= at[0] < read_ms
         }
 
     def is_cancelled(self, timer: Timer, keys: Sequence[str]) -> bool:

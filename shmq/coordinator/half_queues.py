@@ -76,6 +76,13 @@ class HalfQueues:
             self._store.doubt(self.half, queue_offset)
         return None
 
+    def place_of(self, queue_offset: int) -> int | None:
+        """Where in the log the half queue says that a half message is; None when it does not say."""
+        with contextlib.suppress(FileNotFoundError):
+            unit = self._store.queues.unit(self.half, queue_offset)
+            return unit.physical_offset if unit.size != FILLER_SIZE else None
+        return None
+
     def _is_message(self, queue_offset: int) -> bool:
         """Whether the half queue's unit is one of a message that should be there."""
         with contextlib.suppress(FileNotFoundError):

@@ -45,7 +45,7 @@ from shmq.shm.page_layout import FLUSH_RINGS, INDEXED_POSITION, WRITE_POSITION
 from shmq.shm.queue_table import QueueRef
 from shmq.shm.rings import park, unpark
 from shmq.shm.worker_slots import COORDINATOR_SLOT, FLUSHER_SLOT
-from shmq.store.append_request import AppendRequest
+from shmq.store.append_request import AppendOutcome, AppendRequest
 from shmq.store.index_lookup import FOUND_MAX
 from shmq.store.message_store import MessageStore
 
@@ -93,6 +93,7 @@ class TimerChanges:
 
     def find(self, message_id: str, topic: str = "") -> WaitingMessage:
         """The waiting message with a unique key or offset id. QueryNotFound when none waits."""
+        self._check_index()
         key = message_id
         found = self._of_key(key)
         if not found:
@@ -110,6 +111,14 @@ class TimerChanges:
             return ""
         message = self._message_at(physical_offset)
         return message.unique_key if message is not None else ""
+
+    def _check_index(self) -> None:
+        """IllegalOperation when a message cannot be found by its key."""
+        if not self._settings.message_index_enable:
+            raise IllegalOperation(
+                "waiting messages are found by the key index, and this broker makes none "
+                "(messageIndexEnable=false): nothing was changed"
+            )
 
     def _of_key(self, key: str) -> list[WaitingMessage]:
         """All records with a unique key in the timers' queue, oldest first."""
@@ -175,30 +184,34 @@ class TimerChanges:
 
         IllegalOperation when it does not wait any more, or never did.
         """
-        message = self._changeable(topic, key, due_ms)
-        if message is None:
+        found = self._changeable(topic, key, due_ms)
+        if not found:
             return self._store.page.words[WRITE_POSITION]
-        return self._append([self._cancelling(message)], message)
+        return self._append([self._cancelling(message) for message in found], found)
 
     def reschedule(self, topic: str, key: str, due_ms: int, new_ms: int) -> int:
         """Put a message off to another moment, later or earlier; one that has come delivers it at once.
 
         Returns and raises as `cancel`; IllegalOperation also when it was taken back.
         """
-        message = self._changeable(topic, key, due_ms)
-        if message is None:
+        found = self._changeable(topic, key, due_ms)
+        if not found:
             raise IllegalOperation(f"message {key} was taken back: it cannot be put off")
+        message = found[0]
+        cancelling = [self._cancelling(one, MOVED_BODY) for one in found]
         if new_ms <= self._clock.now_ms():
-            return self._append([self._cancelling(message, MOVED_BODY), self._delivering(message)], message)
+            return self._append([*cancelling, self._delivering(message)], found)
         moved = {name: text for name, text in message.properties.items() if name not in TIMER_PROPERTIES}
         moved |= {TIMER_DELIVER_MS: str(new_ms), TIMER_OUT_MS: str(new_ms)}
         record = self._record(message, moved, message.body)
         code = tags_code_of(moved.get(TAGS))
         copy = AppendRequest(self._queue(), record, (len(record),), (code,))
-        return self._append([self._cancelling(message, MOVED_BODY), copy], message)
+        return self._append([*cancelling, copy], found)
 
-    def _changeable(self, topic: str, key: str, due_ms: int) -> WaitingMessage | None:
-        """The message that waits for that moment; None when it was taken back already."""
+    def _changeable(self, topic: str, key: str, due_ms: int) -> list[WaitingMessage]:
+        """The message that waits for that moment, and what is the same message for another: a send that was
+        tried again, with a delay, is there twice. Empty when it was taken back already."""
+        self._check_index()
         of_key = self._of_key(key)
         for message in reversed(of_key):
             if message.cancels or message.topic != topic or message.due_ms != due_ms:
@@ -207,14 +220,24 @@ class TimerChanges:
                 break
             cancellation = self._cancellation(message, of_key)
             if cancellation is None:
-                return message
+                return [message, *self._twins(message, of_key)]
             if cancellation.body == MOVED_BODY:
                 raise IllegalOperation(f"message {key} was put off: it is known by its newer handle only")
-            return None
+            return []
         raise IllegalOperation(f"message {key} does not wait any more, or never did: nothing was changed")
 
+    def _twins(self, message: WaitingMessage, of_key: list[WaitingMessage]) -> list[WaitingMessage]:
+        """What else waits under a message's key, for other moments; one for each moment."""
+        found = {
+            one.due_ms: one
+            for one in of_key
+            if not one.cancels and one.topic == message.topic and self._waits(one, of_key)
+        }
+        found.pop(message.due_ms, None)
+        return list(found.values())
+
     def _cancelling(self, message: WaitingMessage, body: bytes = CANCEL_BODY) -> AppendRequest:
-        """What cancels a message; tied to what takes its place."""
+        """What cancels a message; tied to what comes behind it: another one, or what takes its place."""
         properties = {
             UNIQ_KEY: message.unique_key,
             TIMER_DELIVER_MS: str(message.due_ms),
@@ -224,7 +247,7 @@ class TimerChanges:
             REAL_QUEUE_ID: str(message.queue_id),
         }
         record = self._record(message, properties, memoryview(body))
-        return AppendRequest(self._queue(), record, (len(record),), (0,), with_next=body == MOVED_BODY)
+        return AppendRequest(self._queue(), record, (len(record),), (0,), with_next=True)
 
     def _record(self, message: WaitingMessage, properties: dict[str, str], body: memoryview) -> bytearray:
         fields = message.fields
@@ -249,17 +272,20 @@ class TimerChanges:
             raise IllegalOperation(f"queue {delivery.queue_id} of topic {delivery.topic} does not exist")
         return AppendRequest(queue, delivery.record, (len(delivery.record),), (delivery.tags_code,))
 
-    def _append(self, requests: list[AppendRequest], message: WaitingMessage) -> int:
-        """Append them as one; the service knows at once that the message is cancelled."""
-        outcomes = self._store.append(requests)
-        if outcomes[0] is None or outcomes[-1] is None:
-            raise SystemBusy("no log segment is ready: try again")
-        for outcome in outcomes:
-            if outcome is not None and outcome.error is not None:
+    def _append(self, requests: list[AppendRequest], cancelled: list[WaitingMessage]) -> int:
+        """Append all as one, cancellations first; the service knows of those at once."""
+        requests[-1].with_next = False
+        stored: list[AppendOutcome] = []
+        for outcome in self._store.append(requests):
+            if outcome is None:
+                raise SystemBusy("no log segment is ready: try again")
+            if outcome.error is not None:
                 raise outcome.error
-        key = cancel_key(message.topic, message.unique_key)
-        self._service.cancel(message.due_ms, key, outcomes[0].physical_offset)
-        return outcomes[-1].end
+            stored.append(outcome)
+        for message, outcome in zip(cancelled, stored, strict=False):
+            key = cancel_key(message.topic, message.unique_key)
+            self._service.cancel(message.due_ms, key, outcome.physical_offset)
+        return stored[-1].end
 
     # -- figures --
 

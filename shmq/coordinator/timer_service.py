@@ -266,8 +266,6 @@ class TimerService:
             except Unavailable:
                 self._is_stalled = True
                 break
-            if entry is not None:
-                self._taken_at = entry[0].physical_offset + entry[2]
             if entry is not None and offset < self._fill_end:
                 if not cursors.is_over(entry[0].due):
                     rows.append(entry)
@@ -282,6 +280,8 @@ class TimerService:
                     break
                 cursors.set_back(wall_ms, entry[0].physical_offset)
                 rows.append(entry)
+            if entry is not None:
+                self._taken_at = entry[0].physical_offset + entry[2]
             offset += 1
         if offset > self._placed:
             self._waiting.add(rows, wall_ms)

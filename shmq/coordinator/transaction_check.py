@@ -6,6 +6,7 @@ first, and for each does one of
 
     stop           it is younger than `transactionTimeOut`: so are the ones behind it
     leave          its own CHECK_IMMUNITY_TIME_IN_SECONDS is not over, or no producer of its group is here
+    wait           its group's producers have as many checks as they can hold: until the next round is due
     ask            put back with one more check, then request 39 to a live producer of the group, in turn
     give up        asked `transactionCheckMax` times, or older than `fileReservedTime`: the listener decides,
                    RocketMQ's moves it to TRANS_CHECK_MAX_TIME_TOPIC
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from shmq.base import log
 from shmq.base.clock import Clock
@@ -95,6 +96,8 @@ class TransactionCheck:
         self._end: int | None = None
         self._at = 0
         self._due_ms = 0
+        self._may_wait = True
+        """Whether the next round is not due yet: then busy producers are waited for."""
         self._producers: Mapping[str, list[Member]] = {}
         """Who is connected, as of this step."""
         self._asking: list[tuple[HalfMessage, Client]] = []
@@ -110,8 +113,10 @@ class TransactionCheck:
             return now_ms + UNSETTLED_MS
         if self._end is None:
             self._end, self._at = self._transactions.high, 0
+            self._transactions.outstanding.forget()
             self._due_ms = now_ms + self._settings.transaction_check_interval
         self._producers = self._clients.producer_groups()
+        self._may_wait = now_ms < self._due_ms
         then = _Then.NEXT
         for _ in range(TURN_MAX):
             offset = self._transactions.next_open(self._at)
@@ -148,10 +153,14 @@ class TransactionCheck:
             return self._give_up(half, age_ms)
         if 0 <= age_ms <= limit_ms:
             return self._leave(half) if own_immunity_ms(half.properties) is not None else _Then.STOP
-        producer = self._next_producer(half.group)
-        if producer is None:
+        members = self._producers.get(half.group)
+        if not members:
+            self._turns.pop(half.group, None)
             self._lonely.add(half.group)
             return self._leave(half, _Then.NEXT if self._producers else _Then.STOP)
+        producer = self._next_producer(half.group, members)
+        if producer is None:
+            return _Then.WAIT if self._may_wait else self._leave(half)
         self._asking.append((half, producer))
         return _Then.NEXT
 
@@ -161,13 +170,14 @@ class TransactionCheck:
             log.event(_logger, logging.WARNING, "no_producer_to_ask", groups=sorted(self._lonely))
             self._lonely.clear()
 
-    def _next_producer(self, group: str) -> Client | None:
-        members = self._producers.get(group)
-        if not members:
-            self._turns.pop(group, None)
-            return None
-        turn = self._turns[group] = self._turns.get(group, -1) + 1
-        return members[turn % len(members)].client
+    def _next_producer(self, group: str, members: Sequence[Member]) -> Client | None:
+        """Whose turn it is, of those that can be asked more; None when nobody can."""
+        for _ in members:
+            turn = self._turns[group] = self._turns.get(group, -1) + 1
+            client = members[turn % len(members)].client
+            if self._transactions.outstanding.has_room(client.key):
+                return client
+        return None
 
     def _leave(self, half: HalfMessage, then: _Then = _Then.NEXT) -> _Then:
         """Let it wait without a check."""
@@ -203,6 +213,7 @@ class TransactionCheck:
         )
         body = asked(half, half.checks + 1, *place, copy.store_time)
         request = Command.request(RequestCode.CHECK_TRANSACTION_STATE, header, body, oneway=True)
+        self._transactions.outstanding.sent(copy.queue_offset, producer.key)
         self._calls.push(producer.key, request)
         self._count("transactions_checked", 1)
 

@@ -28,9 +28,11 @@ from shmq.base.errors import (
     ServiceNotAvailable,
     ShmqError,
     TopicNotExist,
+    Unavailable,
 )
 from shmq.broker.half_message import OP_TAGS_CODE, HalfMessage, committed, copied, op_record
 from shmq.broker.open_halves import OpenHalves
+from shmq.broker.outstanding_checks import OutstandingChecks
 from shmq.broker.queues import Queues
 from shmq.broker.transaction_cursors import TransactionCursors
 from shmq.coordinator.half_queues import HalfQueues
@@ -103,6 +105,8 @@ class Transactions:
         self._deciding: set[int] = set()
         self._scheduled = False
         self._stored: HalfQueues
+        self.outstanding = OutstandingChecks()
+        """Who was asked and has not answered."""
 
     def start(self) -> None:
         """Read from the queues which half messages are open. The queues of system topics exist."""
@@ -122,7 +126,6 @@ class Transactions:
         for first, offset in newest.items():
             if halves.is_open(offset):
                 halves.learn_copy(first, offset)
-        # One whose record is damaged has no log offset: then every queue is looked at.
         for offset in queues.last_commits(self.lowest_needed() or 0) if self.open_count else ():
             half = queues.read(offset) if halves.is_open(offset) and offset < self.high else None
             if half is not None:
@@ -187,10 +190,16 @@ class Transactions:
         return queue_offset in self._deciding
 
     def lowest_needed(self) -> int | None:
-        """The log offset of the oldest open half message, so that retention spares it; None without one."""
+        """The log offset of the oldest open half message, so that retention spares it; None without one.
+
+        Also of one that is damaged: it may be mended, and others lie behind it.
+        """
         offset = self.next_open(0)
-        half = self._stored.read(offset) if offset is not None else None
-        return half.fields.physical_offset if half is not None else None
+        while offset is not None:
+            if (place := self._stored.place_of(offset)) is not None:
+                return place
+            offset = self.next_open(offset + 1)
+        return None
 
     def half_at(self, queue_offset: int) -> HalfMessage | None:
         """Read one; None when its record is gone or makes no sense. Unavailable: it is being looked at."""
@@ -213,10 +222,14 @@ class Transactions:
     ) -> None:
         """End the transaction whose half message a producer names; returns when that is in the log.
 
-        Any copy names it. ClientFault (1): no such half message, another group's, ended already;
-        IllegalOperation (604): later than its own immunity time, the check will decide; TopicNotExist: the
-        message's topic is gone, the half message stays; Unavailable: nothing was decided.
+        "Unknown" leaves it open. Any copy names it. ClientFault (1): no such half message, another group's,
+        ended already; IllegalOperation (604): later than its own immunity time, the check will decide;
+        TopicNotExist: the message's topic is gone, the half message stays; Unavailable: nothing was decided.
         """
+        if from_check:
+            self.outstanding.answered(queue_offset)
+        if state is LocalTransactionState.UNKNOWN:
+            return
         named = self._stored.named(queue_offset, physical_offset)
         if named is None:
             raise ClientFault(
@@ -332,11 +345,18 @@ class Transactions:
         none is left there. One whose outcome is on its way is waited for."""
         for _ in range(MOVE_MAX):
             offset = self.next_open(0)
-            half = self._stored.read(offset) if offset is not None else None
-            if half is None or half.fields.physical_offset >= end:
+            if offset is None or (self._stored.place_of(offset) or 0) >= end:
                 return True
-            if self.is_deciding(half.queue_offset):
+            if self.is_deciding(offset):
                 return False
+            try:
+                half = self.half_at(offset)
+            except Unavailable:
+                return False
+            if half is None:
+                log.event(_logger, logging.ERROR, "half_message_unreadable", queue_offset=offset)
+                self.pass_over(offset)
+                continue
             (outcome,) = self.put_back([(half, half.checks)])
             if outcome is None or outcome.error is not None:
                 return False

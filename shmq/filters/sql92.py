@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 
 EXPRESSION_BYTES_MAX = 16_384
 COMPILED_MAX = 1_024
-"""Compiled expressions kept per process; one more and the one unused for longest is compiled again when
-needed."""
+"""Compiled expressions kept per process, refusals among them; one more and the one unused for longest is
+compiled again when needed."""
+LONG_CHARACTERS = 1_024
+LONG_KEPT_MAX = 32
+"""Of those that are longer so many are kept: one of the largest has a megabyte of closures."""
 
-LONG_MAX = 2**63 - 1
+INTEGER_MAX = 2**63 - 1
 SHOWN_MAX = 40
 """Characters of an expression that an error quotes."""
 
@@ -97,27 +100,38 @@ class SqlFilter:
         return self._condition(stored(properties)) is True
 
 
-@lru_cache(maxsize=COMPILED_MAX)
 def compile_sql(expression: str) -> SqlFilter:
     """Compile an expression; SubscriptionParseFailed names line, column and what is wrong there."""
-    from lark.exceptions import UnexpectedInput, VisitError
-
     size = len(expression.encode("utf-8", "replace"))
     if size > EXPRESSION_BYTES_MAX:
         raise SubscriptionParseFailed(
             f"a filter expression has at most {EXPRESSION_BYTES_MAX:,} bytes, not {size:,}"
         )
+    found = (_kept if len(expression) <= LONG_CHARACTERS else _long_kept)(expression)
+    if isinstance(found, SqlFilter):
+        return found
+    raise SubscriptionParseFailed(str(found))  # a new one: what is raised again and again grows
+
+
+def _compiled(expression: str) -> SqlFilter | SubscriptionParseFailed:
+    """The filter, or why there is none."""
+    from lark.exceptions import UnexpectedInput, VisitError
+
     try:
         return SqlFilter(expression, _transformer().transform(_parser().parse(expression)))
     except UnexpectedInput as error:
         at_end = getattr(getattr(error, "token", None), "type", "") == "$END"
         line, column = (0, 0) if at_end else (error.line, error.column)
-        raise _refused(expression, line, column, _complaint(expression, error)) from None
+        return _refused(expression, line, column, _complaint(expression, error))
     except VisitError as error:
         if isinstance(error.orig_exc, _Misfit):
             fault = error.orig_exc
-            raise _refused(expression, fault.line, fault.column, str(fault)) from None
+            return _refused(expression, fault.line, fault.column, str(fault))
         raise
+
+
+_kept = lru_cache(maxsize=COMPILED_MAX)(_compiled)
+_long_kept = lru_cache(maxsize=LONG_KEPT_MAX)(_compiled)
 
 
 def _refused(expression: str, line: int, column: int, why: str) -> SubscriptionParseFailed:
@@ -199,8 +213,8 @@ def _text(token: Token) -> str:
 
 def _integer(token: Token) -> Term:
     digits = token.rstrip("lL")
-    if len(digits) > len(str(LONG_MAX)) or int(digits) > LONG_MAX:
-        raise TermFault(f"{_shown(digits)} is over the largest whole number, {LONG_MAX}")
+    if len(digits) > len(str(INTEGER_MAX)) or int(digits) > INTEGER_MAX:
+        raise TermFault(f"{_shown(digits)} is over the largest whole number, {INTEGER_MAX}")
     return Term(Kind.NUMBER, int(digits))
 
 

@@ -34,14 +34,13 @@ async def end_transaction(
         raise InvalidParameter(
             f"commitOrRollback {header.commit_or_rollback} is not 8 (commit), 12 (rollback) or 0 (unknown)"
         ) from None
-    if state is not LocalTransactionState.UNKNOW:
-        await ctx.transactions.end(
-            header.producer_group,
-            header.tran_state_table_offset,
-            header.commit_log_offset,
-            state,
-            from_check=header.from_transaction_check,
-        )
+    await ctx.transactions.end(
+        header.producer_group,
+        header.tran_state_table_offset,
+        header.commit_log_offset,
+        state,
+        from_check=header.from_transaction_check,
+    )
     return command.response(ResponseCode.SUCCESS)
 
 

@@ -58,7 +58,7 @@ def send_batch(
     outer = prepare(header.properties or "", b"")
     if outer.is_half:
         raise MessageIllegal(HALF_IN_BATCH)
-    if outer.timer is not None:
+    if outer.delay_level or outer.timer is not None:
         raise MessageIllegal("a delayed message may not be part of a batch: send it alone")
     data = bytearray()
     sizes: list[int] = []

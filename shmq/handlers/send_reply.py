@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from shmq.base.errors import ShmqError
 from shmq.handlers.context import WorkerContext
 from shmq.handlers.message_properties import MSG_REGION_DEFAULT
+from shmq.model.record import properties_of
+from shmq.model.timer import RecallHandle, waiting_timer
 from shmq.model.wait_for import AS_CONFIGURED, Wait
 from shmq.net.connection import Connection
 from shmq.protocol.codes import LanguageCode, ResponseCode
@@ -82,6 +84,8 @@ class SendReply:
             ctx.stats.put(self._topic, self._count, self._size)
         else:  # stored by an earlier send of the same sequence
             queue_id = outcome.queue_id
+            if self._recall_handle is not None:
+                self._recall_handle = self._first_handle(outcome.physical_offset)
         command = self._command
         if command.is_oneway:
             return
@@ -116,6 +120,15 @@ class SendReply:
                 flushed=flushed if command.language == LanguageCode.PYTHON else None,
             )
         self._connection.send(command.response(code, _REMARKS.get(code) if code else None, header))
+
+    def _first_handle(self, physical_offset: int) -> str | None:
+        """The recall handle of what an earlier send has stored: its moment is the one that counts."""
+        record = self._ctx.store.record_at(physical_offset)
+        timer = waiting_timer(bytes(properties_of(record))) if record is not None else None
+        if timer is None:
+            return None
+        broker_name = self._ctx.settings.broker_name
+        return RecallHandle(timer.real_topic, broker_name, timer.due_ms, self._unique_key).encode()
 
     def _message_id(self, first: int) -> str:
         """Offset message ids, comma-joined for a batch."""
