@@ -2,7 +2,10 @@
 
 A broker gives a queue of a group to one client at a time (41), for 60 s from the last renewal; this side
 trusts a lock for 30 s, so a client that lost its broker stops before another may begin. Facts: Apache
-RocketMQ 5.3, RebalanceImpl.java, ProcessQueue.java. Any thread; `_lock` guards the table.
+RocketMQ 5.3, RebalanceImpl.java, ProcessQueue.java.
+
+Any thread; one request is under way at a time (`_asking`): a renewal that reached the broker behind the
+release of its queue would take it again, for nobody, and keep it.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ class OrderlyLocks:
         """Hold nothing yet."""
         self._instance = instance
         self._group = group
-        self._lock = threading.Lock()
+        self._asking = threading.Lock()
         self._granted: dict[MessageQueue, float] = {}
 
     def is_valid(self, queue: MessageQueue) -> bool:
@@ -48,30 +51,31 @@ class OrderlyLocks:
 
     def acquire(self, queue: MessageQueue) -> bool:
         """Ask for one queue, or renew it; False while another client has it or its broker is silent."""
-        return queue in self._ask(queue.broker_name, [queue])
+        with self._asking:
+            return queue in self._ask(queue.broker_name, [queue])
 
     def renew(self) -> None:
         """Renew what is held; what another client got meanwhile is held no longer. A periodic duty."""
-        by_broker: dict[str, list[MessageQueue]] = {}
-        for queue in list(self._granted):
-            by_broker.setdefault(queue.broker_name, []).append(queue)
-        for broker_name, queues in by_broker.items():
-            self._ask(broker_name, queues)
+        for broker_name in sorted({queue.broker_name for queue in list(self._granted)}):
+            with self._asking:
+                self._ask(broker_name, [queue for queue in self._granted if queue.broker_name == broker_name])
 
     def release(self, queues: Iterable[MessageQueue]) -> None:
         """Give queues back; offsets have to be committed before. A silent broker lets them expire."""
-        with self._lock:
+        with self._asking:
             held = [queue for queue in queues if self._granted.pop(queue, None) is not None]
-        for broker_name in sorted({queue.broker_name for queue in held}):
-            mine = [queue for queue in held if queue.broker_name == broker_name]
-            command = self._command(RequestCode.UNLOCK_BATCH_MQ, mine)
-            try:
-                self._instance.routes.link(broker_name).request(command, TIMEOUT_S)
-            except ShmqError as error:
-                log.event(_LOG, logging.WARNING, "unlock_failed", broker=broker_name, reason=error)
+            for broker_name in sorted({queue.broker_name for queue in held}):
+                mine = [queue for queue in held if queue.broker_name == broker_name]
+                command = self._command(RequestCode.UNLOCK_BATCH_MQ, mine)
+                try:
+                    self._instance.routes.link(broker_name).request(command, TIMEOUT_S)
+                except ShmqError as error:
+                    log.event(_LOG, logging.WARNING, "unlock_failed", broker=broker_name, reason=error)
 
     def _ask(self, broker_name: str, queues: list[MessageQueue]) -> set[MessageQueue]:
-        """Lock queues of one broker; the time counts from before the request."""
+        """Lock queues of one broker; the time counts from before the request. Called with `_asking` held."""
+        if not queues:
+            return set()
         asked = time.monotonic()
         command = self._command(RequestCode.LOCK_BATCH_MQ, queues)
         try:
@@ -80,12 +84,11 @@ class OrderlyLocks:
         except ShmqError as error:
             log.event(_LOG, logging.WARNING, "lock_failed", broker=broker_name, reason=error)
             return set()
-        with self._lock:
-            for queue in queues:
-                if queue in granted:
-                    self._granted[queue] = asked
-                else:
-                    self._granted.pop(queue, None)
+        for queue in queues:
+            if queue in granted:
+                self._granted[queue] = asked
+            else:
+                self._granted.pop(queue, None)
         return granted
 
     def _command(self, code: RequestCode, queues: list[MessageQueue]) -> Command:

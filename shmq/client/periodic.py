@@ -33,6 +33,8 @@ class Periodic:
         """Start nothing yet."""
         self._name = name
         self._duties: list[Duty] = []
+        self._lock = threading.Lock()
+        """For changes of the list: consumers that come and go share it."""
         self._bell = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -40,13 +42,15 @@ class Periodic:
     def add(self, name: str, run: Callable[[], object], first_s: float, period_s: float) -> Duty:
         """Add a duty, first due in `first_s` seconds."""
         duty = Duty(name, run, period_s, time.monotonic() + first_s)
-        self._duties.append(duty)
+        with self._lock:
+            self._duties = [*self._duties, duty]
         self._bell.set()
         return duty
 
     def remove(self, duty: Duty) -> None:
         """Run a duty no more; again is harmless."""
-        self._duties = [kept for kept in self._duties if kept is not duty]
+        with self._lock:
+            self._duties = [kept for kept in self._duties if kept is not duty]
 
     def start(self) -> None:
         """Start the thread; again is harmless."""
@@ -69,7 +73,7 @@ class Periodic:
         while not self._stopping:
             self._bell.clear()
             now = time.monotonic()
-            for duty in list(self._duties):
+            for duty in self._duties:
                 if duty.due <= now and not self._stopping:
                     duty.due = now + duty.period_s
                     try:

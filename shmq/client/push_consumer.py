@@ -237,7 +237,12 @@ class PushConsumer(ConsumerBase):
         """Return where to begin; an orderly consumer locks the queue first: only then nobody moves it."""
         if self._locks is not None and not self._locks.acquire(queue):
             raise SystemBusy("another member of the group still holds its lock")
-        return super().first_offset(queue)
+        try:
+            return super().first_offset(queue)
+        except BaseException:
+            if self._locks is not None:  # next time it may be another's to take
+                self._locks.release([queue])
+            raise
 
     def queue_taken(self, queue: MessageQueue, held: Owned, offset: int) -> None:
         """Remember it until the brokers know the new version of the subscription (`queues_changed`)."""
