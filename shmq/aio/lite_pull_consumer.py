@@ -128,6 +128,10 @@ class LitePullConsumer(Service):
         """Go on with what comes next."""
         await self._threads.run(self._consumer.seek_to_end, queue)
 
+    async def seek_to_timestamp(self, queue: MessageQueue, timestamp_ms: int) -> None:
+        """Go on at the first message stored at or after a time (ms)."""
+        await self._threads.run(self._consumer.seek_to_timestamp, queue, timestamp_ms)
+
     async def offset_for_timestamp(self, queue: MessageQueue, timestamp_ms: int) -> int:
         """Return the first offset stored at or after a time (ms)."""
         return await self._threads.run(self._consumer.offset_for_timestamp, queue, timestamp_ms)

@@ -24,6 +24,7 @@ class GroupView:
 
     config: SubscriptionGroupConfig
     members: int = 0
+    client_ids: list[str] = field(default_factory=list)
     message_model: MessageModel | None = None
     subscriptions: dict[str, SubscriptionData] = field(default_factory=dict)
     resets: dict[str, dict[int, int]] = field(default_factory=dict)
@@ -34,6 +35,7 @@ class GroupView:
         return cls(
             config=SubscriptionGroupConfig.from_json(state.config, name),
             members=state.members,
+            client_ids=state.client_ids,
             message_model=MessageModel(state.message_model) if state.message_model else None,
             subscriptions={t: subscription_of(s) for t, s in state.subscriptions.items()},
             resets={topic: dict(by_queue) for topic, by_queue in state.resets.items()},
@@ -60,6 +62,8 @@ class BrokerView:
         """Start empty: before the first snapshot every name has to be resolved."""
         self.topics: dict[str, TopicConfig] = {}
         self.groups: dict[str, GroupView] = {}
+        self.settled = False
+        """The coordinator this comes from has heard of all members: their ids are complete."""
 
     def apply_snapshot(self, snapshot: Snapshot) -> None:
         """Replace everything. While a new coordinator is not settled, live members known here are kept."""
@@ -73,6 +77,7 @@ class BrokerView:
                     fresh.message_model = known.message_model
                     fresh.subscriptions = known.subscriptions
         self.groups = groups
+        self.settled = snapshot.settled
 
     def topic_changed(self, config: TopicConfig) -> None:
         """Take over a new or changed topic."""

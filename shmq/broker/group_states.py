@@ -31,6 +31,7 @@ class GroupStates:
         members = self._clients.consumer_group(group)
         if members is not None:
             state.members = len(members.clients)
+            state.client_ids = members.client_ids
             state.message_model = members.consumption.message_model.value
             state.subscriptions = {
                 topic: subscription_json(data) for topic, data in members.subscriptions.items()

@@ -264,6 +264,11 @@ class ConsumerBase(Service):
         """Commit the offsets of the owned queues."""
         self._offsets.persist(list(self._rebalancer.owned))
 
+    def broker_is_back(self) -> None:
+        """Have offsets committed again that may not have arrived."""
+        if isinstance(self._offsets, RemoteOffsetStore):
+            self._offsets.tell_again()
+
     def handle_request(self, link: BrokerLink, command: Command) -> Command | None:
         """Serve a request the broker pushed: what this member is doing (307)."""
         if command.code != RequestCode.GET_CONSUMER_RUNNING_INFO:
@@ -336,6 +341,10 @@ class ConsumerBase(Service):
         """Return all readable queues of a topic."""
         self._check_running()
         return self._instance.routes.subscribe_queues(with_namespace(self._config.namespace, topic))
+
+    def fetch_message_queues(self, topic: str) -> list[MessageQueue]:
+        """Return all readable queues of a topic: the lite pull consumer's name for it in RocketMQ."""
+        return self.fetch_subscribe_message_queues(topic)
 
     def max_offset(self, queue: MessageQueue) -> int:
         """Return the next offset to be written."""

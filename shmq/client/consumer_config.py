@@ -151,6 +151,7 @@ RANGES = (
     ("suspend_current_queue_time_millis", -1, INT_MAX),
     ("auto_commit_interval_ms", 1000, INT_MAX),
     ("poll_timeout_ms", 0, INT_MAX),
+    ("topic_metadata_check_interval_ms", 10, INT_MAX),
     ("broker_suspend_max_time_ms", 1, INT_MAX),
     ("consumer_timeout_when_suspend_ms", 1, INT_MAX),
     ("consumer_pull_timeout_ms", 1, INT_MAX),
@@ -179,6 +180,8 @@ class LitePullConsumerConfig(FetchingConfig):
     poll_timeout_ms: int = 5000
     pull_threshold_for_all: int = 10_000
     """Messages fetched and not polled, over all queues, above which nothing more is fetched."""
+    topic_metadata_check_interval_ms: int = 30_000
+    """How often a topic whose queues are listened to is looked at."""
 
 
 @dataclass(slots=True)

@@ -37,7 +37,7 @@ os.register_at_fork(after_in_child=_free_after_fork)
 
 
 class SendFuture(Generic[T]):
-    """The outcome of one send: a result or an error, set once."""
+    """The outcome of one send, request or pull: a result or an error, set once."""
 
     __slots__ = ("_callbacks", "_error", "_result", "_waiter")
 
@@ -117,4 +117,21 @@ class SendFuture(Generic[T]):
                 self._waiter = threading.Event()
             waiter = self._waiter
         if self._result is _PENDING and not waiter.wait(timeout):
-            raise RemotingTimeout(f"the send was not answered within {timeout} s; it may still succeed")
+            raise RemotingTimeout(f"no answer within {timeout} s; it may still succeed")
+
+
+def calling(
+    on_success: Callable[[Any], object] | None,
+    on_exception: Callable[[BaseException], object] | None,
+) -> Callable[[Any], None]:
+    """Return a done-callback that calls the one of the two that fits."""
+
+    def done(future: SendFuture[Any]) -> None:
+        error = future.exception()
+        if error is None:
+            if on_success is not None:
+                on_success(future.result())
+        elif on_exception is not None:
+            on_exception(error)
+
+    return done

@@ -80,6 +80,9 @@ class ConsumerMember(Protocol):
     def persist_offsets(self) -> None:
         """Commit how far it is."""
 
+    def broker_is_back(self) -> None:
+        """A broker was connected to, for the first time or again."""
+
     def handle_request(self, link: BrokerLink, command: Command) -> Command | None:
         """Serve a request the broker pushed for its group; None when it is not its business or needs no
         answer."""
@@ -240,6 +243,8 @@ class ClientInstance:
         """Tell the broker behind a new connection who we are, before anybody uses it; then balance."""
         self._heartbeat(link, channel)
         if self._consumers:
+            for consumer in self.consumers():
+                consumer.broker_is_back()
             self.rebalance_now()
 
     def _connection_lost(self, link: BrokerLink) -> None:

@@ -21,6 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from shmq.base import log
@@ -33,6 +34,7 @@ from shmq.client.links import BrokerLink
 from shmq.client.listener_calls import hide_namespace
 from shmq.client.message_loop import LOOK_S, Batch, MessageLoop
 from shmq.client.offset_store import NO_OFFSET, ReadMode
+from shmq.client.periodic import Duty
 from shmq.client.process_queue import ProcessQueue
 from shmq.client.producer_config import configured
 from shmq.client.pull_service import PullService
@@ -40,7 +42,7 @@ from shmq.client.pulled_message import PulledMessage
 from shmq.client.rebalancer import Owned
 from shmq.client.service_state import ServiceState
 from shmq.model.message_queue import MessageQueue
-from shmq.model.names import is_retry_topic
+from shmq.model.names import is_retry_topic, with_namespace
 from shmq.model.subscription import Wanted
 from shmq.protocol.bodies.offsets import decode_reset_offsets
 from shmq.protocol.codes import RequestCode
@@ -48,6 +50,18 @@ from shmq.protocol.command import Command
 from shmq.protocol.headers.client import ResetConsumerClientOffsetHeader
 
 _LOG = log.get(__name__)
+
+
+FIRST_LOOK_S = 10.0
+
+
+@dataclass(slots=True, eq=False)
+class _Watch:
+    """A topic whose queues somebody listens to."""
+
+    topic: str
+    listener: Callable[[str, set[MessageQueue]], object]
+    queues: set[MessageQueue] | None = None
 
 
 class LitePullConsumer(ConsumerBase):
@@ -70,6 +84,8 @@ class LitePullConsumer(ConsumerBase):
         which must not wait in `poll`."""
         self._positions: dict[MessageQueue, int] = {}
         self._next_commit_s = 0.0
+        self._watches: list[_Watch] = []
+        self._looking: Duty
         self._pulling: PullService
 
     # Which queues
@@ -90,6 +106,28 @@ class LitePullConsumer(ConsumerBase):
         if self._state is ServiceState.RUNNING:
             self._instance.heartbeat_all()
             self._instance.rebalance_now()
+
+    def register_topic_message_queue_change_listener(
+        self, topic: str, listener: Callable[[str, set[MessageQueue]], object]
+    ) -> None:
+        """Have a function called with (topic, its queues) when queues were added to a topic or taken away:
+        for consumers that assign queues themselves. Looked at every `topic_metadata_check_interval_ms`."""
+        if not callable(listener):
+            raise InvalidParameter(f"listener {listener!r} cannot be called with (topic, queues)")
+        self._watches.append(_Watch(topic, listener))
+        if self._state is ServiceState.RUNNING:
+            self._look_at_topics()
+
+    def _look_at_topics(self) -> None:
+        """Tell the listeners of topics whose queues have changed since the last look; the first one tells
+        nobody."""
+        for watch in list(self._watches):
+            topic = with_namespace(self.config.namespace, watch.topic)
+            self._instance.routes.refresh(topic)
+            queues = set(self._instance.routes.subscribe_queues(topic))
+            before, watch.queues = watch.queues, queues
+            if before is not None and before != queues:
+                watch.listener(watch.topic, queues)
 
     def rebalance(self) -> bool:
         """Balance, or take what was assigned; on the rebalance thread."""
@@ -120,8 +158,12 @@ class LitePullConsumer(ConsumerBase):
             may_fetch=lambda: self._fetched_count <= self.config.pull_threshold_for_all,
         )
         self._pulling.start()
+        period_s = self.config.topic_metadata_check_interval_ms / 1000
+        first_s = min(FIRST_LOOK_S, period_s)
+        self._looking = self._instance.periodic.add("look at topics", self._look_at_topics, first_s, period_s)
 
     def _end(self) -> None:
+        self._instance.periodic.remove(self._looking)
         self._pulling.stop()
         with self._fetched_changed:
             self._fetched_changed.notify_all()
@@ -259,7 +301,8 @@ class LitePullConsumer(ConsumerBase):
         with self._fetched_changed:
             positions = {queue: at for queue, at in self._positions.items() if at != NO_OFFSET}
         for queue, position in positions.items():
-            self._offsets.update(queue, position, increase_only=False)
+            if self._offsets.read(queue, ReadMode.MEMORY) != position:
+                self._offsets.update(queue, position, increase_only=False)
 
     def seek(self, queue: MessageQueue, offset: int) -> None:
         """Go on at `offset`, which must lie within the queue; what was fetched of it is dropped."""
@@ -278,6 +321,10 @@ class LitePullConsumer(ConsumerBase):
     def seek_to_end(self, queue: MessageQueue) -> None:
         """Go on with what comes next."""
         self.seek(queue, self.max_offset(queue))
+
+    def seek_to_timestamp(self, queue: MessageQueue, timestamp_ms: int) -> None:
+        """Go on at the first message stored at or after a time (ms)."""
+        self.seek(queue, self.offset_for_timestamp(queue, timestamp_ms))
 
     def offset_for_timestamp(self, queue: MessageQueue, timestamp_ms: int) -> int:
         """Return the first offset stored at or after a time (ms)."""

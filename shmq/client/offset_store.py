@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Collection
 from enum import Enum
 from pathlib import Path
@@ -71,8 +72,26 @@ class OffsetStore(Protocol):
         """Note a direct read, to be reported with the next commit."""
 
 
+COMMIT_TIMES = 3
+COMMIT_AGAIN_S = 300.0
+
+
+class _Sent(NamedTuple):
+    """What was last committed of a queue, how often, and when it is committed again all the same."""
+
+    offset: int
+    times: int
+    again_s: float
+
+
 class RemoteOffsetStore:
-    """Offsets kept at the broker of each queue."""
+    """Offsets kept at the broker of each queue.
+
+    Commits are oneway: nobody says when one is lost. So an offset that does not move is committed
+    COMMIT_TIMES, then it rests: thousands of idle consumers must not cost a broker a request per queue and
+    5 s, as RocketMQ's do. Brokers that were away are told again (`tell_again`), and all of them after
+    COMMIT_AGAIN_S, as an operator may have forgotten a group.
+    """
 
     def __init__(
         self,
@@ -86,6 +105,7 @@ class RemoteOffsetStore:
         self._lock = threading.Lock()
         self._offsets: dict[MessageQueue, int] = {}
         self._counts: dict[MessageQueue, ReadCount] = {}
+        self._sent: dict[MessageQueue, _Sent] = {}
         self._goes_back: set[MessageQueue] = set()
         """Queues whose next commit may be behind the stored offset, as somebody wanted that. Any other one
         that is behind comes late: from a member that does not know yet that another owns the queue."""
@@ -97,8 +117,10 @@ class RemoteOffsetStore:
         """Remember an offset; with `increase_only` a smaller one is ignored."""
         with self._lock:
             held = self._offsets.get(queue)
-            if not increase_only and (held is None or offset < held):
-                self._goes_back.add(queue)
+            if not increase_only:
+                self._sent.pop(queue, None)  # somebody wants it there now, whoever moved it meanwhile
+                if held is None or offset < held:
+                    self._goes_back.add(queue)
             if not increase_only or held is None or offset > held:
                 self._offsets[queue] = offset
 
@@ -115,7 +137,7 @@ class RemoteOffsetStore:
         return offset
 
     def persist(self, queues: Collection[MessageQueue], *, wait: bool = False) -> None:
-        """Commit each queue's offset, oneway unless `wait`."""
+        """Commit each queue's offset, oneway unless `wait`; one that rests only then."""
         silent: set[str] = set()
         for queue in queues:
             if queue.broker_name in silent:
@@ -125,11 +147,17 @@ class RemoteOffsetStore:
                 count = self._counts.pop(queue, ReadCount())
                 goes_back = queue in self._goes_back
                 self._goes_back.discard(queue)
-            if offset is None and not count.messages:
+                sent = self._sent.get(queue)
+            if not count.messages and (
+                offset is None or (not wait and not goes_back and _rests(sent, offset))
+            ):
                 continue
             try:
                 # A negative offset stores nothing; the count is wanted all the same.
                 self._commit(queue, NO_OFFSET if offset is None else offset, count, not wait, not goes_back)
+                if offset is not None:
+                    times = sent.times + 1 if sent is not None and sent.offset == offset else 1
+                    self._sent[queue] = _Sent(offset, times, time.monotonic() + COMMIT_AGAIN_S)
             except ShmqError as error:
                 _LOG.warning("committing offset %s of %s failed: %s", offset, queue, error)
                 self.count_read(queue, *count)
@@ -142,14 +170,30 @@ class RemoteOffsetStore:
         """Forget a queue that is no longer owned."""
         with self._lock:
             self._offsets.pop(queue, None)
+            self._sent.pop(queue, None)
             self._counts.pop(queue, None)
             self._goes_back.discard(queue)
+
+    def tell_again(self) -> None:
+        """A broker has come back, perhaps without the last commits: none of them rests."""
+        with self._lock:
+            self._sent.clear()
 
     def count_read(self, queue: MessageQueue, messages: int, size: int) -> None:
         """Note a direct read, to be reported with the next commit."""
         with self._lock:
             held = self._counts.get(queue, ReadCount())
             self._counts[queue] = ReadCount(held.messages + messages, held.bytes + size)
+
+
+def _rests(sent: _Sent | None, offset: int) -> bool:
+    """Tell whether an offset has been committed often enough."""
+    return (
+        sent is not None
+        and sent.offset == offset
+        and sent.times >= COMMIT_TIMES
+        and time.monotonic() < sent.again_s
+    )
 
 
 class LocalOffsetStore:

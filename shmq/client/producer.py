@@ -18,7 +18,7 @@ from shmq.client.accumulator import RECORD_OVERHEAD
 from shmq.client.async_send import AsyncSend
 from shmq.client.batch import SPLIT_BYTES, check_batch
 from shmq.client.errors import RemotingTimeout
-from shmq.client.future import SendFuture
+from shmq.client.future import SendFuture, calling
 from shmq.client.outgoing import Outgoing, ask_for, check_all_sendable, check_sendable, placed
 from shmq.client.outgoing_batch import OutgoingBatch
 from shmq.client.payload import BatchPayload, Payload, SinglePayload
@@ -108,7 +108,7 @@ class Producer(ProducerQueries):
         instance.announce()
         reply = instance.replies.expect(message, instance.client_id, limit_ms)
         if on_reply is not None or on_exception is not None:
-            reply.add_done_callback(_calling(on_reply, on_exception))
+            reply.add_done_callback(calling(on_reply, on_exception))
         self.send_async(
             message,
             on_exception=lambda error: instance.replies.give_up(message, error),
@@ -166,7 +166,7 @@ class Producer(ProducerQueries):
             size = len(message.body) + RECORD_OVERHEAD
             send = AsyncSend(message, deadline, retries, queue is not None, size)
             if on_success is not None or on_exception is not None:
-                send.add_done_callback(_calling(on_success, on_exception))
+                send.add_done_callback(calling(on_success, on_exception))
             self._asynchronous.one(send, queue)
             return send
         payload = self._payload(message)
@@ -174,7 +174,7 @@ class Producer(ProducerQueries):
         size = sum(len(member.body) + RECORD_OVERHEAD for member in message)
         send = AsyncSend(message[0], deadline, retries, target is not None, size)
         if on_success is not None or on_exception is not None:
-            send.add_done_callback(_calling(on_success, on_exception))
+            send.add_done_callback(calling(on_success, on_exception))
         self._asynchronous.batch(send, payload, target)
         return send
 
@@ -233,20 +233,3 @@ class Producer(ProducerQueries):
         if selector is not None:
             return self._path.select(payload.message, selector, argument)
         return queue
-
-
-def _calling(
-    on_success: Callable[[Any], object] | None,
-    on_exception: Callable[[BaseException], object] | None,
-) -> Callable[[Any], None]:
-    """Return a done-callback that calls the one of the two that fits."""
-
-    def done(future: SendFuture[Any]) -> None:
-        error = future.exception()
-        if error is None:
-            if on_success is not None:
-                on_success(future.result())
-        elif on_exception is not None:
-            on_exception(error)
-
-    return done

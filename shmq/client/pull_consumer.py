@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from shmq.base.errors import InvalidParameter
+from shmq.base.errors import BrokerError, InvalidParameter
 from shmq.client.consumer_base import ConsumerBase, check_place
 from shmq.client.consumer_config import INT_MAX, PullConsumerConfig
 from shmq.client.direct_readers import DirectReaders
+from shmq.client.future import SendFuture, calling
 from shmq.client.give_back import GiveBack
 from shmq.client.listener_calls import hide_namespace
 from shmq.client.offset_store import ReadMode
@@ -27,6 +28,8 @@ from shmq.model.message_queue import MessageQueue
 from shmq.model.names import with_namespace
 from shmq.model.route import MASTER_ID
 from shmq.model.subscription import MessageSelector, SubscriptionData, Wanted, build_subscription
+from shmq.protocol.codes import ResponseCode
+from shmq.protocol.command import Command
 
 MessageQueueListener = Callable[[str, Sequence[MessageQueue], set[MessageQueue]], None]
 """Called with (topic, all queues, my queues) when the group's members or the queues have changed."""
@@ -84,6 +87,62 @@ class PullConsumer(ConsumerBase):
             config.consumer_timeout_when_suspend_ms,
         )
 
+    def pull_async(
+        self,
+        queue: MessageQueue,
+        expression: Wanted,
+        offset: int,
+        max_count: int,
+        on_success: Callable[[PullResult], object] | None = None,
+        on_exception: Callable[[BaseException], object] | None = None,
+        *,
+        block_if_not_found: bool = False,
+    ) -> SendFuture[PullResult]:
+        """Ask the broker for a pull and return its future; with `block_if_not_found` it may be held there.
+
+        Exactly one of the callbacks is called, by a client thread, which must not be kept long.
+        """
+        self._check_pull(queue, offset, max_count)
+        self._announce(queue.topic)
+        config = self.config
+        link = self._instance.routes.reading_link(queue.broker_name, self._suggested.get(queue, MASTER_ID))
+        request = PullRequest(
+            self.consumer_group,
+            queue,
+            offset,
+            max_count,
+            self._subscription(queue.topic, expression),
+            post_subscription=True,
+            suspend_ms=config.broker_suspend_max_time_ms if block_if_not_found else 0,
+            max_bytes=config.pull_batch_size_in_bytes,
+        )
+        future: SendFuture[PullResult] = SendFuture()
+        if on_success is not None or on_exception is not None:
+            future.add_done_callback(calling(on_success, on_exception))
+
+        def answered(response: Command | None, error: Exception | None) -> None:
+            try:
+                if response is None:
+                    raise error or BrokerError(ResponseCode.SYSTEM_ERROR, "no answer")
+                result = request.result(response)
+                if config.namespace:
+                    hide_namespace(result.messages, config.namespace)
+            except Exception as failure:  # whoever waits must hear of an undecodable answer, too
+                future.set_exception(failure)
+                return
+            self._suggested[queue] = result.suggested_broker_id
+            future.set_result(result)
+
+        timeouts = (config.consumer_pull_timeout_ms, config.consumer_timeout_when_suspend_ms)
+        link.send_async(request.command(), timeouts[block_if_not_found] / 1000, answered)
+        return future
+
+    def _check_pull(self, queue: MessageQueue, offset: int, max_count: int) -> None:
+        self._check_running()
+        check_place(queue, offset)
+        if not isinstance(max_count, int) or not 1 <= max_count <= INT_MAX:
+            raise InvalidParameter(f"max_count is {max_count!r}; allowed is 1..{INT_MAX}")
+
     def _pull(
         self,
         queue: MessageQueue,
@@ -93,10 +152,7 @@ class PullConsumer(ConsumerBase):
         suspend_ms: int,
         limit_ms: int,
     ) -> PullResult:
-        self._check_running()
-        check_place(queue, offset)
-        if not isinstance(max_count, int) or not 1 <= max_count <= INT_MAX:
-            raise InvalidParameter(f"max_count is {max_count!r}; allowed is 1..{INT_MAX}")
+        self._check_pull(queue, offset, max_count)
         result = self._pull_whole(queue, expression, offset, max_count, suspend_ms, limit_ms)
         if self.config.namespace:
             hide_namespace(result.messages, self.config.namespace)

@@ -64,10 +64,13 @@ class Rebalancer:
         self._owner = owner
         self._pulls_itself = pulls_itself
         self.owned: dict[MessageQueue, Owned] = {}
+        self._listed: dict[str, list[str]] = {}
+        """Broker name -> the group's sorted client ids as that broker said in this round."""
 
     def run(self) -> bool:
         """Balance every subscribed topic; False when something has to be tried again soon."""
         balanced = True
+        self._listed = {}
         topics = self._subscriptions.topics
         for topic in sorted(topics):
             try:
@@ -99,10 +102,13 @@ class Rebalancer:
     def _member_ids(self, topic: str, queues: Sequence[MessageQueue]) -> list[str]:
         """Return the group's sorted client ids from a broker of the topic; empty: keep the assignment."""
         for name in sorted({queue.broker_name for queue in queues}):
+            if name in self._listed:
+                return self._listed[name]
             try:
                 link = self._instance.routes.reading_link(name, 0)
                 link.duplex()  # the broker must have heard of us before it is asked who is there
-                return sorted(self._instance.calls.consumer_ids(self._group, link))
+                self._listed[name] = sorted(self._instance.calls.consumer_ids(self._group, link))
+                return self._listed[name]
             except ShmqError as error:
                 log.event(_LOG, logging.INFO, "members_unknown", group=self._group, topic=topic, reason=error)
         return []

@@ -100,6 +100,14 @@ class Announcer:
         if not members_only:
             self._epoch.bump()
 
+    async def membership_changed(self, group: str, *, members_only: bool = True) -> None:
+        """Clients joined or left a group: tell the workers, then its members.
+
+        In this order, as members ask for the list at once, and any worker may answer.
+        """
+        await self.group_changed(group, members_only=members_only)
+        self.members_changed(group)
+
     def members_changed(self, group: str) -> None:
         """Push 40 to every member, unless they do not share queues or do not want to be told."""
         config = self._groups.get(group)

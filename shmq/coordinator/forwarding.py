@@ -81,8 +81,7 @@ class Forwarding:
     def members_changed(self, groups: Iterable[str]) -> None:
         """Clients left these consumer groups, or came back to them: tell the members and the workers."""
         for group in groups:
-            self._ctx.announce.members_changed(group)
-            self.later(self._ctx.announce.group_changed(group, members_only=True))
+            self.later(self._ctx.announce.membership_changed(group))
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something nobody waits for; its errors are logged."""

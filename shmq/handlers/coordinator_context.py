@@ -70,6 +70,9 @@ class Announcements(Protocol):
     async def group_changed(self, group: str, *, members_only: bool = False) -> None:
         """Tell workers the state of a group, or that it is gone; its settings changed, or only members."""
 
+    async def membership_changed(self, group: str, *, members_only: bool = True) -> None:
+        """Clients joined or left a group: tell the workers, then its members."""
+
     def members_changed(self, group: str) -> None:
         """Push 40 to every member of a group, if its settings and its message model want it."""
 

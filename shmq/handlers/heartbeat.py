@@ -114,10 +114,10 @@ def _beat_consumer(
     consumption = Consumption(data.consume_type, data.message_model, data.consume_from_where)
     changed = ctx.clients.beat_consumer(client, data.group_name, consumption, data.subscriptions, now_ms)
     members = ctx.clients.consumer_group(data.group_name)
-    if group.group or changed or (members is not None and members.subscriptions != before):
-        announcements.append(ctx.announce.group_changed(data.group_name, members_only=not group.group))
     if changed:
-        ctx.announce.members_changed(data.group_name)
+        announcements.append(ctx.announce.membership_changed(data.group_name, members_only=not group.group))
+    elif group.group or (members is not None and members.subscriptions != before):
+        announcements.append(ctx.announce.group_changed(data.group_name, members_only=not group.group))
 
 
 async def unregister(
@@ -130,15 +130,14 @@ async def unregister(
     left = header.consumer_group is not None and ctx.clients.leave_consumer(call.key, header.consumer_group)
     call.keep(CLIENT_NOTE, client_note(ctx.clients, call.key))
     if left and header.consumer_group is not None:
-        ctx.announce.members_changed(header.consumer_group)
-        await ctx.announce.group_changed(header.consumer_group, members_only=True)
+        await ctx.announce.membership_changed(header.consumer_group)
     return command.response(ResponseCode.SUCCESS, ext={})
 
 
 async def consumer_list(
     ctx: CoordinatorContext, _call: Call, command: Command, header: ConsumerGroupHeader
 ) -> Command:
-    """38: the client ids of a group's live members."""
+    """38: the client ids of a group's live members. Workers answer it themselves when they know."""
     await ctx.settled()
     members = ctx.clients.consumer_group(header.consumer_group)
     if members is None:

@@ -229,7 +229,8 @@ class GroupState:
     """All a worker has to know of a consumer group to judge a pull.
 
     `config` is a SubscriptionGroupConfig and each value of `subscriptions` (topic -> ...) a
-    SubscriptionData, both as the JSON objects of Apache RocketMQ 5.3. `members` counts live members.
+    SubscriptionData, both as the JSON objects of Apache RocketMQ 5.3. `members` counts live members,
+    `client_ids` are theirs, each once.
     `message_model` is that of the live members (CLUSTERING or BROADCASTING), None without any. `resets`
     holds server-side offset resets not yet taken: topic -> queue id -> offset; the next pull of that queue
     is answered with 21 and that offset, and commits of the queue are ignored until then.
@@ -237,6 +238,7 @@ class GroupState:
 
     config: JsonObject
     members: int = 0
+    client_ids: list[str] = field(default_factory=list)
     message_model: str | None = None
     subscriptions: dict[str, JsonObject] = field(default_factory=dict)
     resets: dict[str, dict[int, int]] = field(default_factory=dict)
@@ -246,6 +248,7 @@ class GroupState:
         return {
             "config": self.config,
             "members": self.members,
+            "clientIds": self.client_ids,
             "messageModel": self.message_model,
             "subscriptions": self.subscriptions,
             "resets": {
@@ -259,6 +262,7 @@ class GroupState:
         return cls(
             config=found["config"],
             members=found["members"],
+            client_ids=found["clientIds"],
             message_model=found["messageModel"],
             subscriptions=found["subscriptions"],
             resets={

@@ -24,8 +24,10 @@ from shmq.model.topic_config import TopicConfig
 from shmq.net.connection import Connection
 from shmq.net.connection_table import ConnectionTable
 from shmq.net.peer import has_ended
+from shmq.protocol.bodies.groups import encode_consumer_list
 from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command, decode_frame
+from shmq.protocol.headers.client import ConsumerGroupHeader
 from shmq.protocol.internal import (
     ClientClosedHeader,
     ClientHeader,
@@ -102,11 +104,8 @@ class CoordinatorCalls:
 
     async def _greet(self) -> None:
         """Say who this is, take the snapshot, and tell a new coordinator all that the old one knew."""
-        answer = await self.link.request_now(
-            InternalCode.WORKER_HELLO, WorkerHelloHeader(slot=self._slot, pid=self._pid)
-        )
-        self._view.apply_snapshot(Snapshot.decode(answer.body_bytes()))
-        self._beats.forget_all()
+        hello = WorkerHelloHeader(slot=self._slot, pid=self._pid)
+        await self.link.request_now(InternalCode.WORKER_HELLO, hello, self._take_snapshot)
         for connection in self._connections:
             self.client_opened(connection)
         if self._served_before:
@@ -119,6 +118,11 @@ class CoordinatorCalls:
         self.link.oneway(InternalCode.REPLAY_DONE, None)
         self._served_before = True
         self._on_change(None, None)
+
+    def _take_snapshot(self, command: Command) -> None:
+        """Take over everything; changes that were sent behind it are applied to it."""
+        self._beats.forget_all()
+        self._view.apply_snapshot(Snapshot.decode(command.body_bytes()))
 
     # -- clients -------------------------------------------------------------------------------------------
 
@@ -150,7 +154,12 @@ class CoordinatorCalls:
         self.link.oneway(InternalCode.CLIENT_RESPONSE, ClientHeader(conn_id=connection.id), frame)
 
     def forward(self, connection: Connection, command: Command, frame: memoryview) -> None:
-        """Let the coordinator answer a client's request; its answer frame is written as it is."""
+        """Let the coordinator answer a client's request; its answer frame is written as it is.
+
+        What members of a group ask for all the time is answered here, when it is known.
+        """
+        if command.code == RequestCode.GET_CONSUMER_LIST_BY_GROUP and self._listed(connection, command):
+            return
         digest = None
         if command.code == RequestCode.HEART_BEAT:
             digest = KnownBeats.digest(command.body_bytes())
@@ -173,6 +182,24 @@ class CoordinatorCalls:
             self._write(connection, answer)
 
         self.link.request(InternalCode.FORWARD, ForwardHeader(conn_id=connection.id), frame, answered)
+
+    def _listed(self, connection: Connection, command: Command) -> bool:
+        """Answer who is in a group; False when that is the coordinator's to say.
+
+        Changes are told to every worker before a member hears of them.
+        """
+        if not (self.link.is_ready and self._view.settled) or command.is_oneway:
+            return False
+        try:
+            name = command.read_header(ConsumerGroupHeader).consumer_group
+        except ShmqError:
+            return False
+        group = self._view.groups.get(name)
+        if group is None or not group.client_ids:
+            return False
+        body = encode_consumer_list(group.client_ids)
+        connection.send(command.response(ResponseCode.SUCCESS, body=body, ext={}))
+        return True
 
     def _beaten(self, connection: Connection, command: Command) -> None:
         """Answer a heartbeat that says nothing new; the coordinator hears of it within a second."""
@@ -291,8 +318,7 @@ class CoordinatorCalls:
         self._on_change(None, header.group)
 
     def _settled(self, command: Command) -> None:
-        self._beats.forget_all()
-        self._view.apply_snapshot(Snapshot.decode(command.body_bytes()))
+        self._take_snapshot(command)
         self._on_change(None, None)
 
 

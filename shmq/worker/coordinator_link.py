@@ -155,6 +155,11 @@ class CoordinatorLink:
         if not self._stopping:
             log.event(_logger, logging.WARNING, "coordinator_lost", reason=connection.close_reason)
 
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether the coordinator is there and has been told what it must know."""
+        return self._ready
+
     # -- calls ---------------------------------------------------------------------------------------------
 
     def request(self, code: int, header: object, body: Any, then: Answer) -> None:
@@ -177,19 +182,23 @@ class CoordinatorLink:
             self._waiting.append(call)
         self._due_by(call.deadline_ms)
 
-    def request_now(self, code: int, header: object, body: Any = None) -> asyncio.Future[Command]:
-        """Ask while the link is not ready yet (HELLO); fails with the answer's error or the link."""
-        answered: asyncio.Future[Command] = asyncio.get_running_loop().create_future()
+    def request_now(self, code: int, header: object, take: Callable[[Command], None]) -> asyncio.Future[None]:
+        """Ask while the link is not ready yet (HELLO); fails with the answer's error or the link.
+
+        `take` gets the answer at once, before anything that was sent behind it is looked at.
+        """
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def then(answer: Command | None, error: ShmqError | None) -> None:
             if answered.done():
                 return
             if answer is not None:
-                answered.set_result(answer)
+                take(answer)
+                answered.set_result(None)
             else:
                 answered.set_exception(error or SystemBusy("the coordinator did not answer"))
 
-        command = Command.request(code, header, body)
+        command = Command.request(code, header)
         call = _Call(command, then, self._monotonic_ms() + limits.LINK_ANSWER_MS_MAX, 0)
         call.sendings_left = 1
         self._send(call)
