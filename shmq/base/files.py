@@ -116,7 +116,7 @@ class StoreLock:
         answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
         pid = _FLOCK.unpack(answer)[4]
         if pid <= 0:
-            pid = _find_record_lock_holder(os.fstat(fd))
+            pid = next(iter(lock_holders(os.fstat(fd), "OFDLCK")), 0)
         return f"process {pid}" if pid > 0 else "a process of another user"
 
     def release(self) -> None:
@@ -126,17 +126,21 @@ class StoreLock:
             self._fd = -1
 
 
-def _find_record_lock_holder(wanted: os.stat_result) -> int:
-    """Search /proc for a process that holds a record lock through a descriptor of that file; 0: none seen."""
+def lock_holders(wanted: os.stat_result, kind: str) -> list[int]:
+    """The processes of ours that hold a lock of that kind (OFDLCK, FLOCK) through a descriptor of that file.
+
+    The kernel's own list names who took it, and that one may be dead, while others inherited the descriptor.
+    """
+    found: list[int] = []
     for folder in Path("/proc").glob("[0-9]*/fdinfo"):
         with contextlib.suppress(OSError):
             for info in folder.iterdir():
                 with contextlib.suppress(OSError):
                     stat = (folder.parent / "fd" / info.name).stat()
                     same = (stat.st_dev, stat.st_ino) == (wanted.st_dev, wanted.st_ino)
-                    if same and "OFDLCK" in info.read_text():
-                        return int(folder.parent.name)
-    return 0
+                    if same and kind in info.read_text():
+                        found.append(int(folder.parent.name))
+    return sorted(set(found))
 
 
 class SharedFileLock:
@@ -149,6 +153,10 @@ class SharedFileLock:
     def __init__(self, path: Path) -> None:
         """Open (and make) the lock file; the lock is not taken yet."""
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def fileno(self) -> int:
+        """The descriptor: whoever inherits it holds the lock as well, until both are closed."""
+        return self._fd
 
     def exclusive(self, nonblocking: bool = False) -> bool:
         """Take it alone; False only when `nonblocking` and somebody else has it."""

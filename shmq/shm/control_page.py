@@ -20,6 +20,9 @@ from shmq.base.errors import StoreDamaged, Unavailable
 from shmq.shm import page_layout as at
 from shmq.shm.word import map_words
 
+_BLOCK_BYTES = 512
+"""The unit of st_blocks."""
+
 
 class PageState(IntEnum):
     """What the page may be used for (word STATE)."""
@@ -120,9 +123,12 @@ class ControlPage:
     @classmethod
     def from_fd(cls, fd: int, readonly: bool = True) -> ControlPage:
         """Map the page behind an inherited or granted descriptor, which stays open and the caller's."""
-        size = os.fstat(fd).st_size
+        found = os.fstat(fd)
+        size = found.st_size
         if size < at.QUEUE_TABLE * at.WORD_BYTES:
             raise StoreDamaged(f"{size} bytes are too few for a control page")
+        if found.st_blocks * _BLOCK_BYTES < size:  # its maker died; to read a hole of a full /dev/shm kills
+            raise StoreDamaged("this shared memory object is not a finished control page: it has holes")
         mapped = mmap.mmap(fd, size, access=mmap.ACCESS_READ if readonly else mmap.ACCESS_WRITE)
         words = map_words(mapped)
         magic, version, promised = words[at.MAGIC], words[at.LAYOUT_VERSION], words[at.PAGE_BYTES]

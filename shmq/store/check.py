@@ -128,7 +128,9 @@ class _StoreCheck:
             check_all=True,
         )
         if not self._queues.load(low):
-            yield Finding("queue files", str(self._layout.consume_queue), "a file has a wrong length")
+            yield Finding(
+                "queue files", str(self._layout.consume_queue), "a file has a wrong length or is missing"
+            )
         if write_position is None:
             walk.known_flushed = low
         end = walk.run(low)

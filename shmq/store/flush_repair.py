@@ -16,7 +16,7 @@ import logging
 import os
 from pathlib import Path
 
-from shmq.base import log
+from shmq.base import faults, log
 from shmq.base.errors import StoreDamaged
 from shmq.base.files import fsync_folder
 from shmq.store.names import StoreLayout, file_starts
@@ -24,6 +24,15 @@ from shmq.store.names import StoreLayout, file_starts
 PIECE_BYTES = 1 << 20
 
 _logger = log.get(__name__)
+
+faults.declare(
+    {
+        "unflushed.copied": "what may not be on the disk is aside, durably; nothing else was done",
+        "unflushed.dropped": "memory has forgotten the log's pages: only the copy is sure to have them",
+        "unflushed.written": "they are written again, not synced",
+        "unflushed.compared": "the disk has them, the copy is still there",
+    }
+)
 
 
 def rewrite_unflushed(layout: StoreLayout, run: int, begin: int, end: int) -> None:
@@ -37,7 +46,9 @@ def rewrite_unflushed(layout: StoreLayout, run: int, begin: int, end: int) -> No
         aside = layout.identity.parent / f"unflushed-{run}-{start + low}"
         try:
             _copy_aside(layout.segment_path(start), aside, low, high)
+            faults.reach("unflushed.copied")
             _rewrite(layout.segment_path(start), aside, low)
+            faults.reach("unflushed.compared")
         except OSError as error:
             raise StoreDamaged(
                 f"{layout.segment_path(start)} cannot be written ({error.strerror}): the disk failed and "
@@ -88,11 +99,13 @@ def _rewrite(segment: Path, aside: Path, low: int) -> None:
         with contextlib.suppress(OSError):
             os.fdatasync(fd)  # hear of errors before this: only the sync after the writes counts
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        faults.reach("unflushed.dropped")
         with open(aside, "rb") as source:
             position = low
             while piece := source.read(PIECE_BYTES):
                 os.pwrite(fd, piece, position)
                 position += len(piece)
+            faults.reach("unflushed.written")
             os.fdatasync(fd)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             source.seek(0)

@@ -9,12 +9,19 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from shmq.base import log
+from shmq.base import faults, log
 from shmq.base.file_sums import FileState, forget, judge_prefix, note_prefix
 from shmq.store.index_file import HEADER, ITEM, NAME_DIGITS, SLOT_BYTES, IndexHeader, index_names
 from shmq.store.names import StoreLayout
 
 _logger = log.get(__name__)
+
+faults.declare(
+    {
+        "index.gap_dropped": "index files behind one that was taken away are removed, their sums are there",
+        "index.gap_forgotten": "their sums are gone as well, no page knows of it",
+    }
+)
 
 
 def note_index(layout: StoreLayout, path: Path, slots: int) -> None:
@@ -62,6 +69,8 @@ def drop_behind_gap(layout: StoreLayout) -> bool:
         if name > gone[0]:
             (layout.index / name).unlink()
             gone.append(name)
-    for name in gone:
+    faults.reach("index.gap_dropped")
+    for name in reversed(gone):
         forget(layout.checksums, layout.index / name)
+    faults.reach("index.gap_forgotten")
     return True

@@ -20,7 +20,7 @@ from shmq.base.file_sums import FileState, judge
 from shmq.store.checkpoint import FIELDS_BYTES, Checkpoint
 from shmq.store.checksums import summed_end
 from shmq.store.names import StoreLayout
-from shmq.store.run_marks import LastRun, Marks
+from shmq.store.run_marks import Identity, LastRun, Marks
 
 _MENDS = "shmq-admin storeRepair lets records stand in for the messages that were in it"
 
@@ -53,7 +53,8 @@ def check_segments(layout: StoreLayout, flushed: int = 0) -> list[int]:
         layout.segment_path(starts.pop()).unlink()
     sizes = {start: layout.segment_path(start).stat().st_size for start in starts}
     wrong = [start for start in starts if sizes[start] != layout.segment_bytes]
-    if wrong and len(wrong) < len(starts):
+    noted = Identity.load(layout) if wrong else None
+    if wrong and (len(wrong) < len(starts) or (noted and noted.segment_bytes == layout.segment_bytes)):
         raise StoreDamaged(
             f"{layout.segment_path(wrong[0])} has {sizes[wrong[0]]} bytes instead of {layout.segment_bytes}: "
             f"it was cut. Put it back as it was; if that cannot be done, {_MENDS}"

@@ -40,7 +40,7 @@ from shmq.shm.page_layout import (
     WRITE_POSITION,
 )
 from shmq.shm.queue_table import QueueTable
-from shmq.store.checkpoint import Checkpoint
+from shmq.store.checkpoint import FIELDS_BYTES, Checkpoint
 from shmq.store.config_tables import load_topics
 from shmq.store.names import StoreLayout
 
@@ -83,6 +83,7 @@ class Identity:
     units: int = 0
     min_offset: int = -1
     minima: int = 0
+    segment_bytes: int = 0
 
     @classmethod
     def of_stop(cls, layout: StoreLayout, page: ControlPage) -> Identity:
@@ -107,6 +108,7 @@ class Identity:
             units=sum(table.max(q.slot) for q in used),
             min_offset=words[MIN_OFFSET],
             minima=sum(table.min(q.slot) for q in used),
+            segment_bytes=layout.segment_bytes,
         )
 
     @classmethod
@@ -151,8 +153,7 @@ def read_marks(layout: StoreLayout) -> Marks:
     if not layout.segments() and abort is None and identity is None:
         return Marks(LastRun.NONE, None, 0)
     page_id = int(abort[1]) if abort is not None and len(abort) == 2 and abort[1].isdecimal() else 0
-    is_damaged = layout.identity.exists() and judge(layout.checksums, layout.identity) is FileState.CHANGED
-    if is_damaged and (page_id or abort is None):
+    if _is_lost(layout) and (page_id or abort is None):
         return Marks(LastRun.CRASHED, Identity(), 0)  # ours, but nothing it says can be believed
     if page_id:
         return Marks(LastRun.CRASHED, identity, page_id)
@@ -162,11 +163,20 @@ def read_marks(layout: StoreLayout) -> Marks:
     return Marks(LastRun.CLEAN if same and not identity.running else LastRun.FOREIGN, identity, 0)
 
 
+def _is_lost(layout: StoreLayout) -> bool:
+    """Whether our note was damaged or taken away, but nobody else has written the store since: another engine
+    would have changed the checkpoint."""
+    state = judge(layout.checksums, layout.identity)
+    if state is FileState.MISSING:
+        return judge(layout.checksums, layout.checkpoint, FIELDS_BYTES) is FileState.RIGHT
+    return state is FileState.CHANGED
+
+
 def mark_running(layout: StoreLayout, pid: int, page: ControlPage) -> None:
     """Note that `pid` runs on the page from now on. Before the first mutation of the store."""
     write_durably(layout.abort, f"{pid} {page.page_id}".encode(), backup=False)
     faults.reach("recovery.abort_written")
-    Identity(page_id=page.page_id, running=True).save(layout)
+    Identity(page_id=page.page_id, running=True, segment_bytes=layout.segment_bytes).save(layout)
     faults.reach("recovery.identity_written")
     page.words[RUN_STAMP] = _stamp_of(layout)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 
@@ -26,6 +27,7 @@ def run_or_end(name: str, body: Callable[[], None]) -> None:
         body()
     except BaseException:
         log.event(_logger, logging.CRITICAL, "service_failed", exc_info=True, service=name)
+        print(f"shmq: the {name} failed; the log says why", file=sys.stderr, flush=True)
         os._exit(EXIT_SERVICE_FAILED)
 
 

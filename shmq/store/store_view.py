@@ -21,6 +21,7 @@ from shmq.store.commit_log import CommitLog
 from shmq.store.consume_queues import ConsumeQueues
 from shmq.store.names import StoreLayout, file_starts
 from shmq.store.queue_repair import QueueRepair, find_queues
+from shmq.store.run_marks import Identity
 
 DEFAULT_SEGMENT_BYTES = 1 << 30
 DEFAULT_QUEUE_FILE_BYTES = 6_000_000
@@ -40,7 +41,9 @@ def layout_of(root: Path) -> StoreLayout:
         for start in file_starts(found.queue_folder(*queue))
         if (size := found.queue_file_path(*queue, start).stat().st_size)
     )
-    segment_bytes = max(sizes, default=0) or DEFAULT_SEGMENT_BYTES  # one of them may have been cut
+    noted = Identity.load(found)
+    sizes.append(noted.segment_bytes if noted is not None else 0)
+    segment_bytes = max(sizes) or DEFAULT_SEGMENT_BYTES  # any of them may have been cut
     queue_file_bytes = max(islice(queue_sizes, FILES_LOOKED_AT), default=0) or DEFAULT_QUEUE_FILE_BYTES
     return StoreLayout(root, segment_bytes, queue_file_bytes)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from shmq.base import log
 from shmq.base.clock import monotonic_ms
 from shmq.base.errors import Unavailable
-from shmq.base.files import SharedFileLock
+from shmq.base.files import SharedFileLock, lock_holders
 from shmq.shm.worker_slots import process_start_time, process_state
 from shmq.supervisor.child import APPENDERS_LOCK
 
@@ -76,8 +76,6 @@ def _kill(pid: int, started: int) -> None:
 
 
 def _holders(path: Path) -> str:
-    """The pids the kernel lists as holders of a flock on this file."""
-    inode = f":{path.stat().st_ino} "
-    lines = Path("/proc/locks").read_text().splitlines()
-    pids = sorted({line.split()[-4] for line in lines if "FLOCK" in line and inode in line})
-    return "pid " + ", ".join(pids) if pids else "not to be seen from here"
+    """The processes that hold a flock on this file."""
+    pids = lock_holders(path.stat(), "FLOCK")
+    return "pid " + ", ".join(map(str, pids)) if pids else "not to be seen from here"

@@ -7,6 +7,7 @@ settings. What went wrong is one line on stderr; everything else is in the log.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import resource
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ _DESCRIPTION = "A RocketMQ-compatible message broker for one Linux host."
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `shmq-broker`; returns the exit status."""
+    with contextlib.suppress(RuntimeError, OSError):  # no stderr
+        faulthandler.enable()  # a signal such as SIGBUS ends it with a word
     options = parse_options("shmq-broker", _DESCRIPTION, __version__, arguments)
     try:
         loaded = load_settings(BrokerSettings, options.file, options.settings_arguments)

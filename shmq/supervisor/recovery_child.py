@@ -15,11 +15,12 @@ import signal
 import sys
 from pathlib import Path
 
-from shmq.base import log
+from shmq.base import faults, log
 from shmq.base.clock import monotonic_ms
 from shmq.base.errors import ConfigFault, ShmqError, StoreDamaged, Unavailable
+from shmq.base.files import SharedFileLock
 from shmq.model.settings import BrokerSettings
-from shmq.supervisor.child import leave_with_parent
+from shmq.supervisor.child import OUTLIVES, leave_with_parent
 from shmq.supervisor.children import exit_text
 from shmq.supervisor.fork_server import CONTEXT, Inherited, leave_no_trace_in_child, nothing_as_main
 
@@ -34,17 +35,25 @@ _FAULTS: dict[str, type[ShmqError]] = {
 
 
 def recover_in_child(
-    root: Path, settings: BrokerSettings, *, adopt: bool, log_dir: Path | None, interrupts: int
+    root: Path,
+    settings: BrokerSettings,
+    lock: SharedFileLock,
+    *,
+    adopt: bool,
+    log_dir: Path | None,
+    interrupts: int,
 ) -> None:
     """Run recovery and wait for it; raises what it raised.
 
-    When it died of SIGBUS, which is a bad sector, it is run once more, reading with care. Unavailable when it
-    died otherwise, or when `interrupts` (a descriptor) became readable: the start was called off.
+    `lock` is the supervisor's LOCK_EX of the appenders' lock. The child inherits it: when the supervisor is
+    killed, the next one waits until the child is really gone, which a disk may delay. When it died of SIGBUS,
+    which is a bad sector, it is run once more, reading with care. Unavailable when it died otherwise, or when
+    `interrupts` (a descriptor) became readable: the start was called off.
     """
-    died = _run_child(root, settings, adopt, log_dir, interrupts, carefully=False)
+    died = _run_child(root, settings, lock.fileno(), adopt, log_dir, interrupts, carefully=False)
     if died == -signal.SIGBUS:
         log.event(_logger, logging.ERROR, "recovery_met_a_bad_sector", advice="reading page by page")
-        died = _run_child(root, settings, adopt, log_dir, interrupts, carefully=True)
+        died = _run_child(root, settings, lock.fileno(), adopt, log_dir, interrupts, carefully=True)
     if died is not None:
         raise Unavailable(f"recovery ended without a result ({exit_text(died)}); its log says more")
 
@@ -52,6 +61,7 @@ def recover_in_child(
 def _run_child(
     root: Path,
     settings: BrokerSettings,
+    lock_fd: int,
     adopt: bool,
     log_dir: Path | None,
     interrupts: int,
@@ -71,12 +81,15 @@ def _run_child(
                 os.getpid(),
                 log_dir,
                 result_write,
-                Inherited.of((result_write,)),
+                Inherited.of((result_write, lock_fd)),
             ),
             name=f"shmq: recovery {settings.broker_name}",
         )
         with nothing_as_main():
             process.start()
+    except EOFError as error:
+        os.close(result_read)
+        raise Unavailable("the fork server died before recovery had begun: start again") from error
     finally:
         os.close(result_write)
     try:
@@ -138,9 +151,10 @@ def _main(
     inherited: Inherited,
 ) -> None:
     """The child: recover, tell the outcome as one line of JSON, leave."""
-    leave_with_parent(signal.SIGKILL)
+    if not faults.is_on(OUTLIVES):
+        leave_with_parent(signal.SIGKILL)
     leave_no_trace_in_child()
-    result_fd = inherited.here()[result_fd]
+    result_fd = inherited.here()[result_fd]  # the lock is held by being open
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import setproctitle
 

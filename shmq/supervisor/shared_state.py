@@ -94,7 +94,9 @@ class SharedState:
             if is_empty(root, settings):
                 open_or_recover(root, settings, adopt, owner_pid=os.getpid())
             else:
-                recover_in_child(root, settings, adopt=adopt, log_dir=log_dir, interrupts=signals.fileno())
+                recover_in_child(
+                    root, settings, lock, adopt=adopt, log_dir=log_dir, interrupts=signals.fileno()
+                )
             faults.reach("start.recovered")
             page = ControlPage.attach(name)
             return cls(layout, name, page, bells)
