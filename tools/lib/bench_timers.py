@@ -2,9 +2,10 @@
 
 late      sends messages for moments up to 2 s ahead, one every 10 ms, and compares store time and moment
           (goal: p99 20 ms on an idle machine, none early)
-pending   puts `--count` timers over the next day, in a process of its own, and compares before and after:
-          the private memory of the broker's processes (anonymous pages; wheel and log are pages of files;
-          goal: 16 MiB more for 1,000,000), and the rate of plain sends (goal: the same)
+pending   puts `--count` timers over the next day, in a process of its own. Compares the private memory of the
+          broker's processes before and after (anonymous pages; wheel and log are pages of files; goal: 16
+          MiB more for 1,000,000), and plain sends to this broker and to one without timers, by turns (goal:
+          the same rate)
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from shmq.embedded import Broker
 DAY_S = 86_400
 UNDER_WAY = 2000
 PROBE_S = 1.0
-PROBES = 5
+PROBES = 9
 
 
 def private_mib(broker: Broker) -> dict[str, float]:
@@ -43,15 +44,31 @@ def private_mib(broker: Broker) -> dict[str, float]:
 
 
 def plain_rate(producer: Producer) -> float:
-    """Sync sends per second, the median of some short probes."""
-    rates = []
-    for _ in range(PROBES):
-        count, begin = 0, time.perf_counter()
-        while time.perf_counter() - begin < PROBE_S:
-            producer.send(Message("Plain", b"x" * 256))
-            count += 1
-        rates.append(count / (time.perf_counter() - begin))
-    return statistics.median(rates)
+    """Sync sends per second in one short probe."""
+    count, begin = 0, time.perf_counter()
+    while time.perf_counter() - begin < PROBE_S:
+        producer.send(Message("Plain", b"x" * 256))
+        count += 1
+    return count / (time.perf_counter() - begin)
+
+
+def slowdown(loaded: Broker) -> str:
+    """The rate of plain sends to the broker with timers over that of one without, probed by turns."""
+    with (
+        Broker(brokerWorkers="1", brokerName="broker-b") as bare,
+        Producer("Bare", namesrv_addr=bare.namesrv_addr, instance_name="bare") as to_bare,
+        Producer("Loaded", namesrv_addr=loaded.namesrv_addr, instance_name="loaded") as to_loaded,
+    ):
+        to_bare.create_topic("Plain", 1)
+        plain_rate(to_bare)
+        plain_rate(to_loaded)
+        rates = [(plain_rate(to_bare), plain_rate(to_loaded)) for _ in range(PROBES)]
+    ratios = sorted(with_timers / without for without, with_timers in rates)
+    without, with_timers = (statistics.median(column) for column in zip(*rates, strict=True))
+    return (
+        f"{without:,.0f}/s without timers, {with_timers:,.0f}/s with them; "
+        f"ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} .. {ratios[-1]:.2f}, {PROBES} turns)"
+    )
 
 
 def lateness(broker: Broker, producer: Producer, count: int) -> list[int]:
@@ -105,7 +122,7 @@ def main() -> None:
         shares = {"p50": 0.5, "p99": 0.99}
         figures = ", ".join(f"{name} {late[int(len(late) * share)]} ms" for name, share in shares.items())
         print(f"late: {len(late)} timers, min {late[0]} ms, {figures}, max {late[-1]} ms")
-        rate, memory = plain_rate(producer), private_mib(broker)
+        memory = private_mib(broker)
         begin = time.perf_counter()
         filler = multiprocessing.get_context("spawn").Process(
             target=fill, args=(broker.namesrv_addr, options.count)
@@ -115,10 +132,10 @@ def main() -> None:
         seconds = time.perf_counter() - begin
         print(f"pending: {options.count:,} timers sent in {seconds:.1f} s ({options.count / seconds:,.0f}/s)")
         time.sleep(2)
-        grown, after = private_mib(broker), plain_rate(producer)
+        grown = private_mib(broker)
         by_role = ", ".join(f"{role} {grown[role] - memory.get(role, 0.0):+.1f}" for role in sorted(grown))
         print(f"pending: private memory {memory['all']:.1f} MiB before; MiB more with them: {by_role}")
-        print(f"pending: plain sends {rate:,.0f}/s before, {after:,.0f}/s after: {after / rate:.2f}")
+        print(f"pending: plain sends {slowdown(broker)}")
 
 
 if __name__ == "__main__":
