@@ -51,7 +51,10 @@ class TermFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One part. `value` is a literal's value or a property's name; `evaluate` is a condition's closure."""
+    """One part. `value` is a literal's value or a property's name; `evaluate` is a condition's closure.
+
+    `sign` is that of a property; of a number, which has it in its value, whether a minus was written.
+    """
 
     kind: Kind
     value: Any = None
@@ -109,7 +112,7 @@ def signed(sign: int, term: Term) -> Term:
     if term.depth >= DEPTH_MAX:
         raise TermFault(f"more than {DEPTH_MAX} signs follow each other")
     if term.kind is Kind.NUMBER:
-        return Term(Kind.NUMBER, sign * term.value, depth=term.depth + 1)
+        return Term(Kind.NUMBER, sign * term.value, depth=term.depth + 1, sign=min(sign, term.sign))
     return Term(Kind.SIGNED, term.value, depth=term.depth + 1, sign=sign * term.sign)
 
 
@@ -196,10 +199,12 @@ _ORDERINGS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def between(term: Term, low: Term, high: Term, *, inside: bool) -> Term:
-    """`x [NOT] BETWEEN low AND high`, both bounds included."""
+    """`x [NOT] BETWEEN low AND high`, both bounds included. As in RocketMQ only bounds without a minus are
+    compared beforehand."""
     for part in (term, low, high):
         _want(part, NUMERIC, "BETWEEN")
-    if inside and low.kind is high.kind is Kind.NUMBER and low.value > high.value:
+    are_plain = low.kind is high.kind is Kind.NUMBER and low.sign == high.sign == 1
+    if inside and are_plain and low.value > high.value:
         raise TermFault(f"BETWEEN {low.value} AND {high.value} is never true: the lower bound comes first")
     value_of, low_of, high_of = _numbers(term), _numbers(low), _numbers(high)
 
@@ -298,13 +303,13 @@ def membership(term: Term, texts: Sequence[str], *, inside: bool) -> Term:
 
 
 def text_search(word: str, term: Term, text: str, *, found: bool) -> Term:
-    """`p [NOT] CONTAINS|STARTSWITH|ENDSWITH 's'`; an empty text is found nowhere."""
+    """`p [NOT] CONTAINS|STARTSWITH|ENDSWITH 's'`; with an empty text false, NOT or not, as in RocketMQ."""
     _want(term, frozenset({Kind.PROPERTY}), word)
     find, wanted, search = finder(term.value), text.encode(), _SEARCHES[word]
 
     def evaluate(properties: Stored) -> Truth:
         value = find(properties)
-        return None if value is None else (bool(wanted) and search(value, wanted)) is found
+        return None if value is None else bool(wanted) and search(value, wanted) is found
 
     return _condition(evaluate, term)
 

@@ -46,6 +46,8 @@ OUTCOMES = [
     ("a NOT CONTAINS 'bc'", {"a": "abcd"}, False),
     ("a NOT STARTSWITH 'x'", {"a": "abcd"}, True),
     ("a CONTAINS ''", {"a": "abcd"}, False),
+    ("a NOT CONTAINS ''", {"a": "abcd"}, False),
+    ("a BETWEEN 1 AND -7", {"a": "0"}, False),
     # the reference's table of outcomes
     ("a between 0 and 3", {"a": "4"}, False),
     ("a not between 0 and 3", {"a": "4"}, True),
