@@ -17,12 +17,13 @@ from collections.abc import Iterator, Sequence
 
 from shmq.base import faults
 from shmq.base.clock import Clock
-from shmq.base.errors import IllegalOperation, InvalidParameter, QueryNotFound, SystemBusy
+from shmq.base.errors import IllegalOperation, InvalidParameter, QueryNotFound, SystemBusy, Unavailable
 from shmq.broker.delayed_message import delivery_of
 from shmq.broker.queues import Queues
 from shmq.broker.timer_cursors import TimerCursors
 from shmq.broker.waiting_message import WaitingMessage, waiting_message
 from shmq.coordinator.timer_service import TimerService
+from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.message_id import parse_offset_message_id
 from shmq.model.names import TIMER_TOPIC
 from shmq.model.properties import (
@@ -46,6 +47,7 @@ from shmq.shm.queue_table import QueueRef
 from shmq.shm.rings import park, unpark
 from shmq.shm.worker_slots import COORDINATOR_SLOT, FLUSHER_SLOT
 from shmq.store.append_request import AppendOutcome, AppendRequest
+from shmq.store.consume_queue import FILLER_SIZE
 from shmq.store.index_lookup import FOUND_MAX
 from shmq.store.message_store import MessageStore
 
@@ -316,7 +318,10 @@ class TimerChanges:
         queue = self._queue()
         first = self._service.kept(queue)
         for offset in range(first, min(self._service.taken, first + MOVE_MAX)):
-            message = self._message_at(self._store.queues.unit(queue, offset).physical_offset)
+            try:
+                message = self._whole_message(queue, offset)
+            except Unavailable:  # it is being looked at: no copy shall make its damage good
+                return False
             if message is not None and message.physical_offset >= end:
                 return True
             if message is not None and self._is_needed(message):
@@ -332,6 +337,14 @@ class TimerChanges:
                 faults.reach("timer.moved")
             self._service.pass_to(queue, offset + 1)
         return self._service.kept(queue) >= self._store.max(queue)
+
+    def _whole_message(self, queue: QueueRef, queue_offset: int) -> WaitingMessage | None:
+        """A message as its unit promises it; None: gone or damaged for good. Unavailable: not yet."""
+        unit = self._store.queues.unit(queue, queue_offset)
+        if unit.size == FILLER_SIZE or unit.tags_code == DAMAGED_TAGS_CODE:
+            return None
+        record = self._store.message_at(queue, queue_offset, unit.physical_offset)
+        return None if record is None else waiting_message(record)
 
     def _is_needed(self, message: WaitingMessage) -> bool:
         """Whether a message still waits. What cancels is not: what it cancelled lies before it."""

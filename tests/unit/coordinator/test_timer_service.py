@@ -234,3 +234,25 @@ def test_one_that_was_damaged_while_it_waited_is_mended_or_left_out(tmp_path: Pa
             assert (row.topic, row.queue_offset) == (TIMER_TOPIC, 2) and timers.counts["timers_dropped"] == 1
             world.flush()
             world.crash(keep_page=True)  # what is marked is replaced then
+
+
+def test_a_damaged_one_is_mended_before_its_segment_goes(tmp_path: Path) -> None:
+    with TimerWorld(tmp_path / "store") as timers:
+        world, now = timers.world, timers.clock.now_ms()
+        places = [timers.send(now + 60_000, b"%d" % n * 9).physical_offset for n in range(3)]
+        timers.run(100)
+        world.flush()
+        with open(world.layout.segment_path(0), "r+b") as segment:
+            segment.seek(places[1] + 90)
+            segment.write(b"?")
+        end = places[2] + 1
+        assert not timers.changes.move_out(end)
+        settings = small_settings(scrub_bytes_per_second=0)
+        Scrub(world.layout, world.page, settings, lambda name, n: None).step()
+        timers.changes.move_out(end)
+        lowest = timers.changes.lowest_needed()
+        assert lowest is not None and lowest >= end
+        timers.run(61_000)
+        assert {body: len(times) for body, times in timers.delivered.items()} == {
+            b"%d" % n * 9: 1 for n in range(3)
+        }
