@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -173,6 +174,7 @@ def test_a_store_of_another_engine_is_opened_only_when_it_is_adopted(make: Broke
         assert client.send("theirs", b"x").code == 0
     assert broker.stop() == 0
     (folder / "store" / "shmq" / "identity.json").unlink()
+    shutil.rmtree(folder / "store" / "checksums")  # another engine makes none
     refused = make(folder)
     _, errors = refused.launch().communicate(timeout=20)
     assert refused.process is not None and refused.process.returncode == 78
