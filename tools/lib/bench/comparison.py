@@ -62,6 +62,7 @@ class Comparison(AbstractContextManager["Comparison"]):
     def run(self, workload: Workload) -> Row:
         """All rounds of one workload."""
         row = Row(workload, self.durability, seconds=self.seconds)
+        began = time.monotonic()
         present = [system for name in workload.systems if (system := self._present(row, name))]
         try:
             if workload.kind in PROBES:
@@ -72,6 +73,7 @@ class Comparison(AbstractContextManager["Comparison"]):
                 self._run_load(row, present)
         finally:
             self._end_row()
+        row.took_s = time.monotonic() - began
         row.verdicts = [(goal.text, goal.verdict(row)) for goal in workload.goals]
         return row
 

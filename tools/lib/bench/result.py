@@ -54,6 +54,8 @@ class Row:
     missing: dict[str, str] = field(default_factory=dict)
     verdicts: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
+    took_s: float = 0.0
+    """The whole row: starts, warming up, filling, all turns."""
 
     @property
     def systems(self) -> list[str]:
@@ -103,6 +105,7 @@ class Row:
             "metric": self.workload.metric,
             "sweep": self.workload.sweep,
             "seconds": self.seconds,
+            "took_s": self.took_s,
             "turns": [
                 {
                     "system": turn.system,

@@ -34,6 +34,8 @@ def print_row(row: Row, out: Console) -> None:
         out.print(shown)
     for goal, verdict in row.verdicts:
         out.print(f"  goal {escape(goal)}: {escape(verdict)}")
+    if row.took_s:
+        out.print(f"  took {row.took_s:.0f} s")
     for system, reason in row.missing.items():
         out.print(f"  missing {escape(system)}: {escape(reason)}")
     if warning := figures.disturbance(row):
