@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -121,7 +122,7 @@ class ClientInstance:
         self._stopped = False
         self._rebalance_bell = threading.Event()
         self._rebalancer: threading.Thread | None = None
-        self.replies = PendingReplies()
+        self.replies = PendingReplies(self._look_for_replies)
         self.periodic = Periodic("shmq-duties")
         self._routes_duty = self._add_duty(
             "refresh routes", self._refresh_routes, 0.01, config.poll_name_server_interval_ms
@@ -129,7 +130,7 @@ class ClientInstance:
         self._heartbeat_duty = self._add_duty(
             "heartbeat", self.heartbeat_all, 1.0, config.heartbeat_broker_interval_ms
         )
-        self._add_duty("expire requests", self.replies.expire, 3.0, REQUESTS_LOOK_MS)
+        self._expiring = self._add_duty("expire requests", self._expire_requests, 3.0, REQUESTS_LOOK_MS)
         persist_ms = config.persist_consumer_offset_interval_ms
         self._add_duty("persist offsets", self._persist_offsets, min(10.0, persist_ms / 1000), persist_ms)
 
@@ -345,6 +346,20 @@ class ClientInstance:
         for consumer in consumers:
             found |= consumer.subscribed_topics()
         return found
+
+    def _expire_requests(self) -> None:
+        """Fail requests whose time is over; while there are none, this wakes nobody."""
+        self.replies.expire()
+        self._expiring.due = math.inf
+        if len(self.replies):  # looked at behind that: one that came before it is seen here
+            self._look_for_replies()
+
+    def _look_for_replies(self) -> None:
+        """A request waits for its reply: look in a second whether its time is over."""
+        soon = time.monotonic() + REQUESTS_LOOK_MS / 1000
+        if self._expiring.due > soon:
+            self._expiring.due = soon
+            self.periodic.wake()
 
     def _refresh_routes(self) -> None:
         self.routes.refresh_all(sorted(self.topics()))

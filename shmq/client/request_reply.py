@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 import uuid
+from collections.abc import Callable
 
 from shmq.base import log
 from shmq.base.clock import now_ms
@@ -42,8 +43,9 @@ class RequestTimeout(ClientError, TimeoutError):
 class PendingReplies:
     """The requests of one client instance that wait for a reply. Any thread."""
 
-    def __init__(self) -> None:
-        """Wait for none."""
+    def __init__(self, expected: Callable[[], object] = lambda: None) -> None:
+        """Wait for none; `expected` is called when there is another one, so that `expire` is."""
+        self._expected = expected
         self._lock = threading.Lock()
         self._waiting: dict[str, tuple[SendFuture[MessageExt], float, str]] = {}
 
@@ -60,6 +62,7 @@ class PendingReplies:
         future: SendFuture[MessageExt] = SendFuture()
         with self._lock:
             self._waiting[correlation] = (future, time.monotonic() + timeout_ms / 1000, message.topic)
+        self._expected()
         return future
 
     def give_up(self, message: Message, error: BaseException) -> None:
