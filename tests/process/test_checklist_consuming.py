@@ -42,6 +42,7 @@ from shmq.model.broker_settings import BrokerSettings
 from shmq.model.consumer_group import SubscriptionGroupConfig
 from shmq.model.names import dlq_topic
 from shmq.model.topic_config import TopicConfig
+from tests.helpers.filled_topic import filled
 from tests.helpers.waiting import wait_until
 
 SUCCESS = ConsumeConcurrentlyStatus.CONSUME_SUCCESS
@@ -53,16 +54,6 @@ FIRST = ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET
 def broker() -> Iterator[Broker]:
     with Broker(brokerWorkers=1, messageDelayLevel="1s 1s 1s 1s 2s " + "1s " * 13) as running:
         yield running
-
-
-def filled(broker: Broker, topic: str, count: int, **message: object) -> MessageQueue:
-    """A topic with one queue and messages 0, 1, 2 ... in it."""
-    with Producer("Consuming", namesrv_addr=broker.namesrv_addr) as producer:
-        producer.create_topic(topic, 1)
-        queue = producer.fetch_publish_message_queues(topic)[0]
-        for number in range(count):
-            producer.send(Message(topic, b"%d" % number, **message), queue=queue)  # type: ignore[arg-type]
-    return queue
 
 
 class Listener:

@@ -24,19 +24,10 @@ from shmq import (
 from shmq.base.errors import InvalidParameter
 from shmq.embedded import Broker
 from shmq.model.topic_config import TopicConfig
+from tests.helpers.filled_topic import filled
 from tests.helpers.waiting import wait_until
 
 FIRST = ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET
-
-
-def filled(broker: Broker, topic: str, count: int, **message: object) -> MessageQueue:
-    """A topic with one queue and messages 0, 1, 2 ... in it."""
-    with Producer("Polling", namesrv_addr=broker.namesrv_addr) as producer:
-        producer.create_topic(topic, 1)
-        queue = producer.fetch_publish_message_queues(topic)[0]
-        for number in range(count):
-            producer.send(Message(topic, b"%d" % number, **message), queue=queue)  # type: ignore[arg-type]
-    return queue
 
 
 def stored_offset(broker: Broker, group: str, queue: MessageQueue) -> int:

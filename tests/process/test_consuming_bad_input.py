@@ -33,19 +33,11 @@ from shmq.client import consume_service
 from shmq.client.broker_calls import BrokerCalls
 from shmq.embedded import Broker
 from shmq.protocol.codes import ResponseCode
+from tests.helpers.filled_topic import filled
 from tests.helpers.waiting import wait_until
 
 FIRST = ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET
 SUCCESS = ConsumeConcurrentlyStatus.CONSUME_SUCCESS
-
-
-def filled(broker: Broker, topic: str, count: int) -> MessageQueue:
-    with Producer("BadInput", namesrv_addr=broker.namesrv_addr) as producer:
-        producer.create_topic(topic, 1)
-        queue = producer.fetch_publish_message_queues(topic)[0]
-        for number in range(count):
-            producer.send(Message(topic, b"%d" % number), queue=queue)
-    return queue
 
 
 class Seen:

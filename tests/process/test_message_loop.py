@@ -198,8 +198,9 @@ def test_who_is_cancelled_while_waiting_has_lost_no_message(shared_broker: Broke
         )
         await consumer.subscribe(topic)
         async with consumer:
-            while queue not in consumer.assignment:
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(20):
+                while queue not in consumer.assignment:
+                    await asyncio.sleep(0.01)
             for number in range(10):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(consume(consumer), 0.02)
