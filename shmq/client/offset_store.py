@@ -156,8 +156,7 @@ class RemoteOffsetStore:
                 # A negative offset stores nothing; the count is wanted all the same.
                 self._commit(queue, NO_OFFSET if offset is None else offset, count, not wait, not goes_back)
                 if offset is not None:
-                    times = sent.times + 1 if sent is not None and sent.offset == offset else 1
-                    self._sent[queue] = _Sent(offset, times, time.monotonic() + COMMIT_AGAIN_S)
+                    self._note_sent(queue, offset, sent)
             except ShmqError as error:
                 _LOG.warning("committing offset %s of %s failed: %s", offset, queue, error)
                 self.count_read(queue, *count)
@@ -165,6 +164,13 @@ class RemoteOffsetStore:
                     self._goes_back.add(queue)
                 if isinstance(error, RemotingError):
                     silent.add(queue.broker_name)
+
+    def _note_sent(self, queue: MessageQueue, offset: int, before: _Sent | None) -> None:
+        """Count a commit, unless its broker went away or somebody moved the offset meanwhile."""
+        times = before.times + 1 if before is not None and before.offset == offset else 1
+        with self._lock:
+            if self._sent.get(queue) is before:
+                self._sent[queue] = _Sent(offset, times, time.monotonic() + COMMIT_AGAIN_S)
 
     def remove(self, queue: MessageQueue) -> None:
         """Forget a queue that is no longer owned."""

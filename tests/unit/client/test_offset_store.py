@@ -101,6 +101,21 @@ def test_an_offset_that_does_not_move_rests_after_three_commits(monkeypatch: pyt
     assert committed() == [4] * 5, "and once in a while"
 
 
+def test_a_commit_under_way_when_its_broker_comes_back_does_not_count() -> None:
+    commits: list[int] = []
+
+    def commit(_queue: MessageQueue, offset: int, *_: object) -> None:
+        commits.append(offset)
+        if len(commits) == 3:
+            store.tell_again()
+
+    store = RemoteOffsetStore(lambda queue: NO_OFFSET, commit)
+    store.update(QUEUE, 9)
+    for _ in range(8):
+        store.persist([QUEUE])
+    assert commits == [9] * 6, "three after the return"
+
+
 def test_a_removed_queue_is_forgotten() -> None:
     commits: list[Commit] = []
     store = remote(commits)
