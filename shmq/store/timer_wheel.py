@@ -10,7 +10,7 @@
 A slot belongs to a second only if it says so. Layout of Apache RocketMQ 5.3 (TimerWheel.java, Slot.java) with
 its precision of 1000 ms; the millisecond comes from the units. The coordinator alone reads and writes; by
 `pwrite`, so that a full disk is an error and no SIGBUS. The file can always be made again from the log
-(`coordinator/timer_wheel_fill.py`), so it is never synced.
+(`coordinator/timer_service.py`), so it is never synced.
 """
 
 from __future__ import annotations

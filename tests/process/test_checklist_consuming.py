@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
@@ -91,6 +91,12 @@ def stored_offset(broker: Broker, group: str, queue: MessageQueue) -> int:
         return reader.fetch_consume_offset(queue)
 
 
+def is_held_back(consumer: PushConsumer, queues: Iterable[MessageQueue]) -> bool:
+    """Whether limits keep all of them from being pulled; a queue is owned a moment before its pulls begin."""
+    states = consumer._pulling._states
+    return all(queue in states and states[queue].controlled for queue in queues)
+
+
 def owned(consumer: PushConsumer, topic: str) -> list[int]:
     return [queue.queue_id for queue in consumer.assigned_queues if queue.topic == topic]
 
@@ -155,8 +161,7 @@ def test_127_limits_of_a_topic_are_shared_among_the_owned_queues(broker: Broker)
     with member(broker, "Shared", Listener(lambda _: gate.wait(20) and SUCCESS), **settings) as consumer:
         held = lambda: [consumer._rebalancer.owned[queue].message_count for queue in queues]  # noqa: E731
         wait_until(lambda: len(owned(consumer, "Shared")) == 4 and min(held()) >= 20, 20, "all are full")
-        states = consumer._pulling._states
-        wait_until(lambda: all(states[queue].controlled for queue in queues), 20, "no more is pulled")
+        wait_until(lambda: is_held_back(consumer, queues), 20, "no more is pulled")
         # 100 // 5, as the retry topic's queue counts, too, and what was pulled before that was known. Each
         # queue would hold over 100 if the limit were its own, and all 200 without any.
         assert all(20 < count < 60 for count in held()), held()
@@ -176,8 +181,7 @@ def test_127_the_size_limit_of_a_topic_is_shared_too(broker: Broker) -> None:
     listen = lambda messages, context: gate.wait(20) and SUCCESS  # noqa: E731
     with member(broker, "SharedSize", listen, **settings) as consumer:
         wait_until(lambda: len(owned(consumer, "SharedSize")) == 4, 20, "all are its own")
-        states = consumer._pulling._states
-        wait_until(lambda: all(states[queue].controlled for queue in queues), 20, "no more is pulled")
+        wait_until(lambda: is_held_back(consumer, queues), 20, "no more is pulled")
         # 5 // 5 MiB, as the retry topic's queue counts: over it, so 2 MiB, and what the last pull brought.
         held = [consumer._rebalancer.owned[queue].message_bytes for queue in queues]
         assert all(2 << 20 <= size < 5 << 19 for size in held), held
@@ -457,7 +461,7 @@ def test_131_the_span_in_hand_bounds_concurrent_consumers_only(broker: Broker) -
     settings = {"consume_concurrently_max_span": 100, "pull_batch_size": 10, "direct_pull": False}
     with member(broker, "Span", concurrent, **settings) as consumer:
         wait_until(lambda: len(concurrent.seen) > 100, 20, "all but the first go on")
-        wait_until(lambda: consumer._pulling._states[queue].controlled, 20, "until the span is too long")
+        wait_until(lambda: is_held_back(consumer, [queue]), 20, "until the span is too long")
         assert int(consumer.running_properties()["PROP_SHMQ_FLOW_CONTROLS"]) > 0, "operators see it"
         assert len(concurrent.seen) <= 120
         gate.set()
