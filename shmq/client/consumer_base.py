@@ -4,6 +4,7 @@ offsets."""
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from shmq.client.errors import ClientStateError
 from shmq.client.instance import ClientInstance
 from shmq.client.links import BrokerLink
 from shmq.client.offset_store import NO_OFFSET, LocalOffsetStore, OffsetStore, ReadMode, RemoteOffsetStore
+from shmq.client.pull_service import PullService
 from shmq.client.rebalancer import Owned, Rebalancer
 from shmq.client.running_info import encode_running_info, thread_stacks
 from shmq.client.service import Service
@@ -253,6 +255,28 @@ class ConsumerBase(Service):
     def subscribed_topics(self) -> set[str]:
         """Return the topics this consumer reads."""
         return self._subscriptions.topics
+
+    def resting_topics(self) -> set[str]:
+        """Return the topics whose changes brokers tell of: a queue is waited for at each of their brokers."""
+        pulling = self._pulls()
+        if pulling is None or not pulling.is_resting:
+            return set()
+        waited = {(queue.topic, queue.broker_name) for queue in self._rebalancer.owned}
+        return {
+            topic
+            for topic in self._subscriptions.topics
+            if (brokers := self._instance.routes.readable_at(topic))
+            and all((topic, broker) in waited for broker in brokers)
+        }
+
+    def waited_s(self, link: BrokerLink) -> float:
+        """Return when the wait under way at a broker was sent, minus infinity without one."""
+        pulling = self._pulls()
+        return -math.inf if pulling is None else pulling.waited_s(link)
+
+    def _pulls(self) -> PullService | None:
+        """Return what pulls by itself, while this consumer runs. Subclasses that have it."""
+        return None
 
     def rebalance(self) -> bool:
         """Take and give queues; on the rebalance thread."""

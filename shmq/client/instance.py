@@ -2,8 +2,9 @@
 
 Name servers, routes, links, the periodic duties (route refresh, heartbeats, offsets), the rebalance thread.
 RocketMQ's timing: routes first after 10 ms then every 30 s, heartbeats first after 1 s then every 30 s,
-offsets first after 10 s then every 5 s, rebalance every 20 s (1 s while something is not yet balanced). A
-broker is told of this client on each new duplex connection before that is used.
+offsets first after 10 s then every 5 s, rebalance every 20 s (1 s while something is not yet balanced); less
+often while consumers rest (`rest.py`). A broker is told of this client on each new duplex connection before
+that is used.
 
 `_lock` guards the members. Instances are shared through `acquire`/`release` (counted). A forked child keeps
 its producers, with a new client id and connections of its own; consumers stay the parent's.
@@ -19,7 +20,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 from shmq.base import log
@@ -32,6 +33,7 @@ from shmq.client.links import BrokerLink
 from shmq.client.name_servers import NameServers
 from shmq.client.periodic import Duty, Periodic
 from shmq.client.request_reply import PendingReplies
+from shmq.client.rest import ASK_MAX_S, ASK_S, Rest
 from shmq.client.routes import Routes
 from shmq.model.message_ext import MessageExt
 from shmq.model.names import CLIENT_INNER_PRODUCER_GROUP
@@ -44,6 +46,8 @@ from shmq.protocol.headers.client import ConsumerGroupHeader
 
 REBALANCE_PERIOD_S = 20.0
 REBALANCE_SOON_S = 1.0
+NAMED_S = 1.5
+"""After a topic changed; its broker tells the name servers within a second."""
 REQUESTS_LOOK_MS = 1_000
 """How often requests are looked through for those whose time is over."""
 
@@ -74,6 +78,12 @@ class ConsumerMember(Protocol):
 
     def subscribed_topics(self) -> set[str]:
         """Return the topics it reads."""
+
+    def resting_topics(self) -> set[str]:
+        """Return the topics whose changes its brokers tell it of now; empty unless it rests."""
+
+    def waited_s(self, link: BrokerLink) -> float:
+        """Return when it sent its wait to a broker (monotonic seconds), minus infinity without one."""
 
     def rebalance(self) -> bool:
         """Take and give queues; False when something has to be tried again soon."""
@@ -122,14 +132,18 @@ class ClientInstance:
         self._stopped = False
         self._rebalance_bell = threading.Event()
         self._rebalancer: threading.Thread | None = None
+        self._rest = Rest()
+        self._changed: set[str] = set()
+        """Topics that brokers say have changed."""
         self.replies = PendingReplies(self._look_for_replies)
         self.periodic = Periodic("shmq-duties")
         self._routes_duty = self._add_duty(
             "refresh routes", self._refresh_routes, 0.01, config.poll_name_server_interval_ms
         )
         self._heartbeat_duty = self._add_duty(
-            "heartbeat", self.heartbeat_all, 1.0, config.heartbeat_broker_interval_ms
+            "heartbeat", self._beat, 1.0, config.heartbeat_broker_interval_ms
         )
+        self._asking = self._add_duty("ask while resting", self._ask_while_resting, math.inf, 0)
         self._expiring = self._add_duty("expire requests", self._expire_requests, 3.0, REQUESTS_LOOK_MS)
         persist_ms = config.persist_consumer_offset_interval_ms
         self._add_duty("persist offsets", self._persist_offsets, min(10.0, persist_ms / 1000), persist_ms)
@@ -250,16 +264,20 @@ class ClientInstance:
 
     def _connection_lost(self, link: BrokerLink) -> None:
         """Have the heartbeat duty connect again soon, while consumers wait for that broker."""
+        self._rest.forget(link)
         if self._consumers and not self._stopped:
             self._heartbeat_duty.due = min(self._heartbeat_duty.due, time.monotonic() + 1.0)
             self.periodic.wake()
 
     def _heartbeat(self, link: BrokerLink, channel: DuplexChannel) -> None:
+        heartbeat = encode_heartbeat(self._heartbeat_data())
         response = channel.call(
-            Command.request(RequestCode.HEART_BEAT, None, encode_heartbeat(self._heartbeat_data())),
+            Command.request(RequestCode.HEART_BEAT, None, heartbeat),
             self.config.mq_client_api_timeout_ms / 1000,
         )
-        if response.code != ResponseCode.SUCCESS:
+        if response.code == ResponseCode.SUCCESS:
+            self._rest.told(link, heartbeat)
+        else:
             log.event(_LOG, logging.WARNING, "heartbeat_refused", broker=link, code=response.code)
 
     def _heartbeat_data(self) -> HeartbeatData:
@@ -274,8 +292,19 @@ class ClientInstance:
             with contextlib.suppress(ShmqError):  # one that is away is told when it is back
                 link.duplex()
 
-    def heartbeat_all(self) -> None:
-        """Beat to the masters, and with any consumer to the slaves too; a broker that is away is logged."""
+    def _beat(self) -> None:
+        """Beat where nothing else says that this client lives."""
+        consumers, heartbeat = self.consumers(), encode_heartbeat(self._heartbeat_data())
+        stood_still = not self._rest.look()
+        self.heartbeat_all(
+            lambda link: stood_still or not self._rest.may_skip_beat(link, heartbeat, consumers)
+        )
+
+    def heartbeat_all(self, wanted: Callable[[BrokerLink], bool] = lambda link: True) -> None:
+        """Beat to the masters, and with any consumer to the slaves too; a broker that is away is logged.
+
+        A broker that knows this client hears only from it when it is `wanted`.
+        """
         again = False
         for link in self.routes.links:
             if link.broker_id != MASTER_ID and not self._consumers:
@@ -283,7 +312,7 @@ class ClientInstance:
             try:
                 known = link.has_duplex
                 channel = link.duplex()  # a new connection has been announced already
-                if known:
+                if known and wanted(link):
                     self._heartbeat(link, channel)
             except ShmqError as error:
                 again = True
@@ -361,8 +390,39 @@ class ClientInstance:
             self._expiring.due = soon
             self.periodic.wake()
 
+    def _resting_topics(self) -> set[str]:
+        """Return the topics whose changes brokers tell this client of."""
+        with self._lock:
+            producers = [*self._producers.values()]
+        published = {topic for producer in producers for topic in producer.publish_topics()}
+        return self._rest.topics(self.consumers(), published)
+
     def _refresh_routes(self) -> None:
-        self.routes.refresh_all(sorted(self.topics()))
+        told = {topic for topic in self._resting_topics() if self.routes.age_s(topic) < ASK_MAX_S}
+        self.routes.refresh_all(sorted(self.topics()), told)
+
+    def wait_ended(self, changed: Sequence[str] | None) -> None:
+        """A consumer's wait for messages has ended without any: its time is over (None), or its group or
+        these topics have changed. On a connection's reader thread."""
+        if changed is None:
+            self._asking.due = 0.0
+        else:
+            self.rebalance_now()
+            if changed:
+                with self._lock:
+                    self._changed.update(changed)
+                self._asking.due = time.monotonic() + NAMED_S
+        self.periodic.wake()
+
+    def _ask_while_resting(self) -> None:
+        """Ask for what has changed, and for what was not asked for a while: the brokers are awake anyway."""
+        self._asking.due = math.inf
+        with self._lock:
+            changed, self._changed = self._changed, set()
+        old = {topic for topic in self._resting_topics() if self.routes.age_s(topic) >= ASK_S}
+        self.routes.refresh_each(sorted(changed | old))
+        if changed or not self._rest.may_skip_balance(self.consumers(), ASK_S):
+            self.rebalance_now()
 
     def _persist_offsets(self) -> None:
         for consumer in self.consumers():
@@ -373,13 +433,18 @@ class ClientInstance:
         self._rebalance_bell.set()
 
     def _rebalance_loop(self) -> None:
-        """Balance every 20 s, after 1 s when something was not ready, or when told to."""
+        """Balance every 20 s, after 1 s when something was not ready, or when told to; while all consumers
+        rest, mostly when told to."""
         wait_s = REBALANCE_PERIOD_S
         while not self._stopped:
-            self._rebalance_bell.wait(wait_s)
+            is_told = self._rebalance_bell.wait(wait_s)
             self._rebalance_bell.clear()
+            consumers = self.consumers()
+            if not is_told and wait_s == REBALANCE_PERIOD_S and self._rest.may_skip_balance(consumers):
+                continue
             wait_s = REBALANCE_PERIOD_S
-            for consumer in self.consumers():
+            self._rest.balanced()
+            for consumer in consumers:
                 try:
                     balanced = not self._stopped and consumer.rebalance()
                 except Exception as error:  # the edge of this thread: the other consumers must go on

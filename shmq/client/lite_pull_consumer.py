@@ -162,6 +162,9 @@ class LitePullConsumer(ConsumerBase):
         first_s = min(FIRST_LOOK_S, period_s)
         self._looking = self._instance.periodic.add("look at topics", self._look_at_topics, first_s, period_s)
 
+    def _pulls(self) -> PullService | None:
+        return self._pulling if self._state is ServiceState.RUNNING else None
+
     def _end(self) -> None:
         self._instance.periodic.remove(self._looking)
         self._pulling.stop()

@@ -84,7 +84,7 @@ class PullService:
         self._states: dict[MessageQueue, PullState] = {}
         self.readers = DirectReaders(group, config, instance.periodic)
         self.loop = TaskLoop(f"shmq-pull-{group}")
-        self._waits = SharedWaits(group, self.loop, lambda state: self._soon(state, 0))
+        self._waits = SharedWaits(group, self.loop, lambda state: self._soon(state, 0), instance.wait_ended)
         self.flow_controls = 0
         """How often a pull was put off because too much was in hand."""
         self.paused = False
@@ -109,6 +109,16 @@ class PullService:
     def forget(self, queue: MessageQueue) -> None:
         """A queue was given away: its state ends with the next step."""
         self._states.pop(queue, None)
+
+    @property
+    def is_resting(self) -> bool:
+        """Tell whether every queue is waited for, so that brokers tell of all that changes."""
+        states = list(self._states)
+        return bool(states) and self._waits.covers(states)
+
+    def waited_s(self, link: BrokerLink) -> float:
+        """Return when the wait under way at a broker was sent, minus infinity without one."""
+        return self._waits.sent_s(link)
 
     def drained(self, queue: MessageQueue) -> None:
         """Listeners have consumed half of what held the pull back: go on before the 50 ms are over."""

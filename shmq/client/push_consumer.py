@@ -211,6 +211,9 @@ class PushConsumer(ConsumerBase):
             drained=self._pulling.drained,
         )
 
+    def _pulls(self) -> PullService | None:
+        return self._pulling if self._state is ServiceState.RUNNING else None
+
     def _end(self) -> None:
         self._instance.periodic.remove(self._cleaning)
         if self._renewing is not None:

@@ -7,8 +7,11 @@ message arrives. One lock guards the tables; lookups by name servers happen outs
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from shmq.base import log
@@ -53,6 +56,8 @@ class Routes:
         self._routes: dict[str, TopicRoute] = {}
         self._publish: dict[str, PublishInfo] = {}
         self._links: dict[tuple[str, int], BrokerLink] = {}
+        self._asked_s: dict[str, float] = {}
+        """When each topic's route was last asked for, monotonic."""
 
     def publish_info(
         self, topic: str, default_topic: str = AUTO_CREATE_TOPIC, queue_nums: int = 4
@@ -105,9 +110,15 @@ class Routes:
         """Return the route as last seen."""
         return self._routes.get(topic)
 
+    def readable_at(self, topic: str) -> set[str]:
+        """Return the names of the brokers with readable queues, as last seen."""
+        route = self._routes.get(topic)
+        return set() if route is None else {queue.broker_name for queue in route.read_queues(topic)}
+
     def refresh(self, topic: str) -> TopicRoute | None:
         """Ask a name server now; None when the topic is unknown there."""
         route = self._fetch(topic)
+        self._asked_s[topic] = time.monotonic()
         if route is None:
             return None
         with self._lock:
@@ -120,9 +131,17 @@ class Routes:
         self._keep_links(route)
         return route
 
-    def refresh_all(self, topics: Sequence[str] = ()) -> None:
-        """Ask for every topic in use and those named; a failure is logged and leaves the old route."""
-        for topic in {*self._routes, *self._publish, *topics}:
+    def age_s(self, topic: str) -> float:
+        """Return how long ago a topic's route was asked for; infinity when it never was."""
+        return time.monotonic() - self._asked_s.get(topic, -math.inf)
+
+    def refresh_all(self, topics: Sequence[str] = (), known: AbstractSet[str] = frozenset()) -> None:
+        """Ask for every topic in use and those named, but for those whose routes are `known` to be good."""
+        self.refresh_each({*self._routes, *self._publish, *topics} - known)
+
+    def refresh_each(self, topics: Iterable[str]) -> None:
+        """Ask for these topics; a failure is logged and leaves the old route."""
+        for topic in topics:
             try:
                 self.refresh(topic)
             except ShmqError as error:

@@ -1,14 +1,18 @@
 """SharedWaits: one wait at each broker for all queues of a consumer that have been idle for a while.
 
 A queue that was idle for one whole held pull comes here; from then on it costs no pull of its own. News bring
-it back to the pull loop. Brokers that know no such wait (Apache RocketMQ's) are asked once, and pulled from
-as ever. Answers come on reader threads, waits are sent by the pull thread; `_lock` guards the table.
+it back to the pull loop, and so does a change of its topic or of the group, which the broker tells at once: a
+consumer that waits for all its queues rests, and asks for little else. Brokers that know no such wait
+(Apache RocketMQ's) are asked once, and pulled from as ever. Answers come on reader threads, waits are sent by
+the pull thread; `_lock` guards the table.
 """
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from shmq.base.clock import now_ms
@@ -37,6 +41,8 @@ class _BrokerWait:
     states: dict[MessageQueue, PullState] = field(default_factory=dict)
     number: int = 0
     """Of the wait under way: answers to earlier ones mean nothing."""
+    sent_s: float = -math.inf
+    """Monotonic time of the wait under way, or of the last one."""
     is_due: bool = False
     is_refused: bool = False
 
@@ -44,11 +50,22 @@ class _BrokerWait:
 class SharedWaits:
     """The waits of one consumer."""
 
-    def __init__(self, group: str, loop: TaskLoop, resume: Callable[[PullState], None]) -> None:
-        """`resume` pulls a queue again; `loop` is the pull thread."""
+    def __init__(
+        self,
+        group: str,
+        loop: TaskLoop,
+        resume: Callable[[PullState], None],
+        ended: Callable[[Sequence[str] | None], None],
+    ) -> None:
+        """`resume` pulls a queue again; `loop` is the pull thread.
+
+        `ended` hears of waits that ended without messages: None, the time is over; else the group or these
+        topics have changed.
+        """
         self._group = group
         self._loop = loop
         self._resume = resume
+        self._ended = ended
         self._lock = threading.Lock()
         self._waits: dict[BrokerLink, _BrokerWait] = {}
 
@@ -64,6 +81,18 @@ class SharedWaits:
             self._soon(link, wait)
         return True
 
+    def covers(self, queues: Iterable[MessageQueue]) -> bool:
+        """Tell whether all these queues are waited for."""
+        with self._lock:
+            return all(any(queue in wait.states for wait in self._waits.values()) for queue in queues)
+
+    def sent_s(self, link: BrokerLink) -> float:
+        """Return when the wait under way at a broker was sent (monotonic seconds), minus infinity without
+        one."""
+        with self._lock:
+            wait = self._waits.get(link)
+            return wait.sent_s if wait is not None and wait.states else -math.inf
+
     def _soon(self, link: BrokerLink, wait: _BrokerWait) -> None:
         """Send the next wait in a moment. Called with the lock held."""
         if not wait.is_due:
@@ -78,6 +107,7 @@ class SharedWaits:
             if not wait.states:
                 return
             wait.number += 1
+            wait.sent_s = time.monotonic()
             number = wait.number
             rows = [Awaited(q.topic, q.queue_id, state.offset) for q, state in wait.states.items()]
             for state in wait.states.values():
@@ -92,6 +122,7 @@ class SharedWaits:
 
     def _answered(self, link: BrokerLink, wait: _BrokerWait, number: int, response: Command | None) -> None:
         """Pull what has news, wait on for the rest; without an answer that means anything, pull all."""
+        is_over, changed = False, None
         with self._lock:
             if number != wait.number:
                 return
@@ -104,7 +135,10 @@ class SharedWaits:
                 ]
             elif response is not None and response.code == ResponseCode.PULL_NOT_FOUND:
                 back = []
+                is_over = True
             else:
+                if response is not None and response.code == ResponseCode.PULL_RETRY_IMMEDIATELY:
+                    changed = sorted({topic for topic, _ in self._news(response) or ()})
                 unknown = response is not None and response.code == ResponseCode.REQUEST_CODE_NOT_SUPPORTED
                 wait.is_refused |= unknown
                 back = list(wait.states.values())
@@ -113,6 +147,8 @@ class SharedWaits:
             if wait.states:
                 self._soon(link, wait)
         self._resume_all(back)
+        if is_over or changed is not None:
+            self._ended(changed)
 
     @staticmethod
     def _news(response: Command) -> set[tuple[str, int]] | None:

@@ -2,9 +2,10 @@
 
 A held pull asks again every 15 s for every queue. A consumer whose queues have been idle for that long waits
 for all of them with one request instead, for a minute or more. News end the wait; the messages themselves
-are then read or pulled as ever, so nothing is checked here but that the group exists. Runs in the worker's
-event loop; each queue of a wait is a hold of its own (`broker/pull_holds.py`); `connection.state` is the
-wait.
+are then read or pulled as ever, so nothing is checked here but that the group exists. So does a change of
+the group or of a topic: then the answer names the topics that have changed, and all queues are to be looked
+at. A wait is a sign of life like a heartbeat. Runs in the worker's event loop; each queue of a wait is a
+hold of its own (`broker/pull_holds.py`); `connection.state` is the wait.
 """
 
 from __future__ import annotations
@@ -34,26 +35,26 @@ class SharedWait:
         self.ended = False
 
     def end(self, why: Wake) -> None:
-        """Answer, and forget the holds. After a change of rules the client has to look at every queue."""
+        """Answer, and forget the holds."""
         if self.ended:
             return
         self.ended = True
-        news = [
-            (hold.topic, hold.queue.queue_id)
-            for hold in self.holds
-            if why is Wake.RULES_CHANGED or self._ctx.store.max(hold.queue) != hold.scan_offset
-        ]
+        is_told = _QueueHold.has_changed if why is Wake.RULES_CHANGED else _QueueHold.has_news
+        told = [(hold.topic, hold.queue.queue_id) for hold in self.holds if is_told(hold)]
         for hold in self.holds:
             self._ctx.holds.drop(hold)
         self.holds = []
-        code = ResponseCode.SUCCESS if news else ResponseCode.PULL_NOT_FOUND
-        self._connection.send(self._command.response(code, body=encode_news(news) if news else None))
+        if why is Wake.RULES_CHANGED:
+            code = ResponseCode.PULL_RETRY_IMMEDIATELY
+        else:
+            code = ResponseCode.SUCCESS if told else ResponseCode.PULL_NOT_FOUND
+        self._connection.send(self._command.response(code, body=encode_news(told) if told else None))
 
 
 class _QueueHold:
     """One queue of a wait; implements `broker.pull_holds.PullHold`."""
 
-    __slots__ = ("_ctx", "_wait", "group", "queue", "scan_offset", "topic")
+    __slots__ = ("_config", "_ctx", "_wait", "group", "queue", "scan_offset", "topic")
 
     def __init__(
         self, ctx: WorkerContext, wait: SharedWait, group: str, awaited: Awaited, queue: QueueRef
@@ -64,10 +65,19 @@ class _QueueHold:
         self.topic = awaited.topic
         self.queue = queue
         self.scan_offset = awaited.offset
+        self._config = ctx.view.topics.get(awaited.topic)
+
+    def has_news(self) -> bool:
+        """Tell whether messages came."""
+        return self._ctx.store.max(self.queue) != self.scan_offset
+
+    def has_changed(self) -> bool:
+        """Tell whether the topic is another than when the wait began."""
+        return self._ctx.view.topics.get(self.topic) != self._config
 
     def wake(self, why: Wake, now_ms: int) -> int | None:
         """End the wait, unless what was appended is not visible yet."""
-        if why is Wake.NEW_MESSAGES and self._ctx.store.max(self.queue) == self.scan_offset:
+        if why is Wake.NEW_MESSAGES and not self.has_news():
             return now_ms + limits.HOLD_MS_MAX
         self._wait.end(why)
         return None
@@ -81,6 +91,7 @@ def wait_for_messages(
     if group not in ctx.view.groups:
         raise Ask(NeedGroup(group))
     waits = decode_waits(command.body_bytes())
+    ctx.lives(connection.id)
     if isinstance(connection.state, SharedWait):
         connection.state.end(Wake.TIMED_OUT)
     ctx.count("shared_waits", 1)

@@ -163,7 +163,7 @@ class CoordinatorCalls:
         digest = None
         if command.code == RequestCode.HEART_BEAT:
             digest = KnownBeats.digest(command.body_bytes())
-            if self._beats.beat(connection.id, digest):
+            if self._beats.knows(connection.id, digest):
                 self._beaten(connection, command)
                 return
         elif command.code == RequestCode.UNREGISTER_CLIENT:
@@ -205,6 +205,11 @@ class CoordinatorCalls:
         """Answer a heartbeat that says nothing new; the coordinator hears of it within a second."""
         if not command.is_oneway:
             connection.send(command.response(ResponseCode.SUCCESS, ext={}))
+        self.client_lives(connection.id)
+
+    def client_lives(self, connection_id: int) -> None:
+        """Tell within a second that a client has shown that it lives."""
+        self._beats.lives(connection_id)
         if not self._beats_due:
             self._beats_due = True
             asyncio.get_running_loop().call_later(BEATS_S, self._tell_beats)

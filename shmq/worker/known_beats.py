@@ -29,12 +29,13 @@ class KnownBeats:
         """Return what stands for a heartbeat's body."""
         return blake2b(body, digest_size=_DIGEST_BYTES).digest()
 
-    def beat(self, connection_id: int, digest: bytes) -> bool:
-        """Note a heartbeat; False when it has to be judged."""
-        if self._digests.get(connection_id) != digest:
-            return False
+    def knows(self, connection_id: int, digest: bytes) -> bool:
+        """Tell whether a heartbeat says nothing new; False when it has to be judged."""
+        return self._digests.get(connection_id) == digest
+
+    def lives(self, connection_id: int) -> None:
+        """A client has shown that it lives: by a heartbeat, or by waiting for messages."""
         self._beaten.add(connection_id)
-        return True
 
     def learn(self, connection_id: int, digest: bytes, generation: int) -> None:
         """A heartbeat was accepted; `generation` is from before it was asked."""
@@ -52,7 +53,7 @@ class KnownBeats:
         self.generation += 1
 
     def take_beaten(self) -> list[int]:
-        """Return the connections that have beaten since the last call."""
+        """Return the connections whose clients have shown that they live since the last call."""
         beaten, self._beaten = sorted(self._beaten), set()
         return beaten
 

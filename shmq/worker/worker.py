@@ -153,6 +153,7 @@ class Worker:
             needs_slave=settings.broker_role is BrokerRole.SYNC_MASTER,
             count=self.tally.count,
             reset_taken=self.coordinator.reset_taken,
+            lives=self.coordinator.client_lives,
             wake_by=self.duty.wake_by,
         )
 

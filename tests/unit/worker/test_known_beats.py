@@ -9,10 +9,16 @@ ONE, TWO = KnownBeats.digest(b"one"), KnownBeats.digest(b"two")
 
 def test_only_what_was_accepted_from_this_connection_is_known() -> None:
     beats = KnownBeats()
-    assert not beats.beat(1, ONE)
+    assert not beats.knows(1, ONE)
     beats.learn(1, ONE, beats.generation)
-    assert beats.beat(1, ONE) and not beats.beat(1, TWO) and not beats.beat(2, ONE)
-    assert beats.take_beaten() == [1] and beats.take_beaten() == []
+    assert beats.knows(1, ONE) and not beats.knows(1, TWO) and not beats.knows(2, ONE)
+
+
+def test_who_lives_is_told_once() -> None:
+    beats = KnownBeats()
+    for connection in (2, 1, 2):
+        beats.lives(connection)
+    assert beats.take_beaten() == [1, 2] and beats.take_beaten() == []
 
 
 def test_a_change_makes_it_forget_and_what_was_asked_before_is_not_learned() -> None:
@@ -20,18 +26,18 @@ def test_a_change_makes_it_forget_and_what_was_asked_before_is_not_learned() -> 
     before = beats.generation
     beats.learn(1, ONE, before)
     beats.forget_all()
-    assert not beats.beat(1, ONE)
+    assert not beats.knows(1, ONE)
     beats.learn(2, TWO, before)
-    assert not beats.beat(2, TWO)
+    assert not beats.knows(2, TWO)
 
 
 def test_who_left_is_forgotten_and_what_was_not_told_is_kept() -> None:
     beats = KnownBeats()
     for connection in (1, 2):
         beats.learn(connection, ONE, beats.generation)
-        assert beats.beat(connection, ONE)
+        beats.lives(connection)
     beats.forget(1)
     taken = beats.take_beaten()
     beats.give_back(taken)
     assert taken == beats.take_beaten() == [2]
-    assert not beats.beat(1, ONE)
+    assert not beats.knows(1, ONE)
