@@ -66,7 +66,12 @@ READ_BYTES = 1 << 20
 
 _logger = log.get(__name__)
 
-faults.declare({"doubt.taken": "a reader's doubt is taken from the page, nothing was looked at"})
+faults.declare(
+    {
+        "doubt.taken": "a reader's doubt is taken from the page, nothing was looked at",
+        "doubt.noted": "the table says that a message is given up, its unit does not",
+    }
+)
 
 
 class Scrub:
@@ -148,6 +153,7 @@ class Scrub:
         self._count("scrub_damage", 1)
         if not found.is_anothers:  # else its record cannot be found: nothing is to be replaced
             DamageTable(self._layout).put([row])
+        faults.reach("doubt.noted")
         mark_unit(self._layout, row.topic, row.queue_id, row.queue_offset, row.position)
         _tell_of(row)
 

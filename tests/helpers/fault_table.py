@@ -219,6 +219,7 @@ ELSEWHERE: dict[str, str] = {
     "timer.moving": TIMERS,
     "timer.moved": TIMERS,
     "doubt.taken": DAMAGE,
+    "doubt.noted": DAMAGE,
     "index.gap_dropped": GARBAGE,
     "index.gap_forgotten": GARBAGE,
     "unflushed.copied": RECOVERY,

@@ -17,7 +17,7 @@ from shmq import AdminClient, Message, MessageQueue, Producer, PullConsumer
 from shmq.embedded import Broker
 from shmq.store.check import check_store
 from shmq.store.checksums import summed_end
-from shmq.store.damage_table import MENDED, REPLACED, DamageTable
+from shmq.store.damage_table import MARKED, MENDED, REPLACED, DamageTable
 from shmq.store.names import file_name
 from shmq.store.scrub_progress import damage_facts
 from shmq.store.store_view import StoreView, layout_of
@@ -231,6 +231,45 @@ def test_a_coordinator_that_dies_with_a_doubt_is_asked_again(tmp_path: Path) -> 
         assert broker.children()["shmq: coordinator broker-t"] != coordinator
         assert [row.state for row in DamageTable(layout).rows] == [MENDED]
         assert broker.stop() == 0
+        assert list(check_store(root)) == []
+    finally:
+        maker.end_all()
+
+
+@pytest.mark.long
+def test_a_coordinator_that_dies_while_it_gives_a_message_up_leaves_that_to_the_next(tmp_path: Path) -> None:
+    """The table has the message, its unit does not say so yet: readers doubt it again, the others go on."""
+    root, marks = tmp_path / "store", tmp_path / "marks"
+    marks.mkdir()
+    armed = {"SHMQ_FAULTS": "doubt.noted=kill", "SHMQ_FAULTS_DIR": str(marks)}
+    never = {"flushIntervalCommitLog": "600000", "flushCommitLogThoroughInterval": "600000"}
+    maker = BrokerMaker()
+    try:
+        broker = maker(tmp_path, environment=armed, scrubBytesPerSecond="0", **never).start()
+        address = f"unix:{broker.places['namesrvUnix']}"
+        with Producer("damage", namesrv_addr=address) as producer:
+            producer.create_topic("Damaged", 1)
+            (queue,) = producer.fetch_publish_message_queues("Damaged")
+            sent = [b"%04d " % n * 40 for n in range(COUNT)]
+            producer.send([Message("Damaged", body) for body in sent], queue=queue)
+        (unit,) = StoreView(root).units("Damaged", 0, 100, 101)
+        (last_byte,) = read(root, unit.physical_offset + 27, 1)
+        overwrite(root, unit.physical_offset + 27, bytes([last_byte ^ 1]))  # of the queue offset
+        coordinator = broker.children()["shmq: coordinator broker-t"]
+        with PullConsumer("readers", namesrv_addr=address) as consumer:
+            assert bodies(consumer, queue) == sent[:100] + sent[101:]
+        assert (marks / "doubt.noted").exists()
+        assert broker.children()["shmq: coordinator broker-t"] != coordinator
+        (row,) = DamageTable(layout_of(root)).rows
+        assert (row.state, row.topic, row.queue_offset, row.position) == (
+            MARKED,
+            "Damaged",
+            100,
+            unit.physical_offset,
+        )
+        assert broker.stop() == 0
+        assert broker.start().stop() == 0  # what is marked is replaced then
+        assert [row.state for row in DamageTable(layout_of(root)).rows] == [REPLACED]
         assert list(check_store(root)) == []
     finally:
         maker.end_all()
