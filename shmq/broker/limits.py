@@ -47,8 +47,8 @@ SCAN_UNITS_MIN = 800
 HOLD_MS_MAX = 600_000
 """Longest hold of one pull, whatever it asks for."""
 
-HOLD_GRID = 60
-"""Holds end on ticks a 60th of their length apart, so that those of many idle consumers end together."""
+HOLD_GRID = 10
+"""Holds end on ticks a tenth of their length apart, so that those of many idle consumers end together."""
 
 HOLDS_ENDED_PER_TURN = 64
 """More of them are answered in the next turn of the loop: what arrives meanwhile waits about 2 ms at most."""

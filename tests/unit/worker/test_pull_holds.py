@@ -101,14 +101,14 @@ def test_the_deadline_answers_and_ends_the_hold(holds: PullHolds) -> None:
     assert hold.woken == [Wake.TIMED_OUT] and len(holds) == 0
 
 
-def test_holds_end_on_common_ticks_late_by_at_most_a_sixtieth() -> None:
+def test_holds_end_on_common_ticks_late_by_at_most_a_tenth() -> None:
     for hold_ms in (0, 1, 50, 300, 15_000, 60_000):
         ends = {hold_until(now_ms, hold_ms) for now_ms in range(1_000_000, 1_000_500)}
-        tick_ms = max(1, hold_ms // 60)
+        tick_ms = max(1, hold_ms // 10)
         assert all(end % tick_ms == 0 for end in ends)
         late = [hold_until(now_ms, hold_ms) - now_ms - hold_ms for now_ms in range(1_000_000, 1_000_500)]
         assert min(late) >= 0 and max(late) < tick_ms
-    assert len({hold_until(now_ms, 15_000) for now_ms in range(1_000_000, 1_001_000)}) <= 5
+    assert len({hold_until(now_ms, 15_000) for now_ms in range(1_000_000, 1_001_000)}) <= 2
 
 
 def test_many_that_are_due_at_once_end_in_several_turns(holds: PullHolds) -> None:
