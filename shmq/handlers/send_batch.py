@@ -1,6 +1,6 @@
 """Batches: SEND_BATCH_MESSAGE (320) of RocketMQ's clients and SEND_LOG_BATCH (30001) of shmq's own.
 
-    320     RocketMQ's batch elements (``protocol/bodies/batch.py``), re-encoded here one by one
+    320     RocketMQ's batch elements (``protocol/bodies/batch.py``), made into records by ``batch_elements``
     30001   finished CommitLog records, checked as a whole with arrays and stamped in place; small batches,
     and
             those in which a reserved property name was seen, go through the ordinary check of each message
@@ -10,11 +10,10 @@ Runs in the worker's event loop. A batch is one append request: stored whole and
 
 from __future__ import annotations
 
-from itertools import accumulate
-
 import numpy as np
 
 from shmq.base.errors import InvalidParameter, MessageIllegal
+from shmq.handlers.batch_elements import VECTOR_MIN, Envelope, batch_records
 from shmq.handlers.context import WorkerContext
 from shmq.handlers.message_properties import HALF_IN_BATCH, prepare, prepare_element
 from shmq.handlers.routes import Place, Route
@@ -30,16 +29,12 @@ from shmq.model.record_batch import check_batch, stamp_hosts
 from shmq.model.sys_flag import LOG_READY_FORBIDDEN
 from shmq.model.wait_for import AS_CONFIGURED, Wait, wait_of
 from shmq.net.connection import Connection
-from shmq.protocol.bodies.batch import iter_batch_elements
 from shmq.protocol.codes import RequestCode
 from shmq.protocol.command import Command
 from shmq.protocol.headers.log_batch import SendLogBatchHeader
 from shmq.protocol.headers.send import SendMessageHeader
 from shmq.shm.queue_table import QueueRef
 from shmq.store.append_request import AppendRequest
-
-VECTOR_MIN = 16
-"""Records from which on the arrays are faster than the loop."""
 
 WAIT_MARKS = (b"WAIT\x01false\x02", names_of.SHMQ_WAIT_FOR.encode())
 """Where one of these is, a batch says what its sender waits for; its messages agree, the first is asked."""
@@ -60,48 +55,31 @@ def send_batch(
         raise MessageIllegal(HALF_IN_BATCH)
     if outer.delay_level or outer.timer is not None:
         raise MessageIllegal("a delayed message may not be part of a batch: send it alone")
-    data = bytearray()
-    sizes: list[int] = []
-    tags_codes: list[int] = []
-    unique_keys: list[str] = []
-    for element in iter_batch_elements(body):
-        properties = prepare_element(element.properties)
-        check_body_size(len(element.body), ctx.settings.max_message_size)
-        record = encode_record(
-            topic=topic_bytes(header.topic),
-            body=element.body,
-            properties=properties.stored,
-            queue_id=queue.queue_id,
-            flag=element.flag,
-            sys_flag=header.sys_flag & ~LOG_READY_FORBIDDEN,
-            born_timestamp=header.born_timestamp,
-            born_host=connection.peer.born_host,
-            store_host=ctx.store_host,
-            reconsume_times=header.reconsume_times,
-        )
-        data += record
-        sizes.append(len(record))
-        tags_codes.append(properties.tags_code)
-        unique_keys.append(properties.unique_key)
+    envelope = Envelope(
+        topic=topic_bytes(header.topic),
+        queue_id=queue.queue_id,
+        sys_flag=header.sys_flag & ~LOG_READY_FORBIDDEN,
+        born_timestamp=header.born_timestamp,
+        born_host=connection.peer.born_host,
+        store_host=ctx.store_host,
+        reconsume_times=header.reconsume_times,
+        body_bytes_max=ctx.settings.max_message_size,
+    )
+    data, sizes, tags_codes, unique_keys = batch_records(body, envelope)
     reply = SendReply(
         ctx,
         connection,
         command,
         topic=header.topic,
         queue_id=queue.queue_id,
-        unique_key=",".join(unique_keys),
+        unique_key=unique_keys,
         wait=outer.wait,
         count=len(sizes),
         size=len(data),
-        starts=_starts(sizes),
+        sizes=sizes,
     )
     sequence = sequence_ref(ctx, sequence_in(_first_properties(data)))
     ctx.appends.add(AppendRequest(queue, data, sizes, tags_codes, sequence=sequence), reply)
-
-
-def _starts(sizes: list[int]) -> list[int]:
-    """Return where each record begins inside the batch."""
-    return [0, *accumulate(sizes[:-1])]
 
 
 def send_log_batch(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from shmq.base.errors import ShmqError
 from shmq.handlers.context import WorkerContext
 from shmq.handlers.message_properties import MSG_REGION_DEFAULT
@@ -31,7 +33,7 @@ _REMARKS: dict[int, str] = {
 class SendReply:
     """One send waiting for its answer.
 
-    ``starts`` are the records' positions inside a batch, None when only the first id is wanted.
+    ``sizes`` are those of a batch's records, None when only the first id is wanted.
     """
 
     __slots__ = (
@@ -42,7 +44,7 @@ class SendReply:
         "_queue_id",
         "_recall_handle",
         "_size",
-        "_starts",
+        "_sizes",
         "_topic",
         "_unique_key",
         "wait",
@@ -60,7 +62,7 @@ class SendReply:
         wait: Wait,
         count: int,
         size: int,
-        starts: Sequence[int] | None = None,
+        sizes: Sequence[int] | None = None,
         recall_handle: str = "",
     ) -> None:
         """Remember whom to answer, and what to count when it is stored."""
@@ -72,7 +74,7 @@ class SendReply:
         self._unique_key = unique_key
         self._count = count
         self._size = size
-        self._starts = starts
+        self._sizes = sizes
         self._recall_handle = recall_handle or None
         self.wait = wait
 
@@ -133,12 +135,23 @@ class SendReply:
     def _message_id(self, first: int) -> str:
         """Offset message ids, comma-joined for a batch."""
         host = self._ctx.store_host_hex
-        if self._starts is None:
+        if self._sizes is None:
             return f"{host}{first:016X}"
-        return ",".join([f"{host}{first + start:016X}" for start in self._starts])
+        return joined_ids(host, first, self._sizes)
 
     def refuse(self, error: ShmqError) -> None:
         """Answer a send that was not stored."""
         self._ctx.stats.put_failed()
         if not self._command.is_oneway:
             self._connection.send(self._command.refusal(error))
+
+
+def joined_ids(host: str, first: int, sizes: Sequence[int]) -> str:
+    """Return the comma-joined offset message ids of records that lie back to back from ``first``."""
+    positions = np.cumsum([first, *sizes[:-1]]).astype(">u8")
+    rows = np.empty((len(sizes), len(host) + 17), np.uint8)
+    rows[:, :-17] = np.frombuffer(host.encode(), np.uint8)
+    digits = positions.tobytes().hex().upper().encode()
+    rows[:, -17:-1] = np.frombuffer(digits, np.uint8).reshape(-1, 16)
+    rows[:, -1] = ord(",")
+    return rows.tobytes()[:-1].decode()

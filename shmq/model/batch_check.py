@@ -10,7 +10,6 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +85,8 @@ def check_batch(
         (properties_lengths <= PROPERTIES_BYTES_MAX) & (properties_starts + properties_lengths == ends),
         "properties do not end with the record",
     )
-    _check_bodies(buffer, heads["body_crc"], starts, body_lengths, wanted)
+    found = body_crcs(buffer, BODY_AT, starts, body_lengths, wanted)
+    _demand(found == heads["body_crc"], "the body's CRC differs")
     tags_codes = _check_properties(buffer, properties_starts, ends)
     if tags_codes is None:
         return BatchCheck(starts, wanted, np.empty(0, np.int64), needs_slow_path=True)
@@ -98,21 +98,22 @@ def _demand(holds: npt.NDArray[np.bool_], fault: str) -> None:
         raise MessageIllegal(f"batch record {int(np.argmin(holds))}: {fault}")
 
 
-def _check_bodies(
-    buffer: Buffer, crcs: npt.NDArray[Any], starts: IntArray, body_lengths: IntArray, sizes: IntArray
-) -> None:
+def body_crcs(
+    buffer: Buffer, head_bytes: int, starts: IntArray, body_lengths: IntArray, sizes: IntArray
+) -> IntArray:
+    """Return the CRC, as a record holds it, of the body behind the first ``head_bytes`` of each record or
+    element of a batch, which lie back to back."""
     bodies: Iterable[Buffer]
     if bool((sizes == sizes[0]).all() and (body_lengths == body_lengths[0]).all()):
         body_length = int(body_lengths[0])
-        record = struct.Struct(f"{BODY_AT}x{body_length}s{int(sizes[0]) - BODY_AT - body_length}x")
+        record = struct.Struct(f"{head_bytes}x{body_length}s{int(sizes[0]) - head_bytes - body_length}x")
         bodies = chain.from_iterable(record.iter_unpack(buffer))
     else:
-        bodies = _slices(buffer, starts + BODY_AT, starts + BODY_AT + body_lengths)
-    found = np.fromiter(map(crc32, bodies), np.int64, len(starts)) & 0x7FFFFFFF
-    _demand(found == crcs, "the body's CRC differs")
+        bodies = pieces_of(buffer, starts + head_bytes, starts + head_bytes + body_lengths)
+    return np.fromiter(map(crc32, bodies), np.int64, len(starts)) & 0x7FFFFFFF
 
 
-def _slices(buffer: Buffer, starts: IntArray, ends: IntArray) -> list[Buffer]:
+def pieces_of(buffer: Buffer, starts: IntArray, ends: IntArray) -> list[Buffer]:
     """Return the pieces between starts and ends; small ones as bytes, whose copy costs less than a view's
     object."""
     small = len(buffer) < SMALL_RECORD_BYTES * len(starts)
@@ -132,7 +133,7 @@ def _check_properties(buffer: Buffer, starts: IntArray, ends: IntArray) -> IntAr
         equal = (rows == rows[0]).all(axis=0)
         if of_one_shape(rows, equal):
             return _uniform_tags_codes(rows, rows[0].tobytes(), equal)
-    pieces = [bytes(piece) for piece in _slices(buffer, starts, ends)]
+    pieces = [bytes(piece) for piece in pieces_of(buffer, starts, ends)]
     joined = b"\x03".join(pieces)
     if 0 in joined:
         _demand(

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from shmq.base.clock import SYSTEM_CLOCK
 from shmq.base.errors import ShmqError
+from shmq.handlers.batch_elements import VECTOR_MIN
 from shmq.handlers.context import AppendReply, WorkerContext
 from shmq.handlers.send import send_message
-from shmq.handlers.send_batch import VECTOR_MIN, send_batch, send_log_batch
+from shmq.handlers.send_batch import send_batch, send_log_batch
 from shmq.handlers.table import HANDLERS
 from shmq.model.host import UNIX_HOST
 from shmq.model.properties import decode_properties
@@ -182,14 +183,18 @@ def test_the_unit_of_a_single_send_describes_its_record(ways: Ways, text: str) -
 
 
 @EVERY_TEXT
-@given(BYTES, NEIGHBOURS)
-@example(b"UNIQ_KEY\x01U\x02TAGSxA", b"")
-@example(b"TAGS\x01A\x02TAGS\x01\x02", b"")
-def test_the_units_of_a_batch_describe_its_records(ways: Ways, properties: bytes, neighbour: bytes) -> None:
+@given(BYTES, NEIGHBOURS, st.sampled_from([1, VECTOR_MIN]))
+@example(b"UNIQ_KEY\x01U\x02TAGSxA", b"", 1)
+@example(b"TAGS\x01A\x02TAGS\x01\x02", b"", VECTOR_MIN)
+@example(b"WAIT\x01true\x02TAGS\x01A\xff", PLAIN.encode(), VECTOR_MIN)
+def test_the_units_of_a_batch_describe_its_records(
+    ways: Ways, properties: bytes, neighbour: bytes, count: int
+) -> None:
     if len(properties) > 32_767:
         return
-    elements = [BatchElement(b"body", one) for one in (neighbour, properties, neighbour)]
-    ways.send(send_batch, message_header("", batch=True), encode_batch_elements(elements))
+    for row in ([neighbour, properties, *[neighbour] * count], [properties] * (count + 1)):
+        elements = [BatchElement(b"body", one) for one in row]
+        ways.send(send_batch, message_header("", batch=True), encode_batch_elements(elements))
 
 
 def log_batch(pieces: list[bytes]) -> tuple[SendLogBatchHeader, bytes]:
