@@ -13,6 +13,7 @@ import struct
 from typing import NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from shmq.handlers.message_properties import prepare_element
 from shmq.handlers.send_checks import check_body_size
@@ -123,7 +124,8 @@ def records_at_once(body: memoryview, envelope: Envelope) -> BatchRecords | None
         if last.all() or not last.any():
             data, sizes = _tabular(body, envelope, elements, width, is_ended=bool(last[0, 0]))
             return BatchRecords(data, sizes, properties.tags_codes, properties.unique_keys)
-    data, sizes = _piecewise(body, envelope, elements)
+    pieces = properties.pieces or _properties_of(body, elements)
+    data, sizes = _piecewise(body, envelope, elements, pieces)
     return BatchRecords(data, sizes, properties.tags_codes, properties.unique_keys)
 
 
@@ -180,10 +182,11 @@ def _starts_of(body: memoryview) -> IntArray | None:
 
 
 class _Properties(NamedTuple):
-    """What the broker reads of the properties of a batch."""
+    """What the broker reads of the properties of a batch; ``pieces`` are each element's, if they were cut."""
 
     tags_codes: IntArray
     unique_keys: str
+    pieces: list[bytes] | None = None
 
 
 def _read_properties(body: memoryview, elements: _Elements) -> _Properties | None:
@@ -193,7 +196,7 @@ def _read_properties(body: memoryview, elements: _Elements) -> _Properties | Non
         rows = gathered(body, width, elements.properties_starts)
         equal = (rows == rows[0]).all(axis=0)
         if of_one_shape(rows, equal):
-            return _of_columns(rows)
+            return _of_columns(rows, equal)
     return _of_pieces(_properties_of(body, elements))
 
 
@@ -201,8 +204,9 @@ def _properties_of(body: memoryview, elements: _Elements) -> list[bytes]:
     return [bytes(piece) for piece in pieces_of(body, elements.properties_starts, elements.ends)]
 
 
-def _of_columns(rows: ByteArray) -> _Properties | None:
-    """Read properties of one shape: what is a name or a value in the first row is one in all."""
+def _of_columns(rows: ByteArray, equal: npt.NDArray[np.bool_]) -> _Properties | None:
+    """Read properties of one shape: what is a name or a value in the first row is one in all. ``equal`` says
+    which columns are the same."""
     first = rows[0].tobytes()
     columns: dict[bytes, slice] = {}
     at = 0
@@ -216,8 +220,9 @@ def _of_columns(rows: ByteArray) -> _Properties | None:
     count = len(rows)
     tags_codes = np.zeros(count, np.int64)
     if _TAGS in columns:
-        tags = np.ascontiguousarray(rows[:, columns[_TAGS]])
-        tags_codes = _tags_codes(tags.view(f"S{tags.shape[1]}").ravel().tolist())
+        tags = rows[:1] if equal[columns[_TAGS]].all() else rows
+        tags = np.ascontiguousarray(tags[:, columns[_TAGS]])
+        tags_codes[:] = _tags_codes(tags.view(f"S{tags.shape[1]}").ravel().tolist())
     keys = rows[:, columns.get(_UNIQUE_KEY, slice(0, 0))]
     joined = np.full((count, keys.shape[1] + 1), ord(","), np.uint8)
     joined[:, :-1] = keys
@@ -233,7 +238,7 @@ def _of_pieces(pieces: list[bytes]) -> _Properties | None:
     tags, keys = _values(framed, joined, _TAGS), _values(framed, joined, _UNIQUE_KEY)
     if tags is None or keys is None:
         return None
-    return _Properties(_tags_codes(tags), str(b",".join(keys), "utf-8", "replace"))
+    return _Properties(_tags_codes(tags), str(b",".join(keys), "utf-8", "replace"), pieces)
 
 
 def _values(framed: list[bytes], joined: bytes, name: bytes) -> list[bytes] | None:
@@ -290,10 +295,11 @@ def _tabular(
     return data, [size] * count
 
 
-def _piecewise(body: memoryview, envelope: Envelope, elements: _Elements) -> tuple[bytearray, list[int]]:
+def _piecewise(
+    body: memoryview, envelope: Envelope, elements: _Elements, properties: list[bytes]
+) -> tuple[bytearray, list[int]]:
     """Encode elements of different lengths as a client encodes a log-ready batch."""
     body_starts = elements.starts + _HEAD_BYTES
-    properties = _properties_of(body, elements)
     records, sizes = encode_batch(
         topic=envelope.topic,
         queue_id=envelope.queue_id,
