@@ -62,6 +62,8 @@ class BrokerView:
         """Start empty: before the first snapshot every name has to be resolved."""
         self.topics: dict[str, TopicConfig] = {}
         self.groups: dict[str, GroupView] = {}
+        self.client_expiry_ms = 120_000
+        """How long a client may be silent (channelExpiredTimeout); RocketMQ's until the first snapshot."""
         self.settled = False
         """The coordinator this comes from has heard of all members: their ids are complete."""
 
@@ -78,6 +80,7 @@ class BrokerView:
                     fresh.subscriptions = known.subscriptions
         self.groups = groups
         self.settled = snapshot.settled
+        self.client_expiry_ms = snapshot.client_expiry_ms
 
     def topic_changed(self, config: TopicConfig) -> None:
         """Take over a new or changed topic."""

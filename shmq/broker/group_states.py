@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shmq.broker.clients import ClientTable
 from shmq.broker.groups import GroupRegistry
+from shmq.broker.live_settings import LiveSettings
 from shmq.broker.offset_resets import OffsetResets
 from shmq.broker.topics import TopicRegistry
 from shmq.protocol.bodies.heartbeat import subscription_json
@@ -14,13 +15,19 @@ class GroupStates:
     """Makes `GroupState`s and `Snapshot`s; holds nothing itself. Coordinator's loop only."""
 
     def __init__(
-        self, topics: TopicRegistry, groups: GroupRegistry, clients: ClientTable, resets: OffsetResets
+        self,
+        topics: TopicRegistry,
+        groups: GroupRegistry,
+        clients: ClientTable,
+        resets: OffsetResets,
+        settings: LiveSettings,
     ) -> None:
         """Name the sources."""
         self._topics = topics
         self._groups = groups
         self._clients = clients
         self._resets = resets
+        self._settings = settings
 
     def state(self, group: str) -> GroupState | None:
         """The group as workers see it; None when it does not exist."""
@@ -45,4 +52,5 @@ class GroupStates:
             topics={config.topic_name: config.to_json() for config in self._topics},
             groups={name: state for name, state in groups.items() if state is not None},
             settled=settled,
+            client_expiry_ms=self._settings.now.channel_expired_timeout,
         )

@@ -29,7 +29,7 @@ from shmq.protocol.shared_wait import Awaited, decode_news, encode_waits
 
 WAIT_MS = 60_000
 """How long one wait lasts; a queue must be looked after every `process_queue.PULL_EXPIRED_MS`."""
-GRACE_S = 10.0
+GRACE_S = 20.0
 GATHER_S = 0.005
 """Queues that become idle within this are waited for together."""
 

@@ -136,7 +136,7 @@ class Coordinator:
         self.timer_changes = TimerChanges(
             self.store, self.queues, self.timers, settings, self.bells, self.clock
         )
-        self.states = GroupStates(self.topics, self.groups, self.clients, self.resets)
+        self.states = GroupStates(self.topics, self.groups, self.clients, self.resets, self.settings)
 
     def _make_links(self) -> None:
         settings = self.boot.settings

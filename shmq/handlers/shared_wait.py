@@ -107,7 +107,9 @@ def wait_for_messages(
         return command.response(ResponseCode.SUCCESS, body=encode_news(news))
     connection.state = wait
     now_ms = ctx.clock.monotonic_ms()
-    deadline_ms = hold_until(now_ms, max(0, min(header.suspend_timeout_millis, limits.HOLD_MS_MAX)))
+    # Who waits longer than half of what a client may be silent would have to beat as well.
+    longest_ms = min(limits.HOLD_MS_MAX, ctx.view.client_expiry_ms // 2)
+    deadline_ms = hold_until(now_ms, max(0, min(header.suspend_timeout_millis, longest_ms)))
     for hold in list(wait.holds):
         if not wait.ended and not ctx.holds.park(hold, connection.id, deadline_ms, now_ms):
             wait.ended = True

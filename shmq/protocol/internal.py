@@ -21,7 +21,7 @@ code   name             direction  header                body                   
 30113  KEPT             w -> c !   KeptHeader            content of one kept note
 30114  REPLAY_DONE      w -> c !   -                     -
 30115  SETTLED          c -> w !   -                     Snapshot
-30116  SETTING_CHANGED  c -> w     SettingChangedHeader  -                               code 0 (3: unused)
+30116  SETTING_CHANGED  c -> w     SettingChangedHeader  -                               code 0
 30117  PRODUCER_ROW     w -> c     ProducerRowHeader     -                               code 0
 30118  BEATS            w -> c !   -                     JSON list of connection ids
 ```
@@ -286,24 +286,32 @@ class Snapshot:
 
     `settled` is false while the coordinator still hears the replays of other workers: members and
     subscriptions in `groups` are then not complete, and the worker keeps those it already knows until
-    SETTLED.
+    SETTLED. `client_expiry_ms`: clients that give no sign of life for so long are forgotten.
     """
 
     topics: dict[str, JsonObject]
     groups: dict[str, GroupState]
     settled: bool
+    client_expiry_ms: int
 
     def encode(self) -> bytes:
         """Body of the answer to WORKER_HELLO and of SETTLED."""
         groups = {name: state.to_object() for name, state in self.groups.items()}
-        return orjson.dumps({"topics": self.topics, "groups": groups, "settled": self.settled})
+        return orjson.dumps(
+            {
+                "topics": self.topics,
+                "groups": groups,
+                "settled": self.settled,
+                "clientExpiryMillis": self.client_expiry_ms,
+            }
+        )
 
     @classmethod
     def decode(cls, body: bytes | memoryview) -> Snapshot:
         """Reads the body of the answer to WORKER_HELLO or of SETTLED."""
         found = orjson.loads(body)
         groups = {name: GroupState.from_object(state) for name, state in found["groups"].items()}
-        return cls(topics=found["topics"], groups=groups, settled=found["settled"])
+        return cls(found["topics"], groups, found["settled"], found["clientExpiryMillis"])
 
 
 @dataclass(slots=True)

@@ -43,6 +43,7 @@ from shmq.protocol.internal import (
     ResetTakenHeader,
     ResolveGroupHeader,
     ResolveTopicHeader,
+    SettingChangedHeader,
     Snapshot,
     StatsReport,
     TopicChangedHeader,
@@ -322,6 +323,13 @@ class CoordinatorCalls:
             self._view.group_changed(header.group, GroupState.decode(command.body_bytes()))
         self._on_change(None, header.group)
 
+    def _setting_changed(self, command: Command) -> None:
+        """Waits were bounded by how long a client may be silent."""
+        header = command.read_header(SettingChangedHeader)
+        if header.key == "channelExpiredTimeout":
+            self._view.client_expiry_ms = int(header.value)
+            self._on_change(None, None)
+
     def _settled(self, command: Command) -> None:
         self._take_snapshot(command)
         self._on_change(None, None)
@@ -340,8 +348,9 @@ _SERVED: dict[int, Callable[[CoordinatorCalls, Command], None]] = {
     InternalCode.TOPIC_CHANGED: CoordinatorCalls._topic_changed,
     InternalCode.GROUP_CHANGED: CoordinatorCalls._group_changed,
     InternalCode.SETTLED: CoordinatorCalls._settled,
+    InternalCode.SETTING_CHANGED: CoordinatorCalls._setting_changed,
 }
-"""The coordinator's requests and what serves them. SETTING_CHANGED is refused: no use here."""
+"""The coordinator's requests and what serves them."""
 
 
 def _topic_request(need: Need) -> tuple[int, object]:

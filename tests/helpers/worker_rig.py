@@ -197,7 +197,8 @@ class StandInCoordinator:
         ok = ResponseCode.SUCCESS
         match command.code:
             case InternalCode.WORKER_HELLO:
-                snapshot = Snapshot({n: c.to_json() for n, c in self.topics.items()}, dict(self.groups), True)
+                topics = {name: config.to_json() for name, config in self.topics.items()}
+                snapshot = Snapshot(topics, dict(self.groups), True, 120_000)
                 self.events.append((command.code, None))
                 return command.response(ok, body=snapshot.encode())
             case InternalCode.RESOLVE_TOPIC:

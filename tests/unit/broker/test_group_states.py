@@ -12,6 +12,7 @@ from shmq.broker.config_file import ConfigFile
 from shmq.broker.consumer_members import Consumption
 from shmq.broker.group_states import GroupStates
 from shmq.broker.groups import GroupRegistry
+from shmq.broker.live_settings import LiveSettings
 from shmq.broker.offset_resets import OffsetResets
 from shmq.broker.topics import TopicRegistry
 from shmq.model.settings import BrokerSettings
@@ -28,7 +29,7 @@ def parts(tmp_path: Path) -> tuple[GroupRegistry, ClientTable, OffsetResets, Gro
     topics.start()
     groups = GroupRegistry(ConfigFile(tmp_path / "groups.json"), settings)
     clients, resets = ClientTable(), OffsetResets()
-    return groups, clients, resets, GroupStates(topics, groups, clients, resets)
+    return groups, clients, resets, GroupStates(topics, groups, clients, resets, LiveSettings(settings))
 
 
 def test_a_group_travels_with_members_subscriptions_and_resets(

@@ -68,7 +68,7 @@ def test_group_states_travel_whole(state: GroupState) -> None:
 
 @given(st.dictionaries(NAME, STATES, max_size=3), st.booleans())
 def test_snapshots_travel_whole(groups: dict[str, GroupState], settled: bool) -> None:
-    snapshot = Snapshot({"t": {"perm": 6}}, groups, settled)
+    snapshot = Snapshot({"t": {"perm": 6}}, groups, settled, 120_000)
     assert Snapshot.decode(snapshot.encode()) == snapshot
 
 
