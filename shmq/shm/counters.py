@@ -123,6 +123,10 @@ class SlotCounters:
         """Add to the counter `name`; KeyError for a name that is not in the table."""
         self._words[self._first + _PLACES[name]] += count
 
+    def word(self, name: str) -> int:
+        """Return the page word of a counter, for whoever adds to it so often that `add` costs too much."""
+        return self._first + _PLACES[name]
+
     def value(self, name: str) -> int:
         """Return one count of this slot. Any process."""
         return self._words[self._first + _PLACES[name]]

@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from shmq.base import faults
 from shmq.base.clock import now_ms
 from shmq.base.errors import MessageIllegal, QueueGone, ServiceNotAvailable, ShmqError
 from shmq.model.record import BLANK_BYTES_MIN
-from shmq.shm.append_journal import AppendJournal
+from shmq.shm.append_journal import AppendJournal, Entry, Pair
 from shmq.shm.append_lock import AppendLock, die
 from shmq.shm.control_page import ControlPage, PageState
 from shmq.shm.counters import SlotCounters
@@ -48,7 +48,7 @@ from shmq.shm.rings import park, ring_parked, unpark
 from shmq.shm.worker_slots import FLUSHER_SLOT
 from shmq.store.append_maps import AppendMaps
 from shmq.store.append_request import AppendOutcome, AppendRequest
-from shmq.store.claim_plan import ClaimPlan, Stop, plan_claim
+from shmq.store.claim_plan import ClaimPlan, Placed, Stop, plan_claim
 from shmq.store.commit_log import CommitLog, write_blank, write_bytes
 from shmq.store.consume_queues import ConsumeQueues
 from shmq.store.sent_before import SentBefore
@@ -109,6 +109,9 @@ class Appender:
         self._bells = bells
         self._clock_ms = clock_ms
         self._counters = SlotCounters(page, slot)
+        self._append_claims = self._counters.word("append_claims")
+        self._sends = self._counters.word("sends")
+        self._send_bytes = self._counters.word("send_bytes")
         self._parked = False
 
     def append(self, requests: Sequence[AppendRequest]) -> list[AppendOutcome | None]:
@@ -119,16 +122,23 @@ class Appender:
         given. Requests tied by `with_next` have one fate: where one is refused, all are. What an idempotent
         producer has sent before is not appended again: its outcome is the first one's.
         """
-        outcomes: list[AppendOutcome | None] = [self._refusal(request) for request in requests]
-        tied = any(request.with_next for request in requests)
+        outcomes: list[AppendOutcome | None] = []
+        waiting: list[int] = []
+        tied = False
+        for place, request in enumerate(requests):
+            refusal = self._refusal(request)
+            outcomes.append(refusal)
+            if refusal is None:
+                waiting.append(place)
+            tied = tied or request.with_next
         if tied:
             _share_refusals(requests, outcomes)
-        waiting = [i for i, outcome in enumerate(outcomes) if outcome is None]
+            waiting = _open_places(waiting, outcomes)
         claims = 0
         tried_parked = False
         while waiting:
             turn = waiting if len(waiting) == 1 else self._next_turn(requests, waiting)
-            done, stop = self._claim([requests[i] for i in turn])
+            done, stop = self._claim(_chosen(requests, turn))
             claims += bool(done)
             for i, outcome in zip(turn, done, strict=False):
                 outcomes[i] = outcome
@@ -141,7 +151,7 @@ class Appender:
                 tried_parked = True
             if tied:
                 _share_refusals(requests, outcomes)
-            waiting = [i for i in waiting if outcomes[i] is None]
+            waiting = _open_places(waiting, outcomes)
         if self._parked and not waiting:
             self._parked = False
             unpark(self._page, SEGMENT_RINGS, self._slot)
@@ -238,16 +248,23 @@ class Appender:
 
     # ---- under the lock
 
-    def _claim(self, requests: list[AppendRequest]) -> tuple[list[AppendOutcome | None], Stop]:
-        """Append as many of `requests` as can be, from the front; say what stopped it."""
+    def _claim(self, requests: Sequence[AppendRequest]) -> tuple[list[AppendOutcome | None], Stop]:
+        """Append as many of `requests` as can be, from the front; say what stopped it.
+
+        A turn of one request runs this once per message, and most of it only here: so a loop over one
+        element must cost little, and what is rare has functions of its own.
+        """
         words = self._words
-        has_sequences = any(request.sequence is not None for request in requests)
+        has_sequences = False
+        for request in requests:
+            if request.sequence is not None:
+                has_sequences = True
         self._lock.acquire()
         try:
             store_time = max(words[LAST_STORE_TIME], self._clock_ms())
             known = self._sent_before.judge(requests) if has_sequences else {}
             plan = plan_claim(
-                [request for i, request in enumerate(requests) if i not in known] if known else requests,
+                _without(requests, known) if known else requests,
                 words[WRITE_POSITION],
                 words[ZEROED_POSITION],
                 self._segment_bytes,
@@ -255,7 +272,7 @@ class Appender:
                 self._maps,
             )
             faults.reach("claim.planned")
-            gone = self._carry_out(plan, store_time) if plan.end > plan.start else []
+            gone = self._carry_out(plan, store_time, has_sequences) if plan.end > plan.start else ()
             if gone:
                 self._lock.release()
             else:
@@ -264,58 +281,82 @@ class Appender:
             die(f"{type(error).__name__}: {error}")
         if gone:
             self._counters.add("queues_gone", len(gone))
-            return [
-                AppendOutcome(QueueGone([r.queue.slot])) if r.queue.slot in gone else None for r in requests
-            ], Stop.DONE
-        self._count(plan)
-        done: list[AppendOutcome | None] = [
-            AppendOutcome(
-                None, p.queue_offset, p.physical_offset, p.physical_offset + len(p.request.data), store_time
+            return _refuse_gone(requests, gone), Stop.DONE
+        done: list[AppendOutcome | None] = []
+        messages = size_sum = 0
+        for request, queue_offset, physical_offset, _ in plan.placed:
+            size = len(request.data)
+            done.append(
+                AppendOutcome(None, queue_offset, physical_offset, physical_offset + size, store_time)
             )
-            for p in plan.placed
-        ]
+            messages += len(request.sizes)
+            size_sum += size
+        if done:  # a BLANK alone carries no messages
+            words[self._append_claims] += 1
+            words[self._sends] += messages
+            words[self._send_bytes] += size_sum
         if known:
-            self._counters.add("sends_known", len(known))
-            appended = iter(done)
-            done = [
-                self._sent_before.outcome(request, known[i]) if i in known else next(appended, None)
-                for i, request in enumerate(requests)
-            ]
+            done = self._with_known(requests, known, done)
         return done, plan.stop
 
-    def _carry_out(self, plan: ClaimPlan, store_time: int) -> list[int]:
+    def _with_known(
+        self,
+        requests: Sequence[AppendRequest],
+        known: dict[int, int],
+        done: list[AppendOutcome | None],
+    ) -> list[AppendOutcome | None]:
+        """Complete a claim's outcomes by those of the requests that were sent before."""
+        self._counters.add("sends_known", len(known))
+        appended = iter(done)
+        return [
+            self._sent_before.outcome(request, known[i]) if i in known else next(appended, None)
+            for i, request in enumerate(requests)
+        ]
+
+    def _carry_out(self, plan: ClaimPlan, store_time: int, has_sequences: bool) -> Sequence[int]:
         """Journal, bytes, publish. Returns the slots of queues that were deleted meanwhile.
 
         Nothing is written then.
         """
-        entries = [(slot, queue.generation, old, new) for slot, (queue, old, new) in plan.maxima.items()]
+        entries: list[Entry] = []
+        for slot, (queue, old, new) in plan.maxima.items():
+            entries.append((slot, queue.generation, old, new))
+        placed = plan.placed
         try:
-            self._journal.prepare(plan.start, plan.end, store_time, entries, self._words_of(plan))
+            self._journal.prepare(plan.start, plan.end, store_time, entries, self._words_of(placed))
         except QueueGone as error:
             return error.slots
         units: list[bytes] = []
-        for p in plan.placed:
-            units.append(p.request.stamp(p.queue_offset, p.physical_offset, store_time))
-            write_bytes(p.segment, p.physical_offset - p.segment.start, p.request.data)
+        for request, queue_offset, physical_offset, segment in placed:
+            units.append(request.stamp(queue_offset, physical_offset, store_time))
+            write_bytes(segment, physical_offset - segment.start, request.data)
             faults.reach("claim.half_filled")
         for segment, position in plan.blanks:
             write_blank(segment, position)
             faults.reach("claim.blank_written")
         faults.reach("claim.bytes_written")
-        for p, packed in zip(plan.placed, units, strict=True):
-            self._maps.store_units(p.request.queue, p.queue_offset, packed)
+        for place, packed in enumerate(units):
+            request, queue_offset, _, _ = placed[place]
+            self._maps.store_units(request.queue, queue_offset, packed)
             faults.reach("claim.unit_written")
         faults.reach("claim.units_written")
         self._journal.committed()
         self._journal.publish()
-        self._sent_before.note(plan.placed, store_time)
-        return []
+        if has_sequences:
+            self._sent_before.note(placed, store_time)
+        return ()
 
-    def _words_of(self, plan: ClaimPlan) -> list[tuple[int, int]]:
+    def _words_of(self, placed: Sequence[Placed]) -> Sequence[Pair]:
         """The words that the placed requests move along with their queues; the last value of each counts."""
-        pairs = dict(p.request.word for p in plan.placed if p.request.word)
-        pairs.update(p.request.second_word for p in plan.placed if p.request.second_word)
-        pairs.update(pair for p in plan.placed if (pair := self._sent_before.pair(p)))
+        for p in placed:
+            request = p.request
+            if request.word or request.second_word or request.sequence is not None:
+                break
+        else:
+            return ()
+        pairs = dict(p.request.word for p in placed if p.request.word)
+        pairs.update(p.request.second_word for p in placed if p.request.second_word)
+        pairs.update(pair for p in placed if (pair := self._sent_before.pair(p)))
         return list(pairs.items())
 
     def _ring(self, plan: ClaimPlan) -> None:
@@ -324,13 +365,25 @@ class Appender:
             ring_parked(self._page, ring_block(slot), self._bells)
         ring_parked(self._page, APPEND_RINGS, self._bells)
 
-    def _count(self, plan: ClaimPlan) -> None:
-        """Count a published claim; a BLANK alone carries no messages."""
-        if plan.placed:
-            add = self._counters.add
-            add("append_claims")
-            add("sends", sum([len(p.request.sizes) for p in plan.placed]))
-            add("send_bytes", sum([len(p.request.data) for p in plan.placed]))
+
+def _open_places(places: list[int], outcomes: list[AppendOutcome | None]) -> list[int]:
+    """Return those of `places` that have no outcome yet."""
+    return [i for i in places if outcomes[i] is None]
+
+
+def _chosen(requests: Sequence[AppendRequest], places: list[int]) -> Sequence[AppendRequest]:
+    """Return the requests at `places`, which rise."""
+    return requests if len(places) == len(requests) else [requests[i] for i in places]
+
+
+def _without(requests: Sequence[AppendRequest], places: Container[int]) -> list[AppendRequest]:
+    """Return the requests but for those at `places`."""
+    return [request for i, request in enumerate(requests) if i not in places]
+
+
+def _refuse_gone(requests: Sequence[AppendRequest], slots: Sequence[int]) -> list[AppendOutcome | None]:
+    """Refuse the requests whose queues were deleted; the others are tried again."""
+    return [AppendOutcome(QueueGone([r.queue.slot])) if r.queue.slot in slots else None for r in requests]
 
 
 def _share_refusals(requests: Sequence[AppendRequest], outcomes: list[AppendOutcome | None]) -> None:

@@ -116,8 +116,12 @@ class AppendMaps:
             return False
         size = self.unit_file_bytes
         position = first * UNIT_BYTES
-        starts = range(position - position % size, end * UNIT_BYTES, size)
-        return all((slot, generation, start) in self.unit_files for start in starts)
+        start = position - position % size
+        while (slot, generation, start) in self.unit_files:
+            start += size
+            if start >= end * UNIT_BYTES:
+                return True
+        return False
 
     def store_units(self, queue: QueueRef, first: int, units: bytes) -> None:
         """Copy units into their file, or files where one ends in between. Under the AppendLock."""
