@@ -73,38 +73,39 @@ def prepare(text: str, added: bytes) -> PreparedProperties:
     """
     if not text.isascii():  # half a surrogate pair is stored as "?": the tags code must be that text's
         text = text.encode("utf-8", "replace").decode()
-    key = _plain_unique_key(text)
-    if key is None:
+    if text and text[-1] != "\x02":  # RocketMQ's Java client leaves the last one out
+        text += "\x02"
+    plain = _plain_values(text)
+    if plain is None:
         return _prepare_any(text, added)
     stored = text.encode("utf-8", "replace") + added
     check_stored(stored)
-    tags_code = (
-        tags_code_of(text[len(_TAGS_START) : text.index("\x02")]) if text.startswith(_TAGS_START) else 0
-    )
-    return PreparedProperties(stored, tags_code, key, AS_CONFIGURED)
+    key, tags = plain
+    return PreparedProperties(stored, tags_code_of(tags), key, AS_CONFIGURED)
 
 
-def _plain_unique_key(text: str) -> str | None:
-    """Return the UNIQ_KEY of the usual properties: ended by 0x02, nothing rare in them, TAGS only in front.
+def _plain_values(text: str) -> tuple[str, str] | None:
+    """Return UNIQ_KEY and TAGS, "" without one, of the usual properties: nothing rare in them, neither twice.
 
     None means that they have to be looked at one by one. Searching for a few words costs a third of taking
     the text apart; a word found inside a value only sends that message down the other path.
     """
-    if text[-1:] != "\x02":
-        return None
     for word in _RARE:
         if word in text:
             return None
-    if text.rfind("TAGS\x01") > 0:
+    key_at, tags_at = text.find(_KEY_START), text.find(_TAGS_START)
+    if key_at < 0 or (key_at and text[key_at - 1] != "\x02") or text.rfind(_KEY_START) != key_at:
         return None
-    at = text.find(_KEY_START)
-    if at < 0 or (at and text[at - 1] != "\x02"):
+    if (tags_at > 0 and text[tags_at - 1] != "\x02") or text.rfind(_TAGS_START) != tags_at:
         return None
-    return text[at + len(_KEY_START) : text.index("\x02", at)] or None
+    key = text[key_at + len(_KEY_START) : text.index("\x02", key_at)]
+    if not key:
+        return None
+    return key, text[tags_at + len(_TAGS_START) : text.index("\x02", tags_at)] if tags_at >= 0 else ""
 
 
 def _prepare_any(text: str, added: bytes) -> PreparedProperties:
-    """Take the properties apart and look at each."""
+    """Take properties, which end with 0x02, apart and look at each."""
     found = names.decode_properties(text)
     delay_level = wished_level(found.get(names.DELAY))
     is_half = _is_half(found)
@@ -117,8 +118,6 @@ def _prepare_any(text: str, added: bytes) -> PreparedProperties:
     key = found.get(names.UNIQ_KEY)
     if is_rewritten:
         text = "".join([f"{name}\x01{value}\x02" for name, value in found.items()])
-    elif text and text[-1] != "\x02":
-        text += "\x02"
     if not key:
         key = unique_key()
         text += f"{names.UNIQ_KEY}\x01{key}\x02"

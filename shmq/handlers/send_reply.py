@@ -19,7 +19,7 @@ from shmq.net.connection import Connection
 from shmq.protocol.codes import LanguageCode, ResponseCode
 from shmq.protocol.command import Command, Serialization
 from shmq.protocol.headers.send import SendMessageResponseHeader
-from shmq.protocol.send_answer import pack_send_answer
+from shmq.protocol.send_answer import pack_json_send_answer, pack_send_answer
 from shmq.store.append_request import AppendOutcome
 
 _REMARKS: dict[int, str] = {
@@ -96,9 +96,16 @@ class SendReply:
             code = ResponseCode.SLAVE_NOT_AVAILABLE
         first = outcome.physical_offset
         flushed = ctx.store.is_flushed(outcome.end)
-        is_short = code == 0 and self._recall_handle is None and command.opaque >= 0
-        if is_short and command.serialization == Serialization.CBOR:
+        is_short = code == 0 and self._recall_handle is None
+        if is_short and command.serialization == Serialization.CBOR and command.opaque >= 0:
             answer = pack_send_answer(command.opaque, queue_id, outcome.queue_offset, first, flushed)
+            self._connection.send_raw((answer,))
+            return
+        if is_short and command.serialization == Serialization.JSON and self._has_plain_texts():
+            answer = pack_json_send_answer(
+                *(command.opaque, self._message_id(first), queue_id, outcome.queue_offset),
+                *(self._unique_key, MSG_REGION_DEFAULT),
+            )
             self._connection.send_raw((answer,))
             return
         if command.serialization == Serialization.CBOR:
@@ -122,6 +129,11 @@ class SendReply:
                 flushed=flushed if command.language == LanguageCode.PYTHON else None,
             )
         self._connection.send(command.response(code, _REMARKS.get(code) if code else None, header))
+
+    def _has_plain_texts(self) -> bool:
+        """Tell whether an answer in JSON needs no escapes and does not say ``flushed``."""
+        key = self._unique_key
+        return self._command.language != LanguageCode.PYTHON and key.isascii() and key.isalnum()
 
     def _first_handle(self, physical_offset: int) -> str | None:
         """The recall handle of what an earlier send has stored: its moment is the one that counts."""

@@ -129,7 +129,8 @@ def _kind(hint: Any) -> str:
     return kind
 
 
-# Generated code. In its scope: cls, table, D<i> (default of field i), v<i> (its value), the helpers below.
+# Generated code. In its scope: cls, table, D<i> (default of field i), v<i> (its value), HIGHEST (over every
+# range), the helpers below.
 
 _TYPE_TESTS = {
     "str": "type({v}) is not str",
@@ -201,8 +202,14 @@ def _from_ext_lines(table: tuple[HeaderField, ...]) -> list[str]:
         lines.append(
             f" if {absent}: " + (f"refuse(cls, table[{i}], None)" if row.mandatory else f"v{i} = D{i}")
         )
-        if row.kind != "str":
-            lines.append(f" else: v{i} = parse_{row.kind}(cls, table[{i}], v{i})")
+        if row.kind in RANGES:
+            low, high = RANGES[row.kind]
+            lines += [" else:", f"  t = v{i}", "  try: v = int(t)", "  except ValueError: v = HIGHEST"]
+            lines += [f"  if not {low} <= v <= {high}: refuse(cls, table[{i}], t)", f"  v{i} = v"]
+        elif row.kind == "bool":  # as Java's parseBoolean: anything but "true", in any case, is false
+            lines.append(f" else: v{i} = v{i} == 'true' or v{i}.lower() == 'true'")
+        elif row.kind == "bytes":
+            lines.append(f" else: v{i} = parse_bytes(cls, table[{i}], v{i})")
     return [*lines, f" return cls({', '.join(f'v{i}' for i in range(len(table)))})"]
 
 
@@ -221,9 +228,7 @@ def _scope(header_class: type, table: tuple[HeaderField, ...]) -> dict[str, Any]
         "table": table,
         "fitted": _fitted,
         "refuse": _refuse,
-        "parse_i32": _parse_number,
-        "parse_i64": _parse_number,
-        "parse_bool": _parse_bool,
+        "HIGHEST": 1 << 64,
         "parse_bytes": _parse_bytes,
         "base64_text": _base64_text,
         "cbor_text": cbor_text,
@@ -269,22 +274,6 @@ def _refuse(header_class: type, row: HeaderField, value: object) -> typing.NoRet
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 64 else text[:61] + "..."
-
-
-def _parse_number(header_class: type, row: HeaderField, text: str) -> int:
-    low, high = RANGES[row.kind]
-    try:
-        number = int(text)
-    except ValueError:
-        _refuse(header_class, row, text)
-    if not low <= number <= high:
-        _refuse(header_class, row, text)
-    return number
-
-
-def _parse_bool(header_class: type, row: HeaderField, text: str) -> bool:
-    """Read as Java's parseBoolean does: anything but ``true``, in any case, is false."""
-    return text == "true" or text.lower() == "true"
 
 
 def _parse_bytes(header_class: type, row: HeaderField, text: str) -> bytes:

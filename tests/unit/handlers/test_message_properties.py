@@ -142,10 +142,15 @@ PAIRS = st.tuples(NAMES, st.one_of(TEXTS, st.sampled_from(["true", "false", "TAG
 
 
 @settings(deadline=None)
-@given(st.lists(PAIRS, max_size=6), st.booleans())
-def test_the_quick_look_and_the_thorough_one_agree(pairs: list[tuple[str, str]], ended: bool) -> None:
-    text = "\x02".join(f"{n}\x01{v}" for n, v in [*pairs, ("UNIQ_KEY", "K")]) + ("\x02" if ended else "")
-    quick, thorough = prepare(text, ADDED), message_properties._prepare_any(text, ADDED)
+@given(st.lists(PAIRS, max_size=6), st.booleans(), st.data())
+def test_the_quick_look_and_the_thorough_one_agree(
+    pairs: list[tuple[str, str]], ended: bool, data: st.DataObject
+) -> None:
+    pairs = data.draw(st.permutations([*pairs, ("UNIQ_KEY", "K")]))
+    text = "\x02".join(f"{n}\x01{v}" for n, v in pairs) + ("\x02" if ended else "")
+    whole = text if ended else text + "\x02"
+    quick, thorough = prepare(text, ADDED), message_properties._prepare_any(whole, ADDED)
     assert decode_properties(quick.stored) == decode_properties(thorough.stored)
     assert (quick.tags_code, quick.wait) == (thorough.tags_code, thorough.wait)
+    assert quick.unique_key == thorough.unique_key
     assert decode_properties(quick.stored)["UNIQ_KEY"] == thorough.unique_key
