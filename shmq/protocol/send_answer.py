@@ -15,7 +15,7 @@ To a CBOR client:
 
 The same command as ``Command.response(SUCCESS, header=SendMessageResponseHeader(...))`` encodes to, with
 numbers in fixed widths (any CBOR reader takes them); it costs a tenth. To a JSON client of any language the
-very bytes of that command, at a third of the cost. Used by workers.
+very bytes of that command, at a third of the cost. Packed by workers; clients unpack the first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ _START = b"\x87\x01\x00\x01\x1a"
 _FIELDS = b"\xf6\x8b\x01\x60\x1a"
 _U64 = b"\x1b"
 _ABSENT = b"\xf6\xf6\xf6\xf6\xf6\x1b"
+_FIXED = (_LENGTHS, _START, _FIELDS, _U64, _ABSENT)
 _ENDS = {None: b"\xf6\xf6", False: b"\xf4\xf6", True: b"\xf5\xf6"}
+_FLUSHED = {end: flushed for flushed, end in _ENDS.items()}
 
 
 def pack_send_answer(
@@ -44,6 +46,25 @@ def pack_send_answer(
         *(_LENGTHS, _START, opaque, _FIELDS, queue_id, _U64, queue_offset, _ABSENT, physical_offset),
         _ENDS[flushed],
     )
+
+
+def unpack_send_answer(
+    frame: bytes | bytearray | memoryview,
+) -> tuple[int, int, int, int, bool | None] | None:
+    """Return what `pack_send_answer` was given; None for any frame that is not one of its own making.
+
+    What it returns is what the codec would read; a number that the codec refuses is None, too.
+    """
+    if len(frame) != _ANSWER.size:
+        return None
+    lengths, start, opaque, fields, queue_id, u64, queue_offset, absent, physical_offset, end = (
+        _ANSWER.unpack(frame)
+    )
+    if (lengths, start, fields, u64, absent) != _FIXED or end not in _FLUSHED:
+        return None
+    if (opaque | queue_id) >> 31 or (queue_offset | physical_offset) >> 63:
+        return None
+    return opaque, queue_id, queue_offset, physical_offset, _FLUSHED[end]
 
 
 _JSON_START = f'{{"code":{ResponseCode.SUCCESS:d},"extFields":{{"msgId":"'

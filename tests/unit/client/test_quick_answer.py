@@ -14,6 +14,7 @@ from shmq.model.message_queue import MessageQueue
 from shmq.protocol.codes import ResponseCode
 from shmq.protocol.command import Command, Serialization, decode_frame, encode_command
 from shmq.protocol.headers.send import SendMessageResponseHeader
+from shmq.protocol.send_answer import pack_send_answer
 
 QUEUE = MessageQueue("T", "broker-a", 3)
 LINK: Any = SimpleNamespace(store_host=pack_host("127.0.0.1", 10911))
@@ -32,7 +33,7 @@ def frame(
 
 @pytest.mark.parametrize("flushed", [None, True, False])
 def test_a_plain_answer_reads_as_the_codec_reads_it(flushed: bool | None) -> None:
-    answer = frame(SendMessageResponseHeader("", 3, 41, physical_offset=4096, flushed=flushed))
+    answer = pack_send_answer(77, 3, 41, 4096, flushed)
     quick = read_quick_answer(answer, 77, LINK, QUEUE, "KEY")
     plain = read_result(decode_frame(answer), LINK, QUEUE, "KEY")
     assert quick is not None
@@ -66,6 +67,8 @@ PLAIN = SendMessageResponseHeader("", 3, 41, physical_offset=4096)
         frame(SendMessageResponseHeader("", 3, 41, physical_offset=1, transaction_id="t")),
         frame(SendMessageResponseHeader("", 3, 41, physical_offset=1, trace_on="false")),
         frame(PLAIN)[:8] + b"\xff" * (len(frame(PLAIN)) - 8),
+        pack_send_answer(77, 2, 41, 4096),
+        pack_send_answer(77, 3, 1 << 63, 4096),
     ],
 )
 def test_anything_else_is_left_to_the_codec(answer: bytes) -> None:
@@ -73,4 +76,4 @@ def test_anything_else_is_left_to_the_codec(answer: bytes) -> None:
 
 
 def test_the_answer_to_another_request_is_not_taken() -> None:
-    assert read_quick_answer(frame(PLAIN), 78, LINK, QUEUE, "KEY") is None
+    assert read_quick_answer(pack_send_answer(77, 3, 41, 4096), 78, LINK, QUEUE, "KEY") is None
