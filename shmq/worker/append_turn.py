@@ -93,6 +93,11 @@ class AppendTurn:
 
     def flush(self) -> None:
         """Append everything collected now. Called at the end of a turn, after a ring, and when draining."""
+        if (
+            len(self._requests) == 1 and not self._acks
+        ):  # there will be nothing to collect: one answer at most
+            self._append()
+            return
         with self._outbox:
             self._append()
 
