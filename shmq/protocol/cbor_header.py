@@ -18,6 +18,7 @@ import cbor2
 
 from shmq.base.errors import FrameFault
 from shmq.protocol.cbor_items import NULL, cbor_array_head, cbor_integer, cbor_text, cbor_text_map
+from shmq.protocol.known_sends import SEND_CODE, KnownSends
 
 CBOR_HEADER_VERSION = 1
 MEMBERS = 7
@@ -44,6 +45,9 @@ _PAIR = cbor_array_head(2)
 first of two items, the second being a number nobody can guess: if anything stands between, the second item
 is another."""
 
+_known_sends = KnownSends()
+"""Sends are nearly all that a worker reads, and nearly all bytes of their headers are the same."""
+
 _PREFIX = cbor_array_head(MEMBERS) + cbor_integer(CBOR_HEADER_VERSION)
 
 
@@ -66,6 +70,18 @@ def encode_cbor_header(
 
 def decode_cbor_header(header: memoryview) -> CborParts:
     """Read header bytes; ``FrameFault`` for anything but the array described above."""
+    data = bytes(header)
+    send = _known_sends.read(data)
+    if send is not None:
+        return SEND_CODE, 0, send[0], None, send[1], None
+    parts = _decode_any(data)
+    if parts[0] == SEND_CODE and parts[4] is not None:
+        _known_sends.learn(data, parts[4])
+    return parts
+
+
+def _decode_any(header: bytes) -> CborParts:
+    """Read any header by the general decoder."""
     try:
         array, *behind = cbor2.loads(
             b"".join((_PAIR, header, _GUARD)),
