@@ -171,7 +171,7 @@ class Producer(ProducerQueries):
             return send
         payload = self._payload(message)
         target = self._target(payload, queue, selector, argument)
-        size = sum(len(member.body) + RECORD_OVERHEAD for member in message)
+        size = sum([len(member.body) for member in message]) + RECORD_OVERHEAD * len(message)
         send = AsyncSend(message[0], deadline, retries, target is not None, size)
         if on_success is not None or on_exception is not None:
             send.add_done_callback(calling(on_success, on_exception))
