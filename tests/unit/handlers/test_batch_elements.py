@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -107,6 +109,13 @@ def test_both_ways_give_the_same_for_properties_of_nearly_one_shape(
     for row, column, value in changes if properties else ():
         rows[row][column % len(properties)] = value
     outcome(encode_batch_elements([BatchElement(b"body", bytes(row), 7) for row in rows]))
+
+
+def test_both_ways_give_the_same_for_each_pair_of_odd_pieces() -> None:
+    for pair in product(PIECES, repeat=2):
+        alike = [BatchElement(b"body", b"".join(pair), 7)] * VECTOR_MIN
+        outcome(encode_batch_elements(alike))
+        outcome(encode_batch_elements([*alike, BatchElement(b"body", b"UNIQ_KEY\x01longer\x02")]))
 
 
 DAMAGE = st.tuples(
