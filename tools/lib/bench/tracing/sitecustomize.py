@@ -41,7 +41,7 @@ STAGES: tuple[tuple[str, str, str], ...] = (
     ("append", "shmq.store.message_store", "MessageStore.append"),
     (LOCK_HELD, "shmq.shm.append_lock", "AppendLock"),
     ("encode the answer", "shmq.protocol.command", "encode_command"),
-    ("write answers", "shmq.net.connection", "Connection.write_out"),
+    ("write answers", "shmq.net.connection", "Connection._write"),
 )
 """(stage, module, function or method), in the order of a message's path."""
 NAMES = (*(name for name, _, _ in STAGES), OVERHEAD)
