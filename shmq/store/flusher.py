@@ -38,7 +38,14 @@ from shmq.model.settings import BrokerSettings, FlushDiskType
 from shmq.shm.control_page import ControlPage, PageState
 from shmq.shm.counters import SlotCounters
 from shmq.shm.doorbell import Doorbell
-from shmq.shm.page_layout import APPEND_RINGS, FLUSH_RINGS, FLUSHED_POSITION, RING_WORDS, WRITE_POSITION
+from shmq.shm.page_layout import (
+    APPEND_RINGS,
+    FLUSH_RINGS,
+    FLUSHED_POSITION,
+    RING_WORDS,
+    SEGMENT_RINGS,
+    WRITE_POSITION,
+)
 from shmq.shm.rings import park, ring_parked, unpark
 from shmq.shm.word import fence
 from shmq.store.checksums import LogChecksums
@@ -71,6 +78,10 @@ declare(
     }
 )
 
+TELL_MS = 20
+"""Who is told of appends (allocator, checkpointer) is told at most so often: each is a thread that takes the
+interpreter from this one, in the middle of a flush that somebody waits for."""
+
 DEFECT_S = 0.002
 """How long a sync that was acknowledged early keeps off: a test need not hit the moments of a fast disk."""
 
@@ -91,9 +102,11 @@ class Flusher:
         checksums: LogChecksums,
         on_wake: Callable[[], None],
     ) -> None:
-        """`on_wake` is called whenever appends woke it.
+        """`on_wake` is called when something was appended or flushed since the last call, in time: at once
+        when an appender waits for a segment, else every `TELL_MS`, and before this thread sleeps for good.
 
-        Allocator and checkpointer have no bell of their own.
+        Allocator and checkpointer have no bell of their own. While the log grows they look by themselves at
+        least as often.
         """
         self._bell = bells[SLOT]
         self._bells = bells
@@ -107,6 +120,8 @@ class Flusher:
         self._lock = SharedFileLock(layout.flush_lock)
         self._counters = SlotCounters(page, SLOT)
         self._next_ms = 0
+        self._told_ms = 0
+        self._owes = False
         self._woken = False
         self._seen_unflushed = 0
         self._thorough_ms = monotonic_ms()
@@ -138,7 +153,10 @@ class Flusher:
         poll = select.poll()
         poll.register(self._bell.fileno(), select.POLLIN)
         while not self._stopping:
-            pause_ms = self.step(monotonic_ms())
+            now_ms = monotonic_ms()
+            pause_ms = self.step(now_ms)
+            if self._owes and now_ms - self._told_ms >= TELL_MS:
+                self._tell(now_ms)
             if pause_ms != 0:
                 self._sleep(poll, pause_ms)
 
@@ -152,10 +170,19 @@ class Flusher:
         else:
             park(self._page, APPEND_RINGS, SLOT)
             if not self._can_flush() and not self._stopping and not self._settles(poll):
+                if self._owes:
+                    self._tell(monotonic_ms())
                 poll.poll()
             unpark(self._page, APPEND_RINGS, SLOT)
             self._woken = True
         self._bell.clear()
+        self._owes = True
+        if self._is_parked(SEGMENT_RINGS):
+            self._tell(monotonic_ms())
+
+    def _tell(self, now_ms: int) -> None:
+        """Tell of appends."""
+        self._owes, self._told_ms = False, now_ms
         self._on_wake()
 
     def _settles(self, poll: select.poll) -> bool:
@@ -180,7 +207,7 @@ class Flusher:
         if not self._can_flush():
             return None
         unflushed = self._unflushed()
-        if not self._sync and unflushed < UNFLUSHED_MAX and not self._is_awaited():
+        if not self._sync and unflushed < UNFLUSHED_MAX and not self._is_parked(FLUSH_RINGS):
             if now_ms < self._next_ms:
                 return self._pause(self._next_ms - now_ms, unflushed)
             self._next_ms = now_ms + self._settings.flush_interval_commit_log
@@ -189,10 +216,11 @@ class Flusher:
         self.flush()
         return 0
 
-    def _is_awaited(self) -> bool:
-        """Whether a process is parked until the position moves: one of its sends asked for the disk."""
+    def _is_parked(self, block: int) -> bool:
+        """Whether somebody is parked in a block: FLUSH_RINGS, a send asked for the disk; SEGMENT_RINGS, the
+        log has no room for one."""
         words = self._page.words
-        return any(words[FLUSH_RINGS + n] for n in range(RING_WORDS))
+        return any(words[block + n] for n in range(RING_WORDS))
 
     def _pause(self, remaining_ms: int, unflushed: int) -> int:
         """Sleep until the interval is over, but look oftener when the log may grow fast meanwhile."""

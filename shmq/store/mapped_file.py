@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from io import FileIO
 from pathlib import Path
 
 from shmq.base.errors import StoreDamaged
@@ -19,21 +20,34 @@ class MappedFile:
     """A whole file in memory, shared with every other process that maps it.
 
     `start` is the byte of the logical stream the file begins with, `map` the mapping itself (slices copy),
-    `view` a read-only memoryview of it (slices do not). Any process; no lock: who may store where is decided
-    above.
+    `view` a read-only memoryview of it (slices do not), `file` the open file where it is kept. Any process;
+    no lock: who may store where is decided above.
     """
 
-    __slots__ = ("map", "size", "start", "view")
+    __slots__ = ("file", "map", "size", "start", "view")
 
-    def __init__(self, path: Path, start: int, size: int, *, writable: bool, read_ahead: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        start: int,
+        size: int,
+        *,
+        writable: bool,
+        read_ahead: bool = True,
+        keeps_file: bool = False,
+    ) -> None:
         """Map `path`. FileNotFoundError when it is gone, StoreDamaged when it does not have `size` bytes.
 
         Without `read_ahead` a fault brings in one page and not the megabytes around it, which in a sparse
         file are zeros to be made one by one: 3 ms for the first store into a ConsumeQueue file, seen with 8
-        MiB of it.
+        MiB of it. `keeps_file` keeps the file open, for whoever writes to it without the map.
         """
-        fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        self.file: FileIO | None = None
+        file = FileIO(
+            os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC), "r+" if writable else "r"
+        )
         try:
+            fd = file.fileno()
             found = os.fstat(fd).st_size
             if found != size:
                 raise StoreDamaged(
@@ -44,11 +58,19 @@ class MappedFile:
             self.map = mmap.mmap(fd, size, access=access)
             if not read_ahead:
                 self.map.madvise(mmap.MADV_RANDOM)
+            if keeps_file:
+                self.file = file
         finally:
-            os.close(fd)
+            if self.file is None:
+                file.close()
         self.start = start
         self.size = size
         self.view = memoryview(self.map).toreadonly()
+
+    def __del__(self) -> None:
+        """Close the file with its last user."""
+        if self.file is not None:
+            self.file.close()
 
     def touch(self, position: int, size: int) -> bool:
         """Bring these bytes into memory; False when the disk cannot give them, or the file was cut."""

@@ -75,6 +75,7 @@ class MessageStore:
         slot: int,
         lock: AppendLock | None,
         bells: Sequence[Doorbell],
+        by_write: bool,
     ) -> None:
         """Use `open`."""
         writable = lock is not None
@@ -82,7 +83,7 @@ class MessageStore:
         self.page = page
         self.table = QueueTable(page)
         wary = has_died_of_sigbus(page)
-        self.log = CommitLog(layout, writable=writable, wary=wary)
+        self.log = CommitLog(layout, writable=writable, wary=wary, by_write=by_write)
         self.queues = ConsumeQueues(layout, writable=writable, wary=wary)
         self._doubts = Doubts(page, bells)
         self.reader = QueueReader(page, self.table, self.log, self.queues, self._doubts)
@@ -102,12 +103,15 @@ class MessageStore:
         slot: int,
         lock: AppendLock | None,
         bells: Sequence[Doorbell],
+        *,
+        by_write: bool = False,
     ) -> MessageStore:
         """Open the store at `root` over `page`. `lock` None: reads only.
 
-        `slot` is the caller's appender slot.
+        `slot` is the caller's appender slot. `by_write`: claims are written to the log's file, not copied
+        into its map (`commit_log.write_bytes`); for processes with one thread, as a write lets others run.
         """
-        return cls(StoreLayout.of(root, settings), settings, page, slot, lock, bells)
+        return cls(StoreLayout.of(root, settings), settings, page, slot, lock, bells, by_write)
 
     def append(self, requests: Sequence[AppendRequest]) -> list[AppendOutcome | None]:
         """Append in order; None for requests that wait for a segment. See `Appender.append`."""

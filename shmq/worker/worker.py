@@ -65,13 +65,15 @@ class Worker:
         self.supervisor = SupervisorWatch(boot.supervisor_fd)
         bells = [Doorbell(fd) for fd in boot.bell_fds]
         lock = AppendLock(self.page, boot.slot, boot.semaphore_name, self.supervisor.gone)
-        self.store = MessageStore.open(boot.store_root, settings, self.page, boot.slot, lock, bells)
+        sync_flush = settings.flush_disk_type is FlushDiskType.SYNC_FLUSH
+        self.store = MessageStore.open(
+            boot.store_root, settings, self.page, boot.slot, lock, bells, by_write=sync_flush
+        )
         self.slots = SlotTable(self.page)
         self.slot: WorkerSlot = self.slots[boot.slot]
         self.view = BrokerView()
         self.directory = DirectoryView(self.page)
         self.directory.catch_up()
-        sync_flush = settings.flush_disk_type is FlushDiskType.SYNC_FLUSH
         rings = WorkerRings(self.page, boot.slot, None if sync_flush else bells[FLUSHER_SLOT])
         counters = SlotCounters(self.page, boot.slot)
         outbox = Outbox()
