@@ -36,7 +36,7 @@ from shmq.client.request_reply import PendingReplies
 from shmq.client.rest import ASK_MAX_S, ASK_S, Rest
 from shmq.client.routes import Routes
 from shmq.model.message_ext import MessageExt
-from shmq.model.names import CLIENT_INNER_PRODUCER_GROUP
+from shmq.model.names import CLIENT_INNER_PRODUCER_GROUP, is_retry_topic
 from shmq.model.properties import PRODUCER_GROUP
 from shmq.model.route import MASTER_ID
 from shmq.protocol.bodies.heartbeat import ConsumerData, HeartbeatData, encode_heartbeat
@@ -419,9 +419,11 @@ class ClientInstance:
         self._asking.due = math.inf
         with self._lock:
             changed, self._changed = self._changed, set()
-        old = {topic for topic in self._resting_topics() if self.routes.age_s(topic) >= ASK_S}
-        self.routes.refresh_each(sorted(changed | old))
-        if changed or not self._rest.may_skip_balance(self.consumers(), ASK_S):
+        # A further broker shows in the routes of what is subscribed to before any retry topic is needed there.
+        asked = {topic for topic in self._resting_topics() if not is_retry_topic(topic)}
+        brokers = {topic: self.routes.readable_at(topic) for topic in asked}
+        self.routes.refresh_each(changed | {topic for topic in asked if self.routes.age_s(topic) >= ASK_S})
+        if changed or any(self.routes.readable_at(topic) != names for topic, names in brokers.items()):
             self.rebalance_now()
 
     def _persist_offsets(self) -> None:

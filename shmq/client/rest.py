@@ -8,10 +8,11 @@ its group at once, and each wait is a sign of life. While it rests its instance 
     who is in the group      while all its consumers rest
     routes                   of topics that only resting consumers use
 
-and asks for them all the same, as a signal alone is no promise: every `ASK_S`, at the moment when a wait's
-time is over (brokers end the waits of many clients together, so these questions come together, too), and at
-the latest every `ASK_MAX_S`. Apache RocketMQ's brokers know no such wait: there nobody rests. Used by the
-instance's threads; the last values are plain stores.
+and asks for them all the same every `ASK_MAX_S`, as a signal alone is no promise. For the routes of what is
+subscribed to it asks after `ASK_S`, as only name servers know of a further broker, and at the moment when a
+wait's time is over: brokers end the waits of many clients together, so these questions come together, too.
+Apache RocketMQ's brokers know no such wait: there nobody rests. Used by the instance's threads; the last
+values are plain stores.
 """
 
 from __future__ import annotations
@@ -71,9 +72,9 @@ class Rest:
         """All consumers have just been balanced."""
         self._balanced_s = self._now_s()
 
-    def may_skip_balance(self, consumers: Iterable[Rester], after_s: float = ASK_MAX_S) -> bool:
-        """Tell whether nobody need ask who is in the groups; the last answer may be `after_s` old."""
-        if self._now_s() - self._balanced_s >= after_s:
+    def may_skip_balance(self, consumers: Iterable[Rester]) -> bool:
+        """Tell whether nobody need ask who is in the groups."""
+        if self._now_s() - self._balanced_s >= ASK_MAX_S:
             return False
         return all(consumer.subscribed_topics() <= consumer.resting_topics() for consumer in consumers)
 
