@@ -419,7 +419,7 @@ class ClientInstance:
         self._asking.due = math.inf
         with self._lock:
             changed, self._changed = self._changed, set()
-        # A further broker shows in the routes of what is subscribed to before any retry topic is needed there.
+        # A further broker shows in the routes of what is subscribed to, before it needs a retry topic.
         asked = {topic for topic in self._resting_topics() if not is_retry_topic(topic)}
         brokers = {topic: self.routes.readable_at(topic) for topic in asked}
         self.routes.refresh_each(changed | {topic for topic in asked if self.routes.age_s(topic) >= ASK_S})
