@@ -229,7 +229,8 @@ def test_a_coordinator_that_dies_with_a_doubt_is_asked_again(tmp_path: Path) -> 
             assert bodies(consumer, queue) == sent
         assert (marks / "doubt.taken").exists()
         assert broker.children()["shmq: coordinator broker-t"] != coordinator
-        assert [row.state for row in DamageTable(layout).rows] == [MENDED]
+        rows = lambda: [row.state for row in DamageTable(layout).rows]  # noqa: E731
+        wait_until(lambda: rows() == [MENDED], 20, "the table says so, too")
         assert broker.stop() == 0
         assert list(check_store(root)) == []
     finally:
@@ -242,7 +243,11 @@ def test_a_coordinator_that_dies_while_it_gives_a_message_up_leaves_that_to_the_
     root, marks = tmp_path / "store", tmp_path / "marks"
     marks.mkdir()
     armed = {"SHMQ_FAULTS": "doubt.noted=kill", "SHMQ_FAULTS_DIR": str(marks)}
-    never = {"flushIntervalCommitLog": "600000", "flushCommitLogThoroughInterval": "600000"}
+    never = {  # no flush, so that nothing tells what the message was
+        "flushIntervalCommitLog": "600000",
+        "flushCommitLogThoroughInterval": "600000",
+        "flushCommitLogLeastPages": "1000000",
+    }
     maker = BrokerMaker()
     try:
         broker = maker(tmp_path, environment=armed, scrubBytesPerSecond="0", **never).start()
