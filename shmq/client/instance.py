@@ -21,7 +21,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from shmq.base import log
 from shmq.base.errors import ShmqError
@@ -30,79 +30,27 @@ from shmq.client.config import ClientConfig
 from shmq.client.duplex import DuplexChannel
 from shmq.client.errors import ClientStateError
 from shmq.client.links import BrokerLink
+from shmq.client.members import ConsumerMember, ProducerMember
 from shmq.client.name_servers import NameServers
 from shmq.client.periodic import Duty, Periodic
 from shmq.client.request_reply import PendingReplies
-from shmq.client.rest import ASK_MAX_S, ASK_S, Rest
+from shmq.client.rest import Rest
 from shmq.client.routes import Routes
 from shmq.model.message_ext import MessageExt
-from shmq.model.names import CLIENT_INNER_PRODUCER_GROUP, is_retry_topic
+from shmq.model.names import CLIENT_INNER_PRODUCER_GROUP
 from shmq.model.properties import PRODUCER_GROUP
 from shmq.model.route import MASTER_ID
-from shmq.protocol.bodies.heartbeat import ConsumerData, HeartbeatData, encode_heartbeat
+from shmq.protocol.bodies.heartbeat import HeartbeatData, encode_heartbeat
 from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command
 from shmq.protocol.headers.client import ConsumerGroupHeader
 
 REBALANCE_PERIOD_S = 20.0
 REBALANCE_SOON_S = 1.0
-NAMED_S = 1.5
-"""After a topic changed; its broker tells the name servers within a second."""
 REQUESTS_LOOK_MS = 1_000
 """How often requests are looked through for those whose time is over."""
 
 _LOG = log.get(__name__)
-
-
-class ProducerMember(Protocol):
-    """What the instance asks of a producer."""
-
-    def publish_topics(self) -> set[str]:
-        """Return the topics it sends to."""
-
-    def check_transaction(self, link: BrokerLink, command: Command, message: MessageExt) -> None:
-        """Find out what became of a transaction of its group, and tell that broker. Must not wait."""
-
-    def after_fork(self) -> None:
-        """In a forked child: forget what was under way in the parent; sends go on over new connections."""
-
-    def shutdown(self) -> None:
-        """Stop it."""
-
-
-class ConsumerMember(Protocol):
-    """What the instance asks of a consumer."""
-
-    def heartbeat_data(self) -> ConsumerData:
-        """Return what brokers are told about it."""
-
-    def subscribed_topics(self) -> set[str]:
-        """Return the topics it reads."""
-
-    def resting_topics(self) -> set[str]:
-        """Return the topics whose changes its brokers tell it of now; empty unless it rests."""
-
-    def waited_s(self, link: BrokerLink) -> float:
-        """Return when it sent its wait to a broker (monotonic seconds), minus infinity without one."""
-
-    def rebalance(self) -> bool:
-        """Take and give queues; False when something has to be tried again soon."""
-
-    def persist_offsets(self) -> None:
-        """Commit how far it is."""
-
-    def broker_is_back(self) -> None:
-        """A broker was connected to, for the first time or again."""
-
-    def handle_request(self, link: BrokerLink, command: Command) -> Command | None:
-        """Serve a request the broker pushed for its group; None when it is not its business or needs no
-        answer."""
-
-    def after_fork(self) -> None:
-        """In a forked child: be stopped; the queues are the parent's."""
-
-    def shutdown(self) -> None:
-        """Stop it."""
 
 
 class ClientInstance:
@@ -132,9 +80,7 @@ class ClientInstance:
         self._stopped = False
         self._rebalance_bell = threading.Event()
         self._rebalancer: threading.Thread | None = None
-        self._rest = Rest()
-        self._changed: set[str] = set()
-        """Topics that brokers say have changed."""
+        self._rest = Rest(self.routes, self.consumers, self._published, self.rebalance_now)
         self.replies = PendingReplies(self._look_for_replies)
         self.periodic = Periodic("shmq-duties")
         self._routes_duty = self._add_duty(
@@ -294,11 +240,8 @@ class ClientInstance:
 
     def _beat(self) -> None:
         """Beat where nothing else says that this client lives."""
-        consumers, heartbeat = self.consumers(), encode_heartbeat(self._heartbeat_data())
-        stood_still = not self._rest.look()
-        self.heartbeat_all(
-            lambda link: stood_still or not self._rest.may_skip_beat(link, heartbeat, consumers)
-        )
+        heartbeat, stood_still = encode_heartbeat(self._heartbeat_data()), not self._rest.look()
+        self.heartbeat_all(lambda link: stood_still or not self._rest.may_skip_beat(link, heartbeat))
 
     def heartbeat_all(self, wanted: Callable[[BrokerLink], bool] = lambda link: True) -> None:
         """Beat to the masters, and with any consumer to the slaves too; a broker that is away is logged.
@@ -366,13 +309,8 @@ class ClientInstance:
 
     def topics(self) -> set[str]:
         """Return every topic some member sends to or reads."""
-        with self._lock:
-            members = [*self._producers.values()]
-            consumers = [*self._consumers.values()]
-        found: set[str] = set()
-        for producer in members:
-            found |= producer.publish_topics()
-        for consumer in consumers:
+        found = self._published()
+        for consumer in self.consumers():
             found |= consumer.subscribed_topics()
         return found
 
@@ -390,41 +328,24 @@ class ClientInstance:
             self._expiring.due = soon
             self.periodic.wake()
 
-    def _resting_topics(self) -> set[str]:
-        """Return the topics whose changes brokers tell this client of."""
+    def _published(self) -> set[str]:
+        """Return every topic some producer sends to."""
         with self._lock:
             producers = [*self._producers.values()]
-        published = {topic for producer in producers for topic in producer.publish_topics()}
-        return self._rest.topics(self.consumers(), published)
+        return {topic for producer in producers for topic in producer.publish_topics()}
 
     def _refresh_routes(self) -> None:
-        told = {topic for topic in self._resting_topics() if self.routes.age_s(topic) < ASK_MAX_S}
-        self.routes.refresh_all(sorted(self.topics()), told)
+        self.routes.refresh_all(sorted(self.topics()), self._rest.told_topics())
 
     def wait_ended(self, changed: Sequence[str] | None) -> None:
-        """A consumer's wait for messages has ended without any: its time is over (None), or its group or
-        these topics have changed. On a connection's reader thread."""
-        if changed is None:
-            self._asking.due = 0.0
-        else:
-            self.rebalance_now()
-            if changed:
-                with self._lock:
-                    self._changed.update(changed)
-                self._asking.due = time.monotonic() + NAMED_S
+        """A consumer's wait for messages has ended without any: see `Rest.wait_ended`. On a connection's
+        reader thread."""
+        self._asking.due = min(self._asking.due, self._rest.wait_ended(changed))
         self.periodic.wake()
 
     def _ask_while_resting(self) -> None:
-        """Ask for what has changed, and for what was not asked for a while: the brokers are awake anyway."""
-        self._asking.due = math.inf
-        with self._lock:
-            changed, self._changed = self._changed, set()
-        # A further broker shows in the routes of what is subscribed to, before it needs a retry topic.
-        asked = {topic for topic in self._resting_topics() if not is_retry_topic(topic)}
-        brokers = {topic: self.routes.readable_at(topic) for topic in asked}
-        self.routes.refresh_each(changed | {topic for topic in asked if self.routes.age_s(topic) >= ASK_S})
-        if changed or any(self.routes.readable_at(topic) != names for topic, names in brokers.items()):
-            self.rebalance_now()
+        self._asking.due = math.inf  # stored first: what is wanted meanwhile counts
+        self._asking.due = min(self._asking.due, self._rest.ask())
 
     def _persist_offsets(self) -> None:
         for consumer in self.consumers():
@@ -441,12 +362,11 @@ class ClientInstance:
         while not self._stopped:
             is_told = self._rebalance_bell.wait(wait_s)
             self._rebalance_bell.clear()
-            consumers = self.consumers()
-            if not is_told and wait_s == REBALANCE_PERIOD_S and self._rest.may_skip_balance(consumers):
+            if not is_told and wait_s == REBALANCE_PERIOD_S and self._rest.may_skip_balance():
                 continue
             wait_s = REBALANCE_PERIOD_S
             self._rest.balanced()
-            for consumer in consumers:
+            for consumer in self.consumers():
                 try:
                     balanced = not self._stopped and consumer.rebalance()
                 except Exception as error:  # the edge of this thread: the other consumers must go on

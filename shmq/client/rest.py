@@ -11,20 +11,26 @@ its group at once, and each wait is a sign of life. While it rests its instance 
 and asks for them all the same every `ASK_MAX_S`, as a signal alone is no promise. For the routes of what is
 subscribed to it asks after `ASK_S`, as only name servers know of a further broker, and at the moment when a
 wait's time is over: brokers end the waits of many clients together, so these questions come together, too.
-Apache RocketMQ's brokers know no such wait: there nobody rests. Used by the instance's threads; the last
-values are plain stores.
+Apache RocketMQ's brokers know no such wait: there nobody rests. Used by the instance's threads; `_lock`
+guards the topics that have changed, the other values are plain stores.
 """
 
 from __future__ import annotations
 
+import math
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from shmq.client.links import BrokerLink
+from shmq.client.routes import Routes
+from shmq.model.names import is_retry_topic
 
 ASK_S = 100.0
 ASK_MAX_S = 300.0
+NAMED_S = 1.5
+"""After a topic changed its broker tells the name servers within a second."""
 SIGN_S = 75.0
 """Brokers forget a client after `channelExpiredTimeout`, 120 s; waits last 60 s."""
 
@@ -45,38 +51,85 @@ class Rester(Protocol):
 class Rest:
     """What one instance knows of its rest."""
 
-    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
-        """Nobody rests yet."""
+    def __init__(
+        self,
+        routes: Routes,
+        consumers: Callable[[], Sequence[Rester]],
+        published: Callable[[], set[str]],
+        rebalance: Callable[[], None],
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nobody rests yet. `published` are the topics producers send to; `rebalance` has it done soon."""
+        self._routes = routes
+        self._consumers = consumers
+        self._published = published
+        self._rebalance = rebalance
         self._now_s = monotonic_s
-        self._balanced_s = 0.0
+        self._balanced_s = -math.inf
         self._looked_s = monotonic_s()
         self._told: dict[BrokerLink, tuple[bytes, float]] = {}
         """The last heartbeat that each broker took, and when."""
+        self._lock = threading.Lock()
+        self._changed: dict[str, float] = {}
+        """Topics that brokers say have changed, and when name servers will know."""
 
     # Routes
 
-    @staticmethod
-    def topics(consumers: Iterable[Rester], published: set[str]) -> set[str]:
+    def topics(self) -> set[str]:
+        """Return the topics whose changes brokers tell of."""
+        resting: set[str] = set()
+        awake = self._published()
+        for consumer in self._consumers():
+            rests = consumer.resting_topics()
+            resting |= rests
+            awake |= consumer.subscribed_topics() - rests
+        return resting - awake
+
+    def told_topics(self) -> set[str]:
         """Return the topics whose routes need not be asked for."""
-        read: set[str] = set()
-        awake: set[str] = set(published)
-        for consumer in consumers:
-            topics, resting = consumer.subscribed_topics(), consumer.resting_topics()
-            read |= resting
-            awake |= topics - resting
-        return read - awake
+        return {topic for topic in self.topics() if self._routes.age_s(topic) < ASK_MAX_S}
+
+    def wait_ended(self, changed: Sequence[str] | None) -> float:
+        """A wait has ended without messages: its time is over (None), or the group or these topics have
+        changed. Return when to `ask` (monotonic seconds)."""
+        if changed is None:
+            return 0.0
+        self._rebalance()
+        named_s = self._now_s() + NAMED_S
+        with self._lock:
+            self._changed.update(dict.fromkeys(changed, named_s))
+            return min(self._changed.values(), default=math.inf)
+
+    def ask(self) -> float:
+        """Ask name servers for what has changed, and for what was not asked for a while: brokers are awake
+        anyway. Return when to ask again, infinity: when a wait ends."""
+        now = self._now_s()
+        with self._lock:
+            ready = {topic for topic, named_s in self._changed.items() if named_s <= now}
+            for topic in ready:
+                del self._changed[topic]
+            again_s = min(self._changed.values(), default=math.inf)
+        # A further broker shows in the routes of what is subscribed to, before it needs a retry topic.
+        asked = {topic for topic in self.topics() if not is_retry_topic(topic)}
+        brokers = {topic: self._routes.readable_at(topic) for topic in asked}
+        self._routes.refresh_each(ready | {topic for topic in asked if self._routes.age_s(topic) >= ASK_S})
+        if ready or any(self._routes.readable_at(topic) != names for topic, names in brokers.items()):
+            self._rebalance()
+        return again_s
 
     # Members
 
     def balanced(self) -> None:
-        """All consumers have just been balanced."""
+        """All consumers are being balanced."""
         self._balanced_s = self._now_s()
 
-    def may_skip_balance(self, consumers: Iterable[Rester]) -> bool:
+    def may_skip_balance(self) -> bool:
         """Tell whether nobody need ask who is in the groups."""
         if self._now_s() - self._balanced_s >= ASK_MAX_S:
             return False
-        return all(consumer.subscribed_topics() <= consumer.resting_topics() for consumer in consumers)
+        return all(
+            consumer.subscribed_topics() <= consumer.resting_topics() for consumer in self._consumers()
+        )
 
     # Heartbeats
 
@@ -94,10 +147,10 @@ class Rest:
         before, self._looked_s = self._looked_s, self._now_s()
         return self._looked_s - before < SIGN_S
 
-    def may_skip_beat(self, link: BrokerLink, heartbeat: bytes, consumers: Iterable[Rester]) -> bool:
+    def may_skip_beat(self, link: BrokerLink, heartbeat: bytes) -> bool:
         """Tell whether a broker has had a sign of life lately that stands for this heartbeat."""
         said, told_s = self._told.get(link, (b"", 0.0))
         now = self._now_s()
         if said != heartbeat or now - told_s >= ASK_MAX_S:
             return False
-        return any(now - consumer.waited_s(link) < SIGN_S for consumer in consumers)
+        return any(now - consumer.waited_s(link) < SIGN_S for consumer in self._consumers())

@@ -106,7 +106,7 @@ class Checkpointer:
             self.write()
 
     def wake(self) -> None:
-        """Look whether it is time; the flusher calls this after each flush."""
+        """Look whether it is time; the flusher calls this when something was appended (its `TELL_MS`)."""
         self._thread.wake()
 
     def step(self, now_ms: int) -> int | None:

@@ -141,7 +141,7 @@ class SegmentAllocator:
         self._thread.stop()
 
     def wake(self) -> None:
-        """Look again soon: the flusher calls this whenever it was woken, as an append woke it."""
+        """Look again soon: the flusher calls this when something was appended (see its `TELL_MS`)."""
         self._thread.wake()
 
     def step(self) -> int | None:
