@@ -1,7 +1,7 @@
 """Durable file replacement, and the two file locks that keep processes apart.
 
-Nothing here knows what the files are for. Every function may block on the disk: the broker's workers never
-call them.
+Nothing here knows what the files are for. Every function may block on the disk: the broker's workers use
+nothing of it but `SharedFileLock`.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ COUNTER_NAMES: Mapping[str, str] = {
     "children_died": "child processes that died",
     "repairs": "stop-the-world repairs",
     "repair_micros": "microseconds the world stood still",
-    "holders_stuck": "stuck holders of the AppendLock found",
+    "holders_stuck": "stuck holders of the AppendLock or of flush.lock found",
     "registrations": "registrations sent to name servers",
     "registrations_failed": "registrations that failed",
     # rows appended later

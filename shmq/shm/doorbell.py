@@ -7,7 +7,6 @@ other order loses a wake-up. Descriptors live as long as the page does.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 
@@ -28,13 +27,17 @@ class Doorbell:
 
     def ring(self) -> None:
         """Wake the owner, or leave the bell ringing for its next look."""
-        with contextlib.suppress(BlockingIOError):  # 2**64 - 2 rings that nobody cleared: it rings already
+        try:  # a message pays for each ring: no context manager here
             os.eventfd_write(self._fd, 1)
+        except BlockingIOError:  # 2**64 - 2 rings that nobody cleared: it rings already
+            return
 
     def clear(self) -> None:
         """Stop the ringing, all of it; then look for work, then wait again."""
-        with contextlib.suppress(BlockingIOError):  # it did not ring
+        try:
             os.eventfd_read(self._fd)
+        except BlockingIOError:  # it did not ring
+            return
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Block until it rings (True) or the time is over; it goes on ringing. For threads without a loop."""

@@ -35,12 +35,12 @@ def unpark(page: ControlPage, block: int, slot: int) -> None:
     page.raw[block * 8 + slot] = 0
 
 
-def ring_parked(page: ControlPage, block: int, bells: Sequence[Doorbell]) -> None:
-    """Ring every slot that is parked in the block. Call after the store and its fence."""
+def ring_parked(page: ControlPage, block: int, bells: Sequence[Doorbell], unrung: int | None = None) -> None:
+    """Ring every slot that is parked in the block, but `unrung`. Call after the store and its fence."""
     words = page.words
     if words[block] or words[block + 1] or words[block + 2] or words[block + 3]:
         for slot, parked in enumerate(page.raw[block * 8 : block * 8 + at.SLOT_COUNT]):
-            if parked:
+            if parked and slot != unrung:
                 bells[slot].ring()
 
 

@@ -113,15 +113,21 @@ class Appender:
         self._sends = self._counters.word("sends")
         self._send_bytes = self._counters.word("send_bytes")
         self._parked = False
+        self._unrung: int | None = None
 
-    def append(self, requests: Sequence[AppendRequest]) -> list[AppendOutcome | None]:
+    def append(
+        self, requests: Sequence[AppendRequest], *, rings_flusher: bool = True
+    ) -> list[AppendOutcome | None]:
         """Append in order, in as many claims as it takes. Never waits for a disk.
 
         None for the requests that found no segment ready: this slot is then parked on SEGMENT_RINGS, call
         again with them when the bell rings. Requests of one queue are never appended in another order than
         given. Requests tied by `with_next` have one fate: where one is refused, all are. What an idempotent
         producer has sent before is not appended again: its outcome is the first one's.
+
+        Without `rings_flusher` the caller sees to it that the log is flushed, whatever comes of this.
         """
+        self._unrung = None if rings_flusher else FLUSHER_SLOT
         outcomes: list[AppendOutcome | None] = []
         waiting: list[int] = []
         tied = False
@@ -363,7 +369,7 @@ class Appender:
         """Wake who is parked on the queues of a published claim or on the log's end."""
         for slot in plan.maxima:
             ring_parked(self._page, ring_block(slot), self._bells)
-        ring_parked(self._page, APPEND_RINGS, self._bells)
+        ring_parked(self._page, APPEND_RINGS, self._bells, self._unrung)
 
 
 def _open_places(places: list[int], outcomes: list[AppendOutcome | None]) -> list[int]:

@@ -40,7 +40,7 @@ class AppendRequest:
     """
 
     queue: QueueRef
-    data: bytearray
+    data: bytearray | memoryview
     sizes: Sequence[int] | IntArray
     tags_codes: Sequence[int] | IntArray
     delay_ms: int = 0

@@ -6,24 +6,21 @@
                   and at once when 64 MiB wait, or somebody is parked in FLUSH_RINGS: a send asked for the
                   disk, whose worker parked before it rang this bell
 
-A flush, under `flock(LOCK_EX)` on `<store>/flush.lock`: load `write_position`, fdatasync every segment that
-overlaps `[flushed_position, that value)`, store it, fence, ring FLUSH_RINGS. Loaded before the sync: what is
-appended during it may or may not be on the disk. Several processes may flush, one at a time, so the position
-never goes back.
-
-A failed fdatasync is final: the kernel may have dropped the pages, a second try would succeed over lost data.
-The page state becomes FLUSH_FAILED, acknowledging stops, and the next start recovers from the disk.
+A flush: load `write_position`, fdatasync every segment that overlaps `[flushed_position, that value)`, say so
+(`flushed_position.py`, which also has what a failed sync means). Loaded before the sync: what is appended
+during it may or may not be on the disk. Under SYNC_FLUSH workers may flush, too (`turn_flush.py`).
 
 What was flushed is then summed into the side files of `checksums.py`: whole pages at once, the rest when
 nothing came for a moment. Nobody waits for that.
 
 When nothing is unflushed it parks on APPEND_RINGS and sleeps on the supervisor's doorbell: no wake-ups on an
-idle broker. If it dies with the supervisor, nothing is lost that was promised. No numpy here.
+idle broker. A worker that flushes does not ring it for each append. So it parks on FLUSH_RINGS as well, and
+from that bell on it looks every `TELL_MS` until the position stands still. If it dies with the supervisor,
+nothing is lost that was promised. No numpy here.
 """
 
 from __future__ import annotations
 
-import logging
 import select
 import threading
 import time
@@ -32,7 +29,6 @@ from collections.abc import Callable, Sequence
 from shmq.base import log
 from shmq.base.clock import monotonic_ms
 from shmq.base.faults import declare, is_on, reach
-from shmq.base.files import SharedFileLock
 from shmq.base.syncs import sync_range
 from shmq.model.settings import BrokerSettings, FlushDiskType
 from shmq.shm.control_page import ControlPage, PageState
@@ -46,9 +42,9 @@ from shmq.shm.page_layout import (
     SEGMENT_RINGS,
     WRITE_POSITION,
 )
-from shmq.shm.rings import park, ring_parked, unpark
-from shmq.shm.word import fence
+from shmq.shm.rings import park, unpark
 from shmq.store.checksums import LogChecksums
+from shmq.store.flushed_position import ACKNOWLEDGE_EARLY, FlushedPosition
 from shmq.store.names import StoreLayout
 from shmq.store.segment_descriptors import SegmentDescriptors
 from shmq.store.step_thread import run_or_end
@@ -69,12 +65,12 @@ FAST_LOOK_MS = 50
 
 BEFORE_SYNC = "flush.before_sync"
 SYNCED = "flush.synced"
-ACKNOWLEDGE_EARLY = "flush.acknowledge_early"
+LOCKED = "flush.locked"
 declare(
     {
         BEFORE_SYNC: "the position to flush is chosen, nothing of it is synced",
         SYNCED: "the segments are synced, flushed_position is not stored",
-        ACKNOWLEDGE_EARLY: "a defect for tests: flushed_position moves before the sync",
+        LOCKED: "the same, flush.lock is held",
     }
 )
 
@@ -117,20 +113,21 @@ class Flusher:
         self._sync = settings.flush_disk_type is FlushDiskType.SYNC_FLUSH
         self._on_wake = on_wake
         self._checksums = checksums
-        self._lock = SharedFileLock(layout.flush_lock)
+        self._position = FlushedPosition(layout.flush_lock, page, SLOT, bells, LOCKED)
         self._counters = SlotCounters(page, SLOT)
         self._next_ms = 0
         self._told_ms = 0
         self._owes = False
         self._woken = False
         self._seen_unflushed = 0
+        self._followed = 0
         self._thorough_ms = monotonic_ms()
         self._stopping = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the thread. The segments that may hold unflushed bytes are opened first."""
-        flushed = self._page.words[FLUSHED_POSITION]
+        flushed = self._followed = int(self._page.words[FLUSHED_POSITION])
         self._checksums.open(flushed)
         self._descriptors.open_from(min(flushed, self._checksums.summed))
         self._thread = threading.Thread(
@@ -147,7 +144,7 @@ class Flusher:
             self._thread = None
             if self._page.state is PageState.OK:
                 self.flush()
-            self._lock.release()
+            self._position.release()
 
     def _run(self) -> None:
         poll = select.poll()
@@ -169,16 +166,40 @@ class Flusher:
             poll.poll(pause_ms)
         else:
             park(self._page, APPEND_RINGS, SLOT)
-            if not self._can_flush() and not self._stopping and not self._settles(poll):
-                if self._owes:
-                    self._tell(monotonic_ms())
-                poll.poll()
+            if self._can_flush() or self._stopping:
+                pass
+            elif self._sync and self._others_flushed():
+                poll.poll(TELL_MS)
+            else:
+                self._sleep_long(poll)
             unpark(self._page, APPEND_RINGS, SLOT)
             self._woken = True
         self._bell.clear()
         self._owes = True
         if self._is_parked(SEGMENT_RINGS):
             self._tell(monotonic_ms())
+
+    def _others_flushed(self) -> bool:
+        """Whether a worker has flushed since the last look; what that leaves to do is done."""
+        flushed = int(self._page.words[FLUSHED_POSITION])
+        if flushed == self._followed:
+            return False
+        self._followed = flushed
+        self._sum()
+        return True
+
+    def _sleep_long(self, poll: select.poll) -> None:
+        """Nothing happens: sleep until somebody appends or flushes."""
+        if self._sync:
+            park(self._page, FLUSH_RINGS, SLOT)
+            if self._page.words[FLUSHED_POSITION] != self._followed:
+                self._bell.ring()
+        if not self._settles(poll):
+            if self._owes:
+                self._tell(monotonic_ms())
+            poll.poll()
+        if self._sync:
+            unpark(self._page, FLUSH_RINGS, SLOT)
 
     def _tell(self, now_ms: int) -> None:
         """Tell of appends."""
@@ -250,31 +271,27 @@ class Flusher:
         False when the disk failed, now for good.
         """
         words = self._page.words
-        self._lock.exclusive()
-        try:
-            flushed, target = words[FLUSHED_POSITION], words[WRITE_POSITION]
-            if flushed < target:
-                if is_on(ACKNOWLEDGE_EARLY):
-                    words[FLUSHED_POSITION] = target
-                    fence()
-                    ring_parked(self._page, FLUSH_RINGS, self._bells)
-                    time.sleep(DEFECT_S)
-                reach(BEFORE_SYNC)
+        flushed, target = words[FLUSHED_POSITION], words[WRITE_POSITION]
+        if flushed < target:
+            if is_on(ACKNOWLEDGE_EARLY):
+                self._position.move(target, wait=True)
+                time.sleep(DEFECT_S)
+            reach(BEFORE_SYNC)
+            try:
                 self._sync_segments(flushed, target)
-                reach(SYNCED)
-                words[FLUSHED_POSITION] = target
-        except OSError as error:
-            self._page.state = PageState.FLUSH_FAILED
-            self._counters.add("flush_failures")
-            log.event(_logger, logging.CRITICAL, "flush_failed", error=error, flushed=words[FLUSHED_POSITION])
-            return False
-        finally:
-            fence()
-            ring_parked(self._page, FLUSH_RINGS, self._bells)
-            self._lock.unlock()
-        self._checksums.follow(words[FLUSHED_POSITION])
+            except OSError as error:
+                self._position.fail(error)
+                return False
+            reach(SYNCED)
+            self._position.move(target, wait=True)
+        self._followed = int(words[FLUSHED_POSITION])
+        self._sum()
+        return self._page.state is PageState.OK
+
+    def _sum(self) -> None:
+        """Sum what was flushed, let go of segments that are done with."""
+        self._checksums.follow(self._page.words[FLUSHED_POSITION])
         self._descriptors.close_below(self._checksums.summed)
-        return True
 
     def _sync_segments(self, flushed: int, target: int) -> None:
         """Bring what lies between two positions to the disk, and count it. OSError when the disk fails."""

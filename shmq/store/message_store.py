@@ -113,11 +113,13 @@ class MessageStore:
         """
         return cls(StoreLayout.of(root, settings), settings, page, slot, lock, bells, by_write)
 
-    def append(self, requests: Sequence[AppendRequest]) -> list[AppendOutcome | None]:
+    def append(
+        self, requests: Sequence[AppendRequest], *, rings_flusher: bool = True
+    ) -> list[AppendOutcome | None]:
         """Append in order; None for requests that wait for a segment. See `Appender.append`."""
         if self._appender is None:
             raise Bug("this store was opened for reading")
-        return self._appender.append(requests)
+        return self._appender.append(requests, rings_flusher=rings_flusher)
 
     def read(
         self,

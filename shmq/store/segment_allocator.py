@@ -114,6 +114,7 @@ class SegmentAllocator:
         self._allocated_end = 0
         self._warmed = 0
         self._warming: MappedFile | None = None
+        self._zeroing: tuple[int, int] | None = None
         self._seen_position = -1
         self._can_warm = layout.segment_bytes % mmap.PAGESIZE == 0
         self._thread = StepThread("segment-allocator", self.step)
@@ -139,6 +140,7 @@ class SegmentAllocator:
     def stop(self) -> None:
         """Ask the thread to leave and wait for it. Twice is harmless."""
         self._thread.stop()
+        self._close_zeroing()
 
     def wake(self) -> None:
         """Look again soon: the flusher calls this when something was appended (see its `TELL_MS`)."""
@@ -249,11 +251,27 @@ class SegmentAllocator:
         position = self._zeroed
         start = self._layout.segment_start(position)
         end = min(position + STEP_BYTES, start + self._layout.segment_bytes)
-        fd = self._descriptors.get(start)
+        fd = self._zeroing_fd(start)
         os.pwrite(fd, memoryview(_ZEROS)[: end - position], position - start)
         sync_range(fd, position - start, end - start)
         faults.reach("segment.zeroed")
         self._page.words[ZEROED_POSITION] = end
+
+    def _zeroing_fd(self, start: int) -> int:
+        """A descriptor of the segment that begins at `start`, for zeroing alone.
+
+        A write that failed is told once to each descriptor: if this sync were told of a record's through the
+        flusher's, the flusher would never hear of it, and acknowledge it.
+        """
+        if self._zeroing is None or self._zeroing[0] != start:
+            self._close_zeroing()
+            self._zeroing = start, os.open(self._layout.segment_path(start), os.O_RDWR | os.O_CLOEXEC)
+        return self._zeroing[1]
+
+    def _close_zeroing(self) -> None:
+        if self._zeroing is not None:
+            os.close(self._zeroing[1])
+            self._zeroing = None
 
     def refused(self, error: OSError) -> None:
         """Tell appenders why nothing comes, once per kind of refusal, and wake those that wait for it."""

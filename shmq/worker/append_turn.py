@@ -3,6 +3,9 @@
 Runs in the worker's event loop. Handlers add requests while the turn's input is read; ``run`` is scheduled
 once per turn. A request the store could not take because the next log segment is not ready (outcome None)
 is kept, in order, and tried again when the doorbell rings; new ones queue behind it, up to a bound.
+
+A turn of one send that waits for the disk, in a worker where nothing else does, is flushed here and now
+(`store/turn_flush.py`); all others wait for the flusher, one sync of which settles many of them.
 """
 
 from __future__ import annotations
@@ -29,8 +32,23 @@ faults.declare({"worker.before_reply": "the turn's sends are appended and publis
 class Appender(Protocol):
     """The part of the store that a turn uses."""
 
-    def append(self, requests: list[AppendRequest]) -> list[AppendOutcome | None]:
+    def append(
+        self, requests: list[AppendRequest], *, rings_flusher: bool = True
+    ) -> list[AppendOutcome | None]:
         """Append what fits; None for what has to wait for the next segment."""
+
+
+class OwnFlush(Protocol):
+    """How a turn brings its one send to the disk itself."""
+
+    def may(self) -> bool:
+        """Whether that is worth trying now."""
+
+    def flush(self, end: int) -> int:
+        """Sync the log; return up to where it is on the disk as far as this can tell."""
+
+    def leave(self) -> None:
+        """Leave it to the flusher."""
 
 
 class AppendTurn:
@@ -45,17 +63,22 @@ class AppendTurn:
         *,
         outbox: Outbox,
         sync_flush: bool,
+        own_flush: OwnFlush | None,
         wake_by: Callable[[int], None],
         count: Callable[[str, int], None],
         took: Callable[[int], None],
     ) -> None:
-        """``took(ms)`` hears how long each append took; ``wake_by(deadline_ms)`` arms the timer."""
+        """``took(ms)`` hears how long each append took; ``wake_by(deadline_ms)`` arms the timer.
+
+        ``own_flush`` is for workers whose appends the flusher follows one by one (SYNC_FLUSH), else None.
+        """
         self._loop = loop
         self._store = store
         self._acks = acks
         self._monotonic_ms = monotonic_ms
         self._outbox = outbox
         self._sync_flush = sync_flush
+        self._own_flush = own_flush
         self._wake_by = wake_by
         self._count = count
         self._took = took
@@ -106,25 +129,55 @@ class AppendTurn:
         if not requests:
             return
         self._requests, self._replies, self._bytes = [], [], 0
+        own = self._own_flush
+        if own is None or len(replies) > 1 or self._acks or not self._waits(replies[0]) or not own.may():
+            self._carry_out(requests, replies, None)
+            return
+        flushed = 0
+        try:
+            flushed = self._carry_out(requests, replies, own)
+        finally:
+            if not flushed:
+                own.leave()
+
+    def _waits(self, reply: AppendReply) -> bool:
+        """Whether a send is answered when the disk has it, and not before."""
+        return self._sync_flush if (disk := reply.wait.disk) is None else disk
+
+    def _carry_out(
+        self, requests: list[AppendRequest], replies: list[AppendReply], own: OwnFlush | None
+    ) -> int:
+        """Append and settle; with ``own``, flush one send in between. Returns up to where that is known."""
         began_ms = self._monotonic_ms()
         try:
-            outcomes = self._store.append(requests)
+            outcomes = self._store.append(requests, rings_flusher=own is None)
         except ShmqError as error:
             self._refuse_all(replies, error)
-            return
+            return 0
         except Exception as error:  # the edge of a turn: its senders must hear that nothing was acknowledged
             self._count("requests_failed", len(replies))
             log.event(_logger, logging.ERROR, "append_failed", exc_info=True, requests=len(requests))
             self._refuse_all(replies, Bug(f"the append failed: {error!r}"))
-            return
+            return 0
         faults.reach("worker.before_reply")
         self._took(self._monotonic_ms() - began_ms)
-        self._settle(requests, replies, outcomes)
+        flushed = 0
+        if own is not None and (outcome := outcomes[0]) is not None and outcome.error is None:
+            flushed = own.flush(outcome.end)
+        self._settle(requests, replies, outcomes, flushed)
+        return flushed
 
     def _settle(
-        self, requests: list[AppendRequest], replies: list[AppendReply], outcomes: list[AppendOutcome | None]
+        self,
+        requests: list[AppendRequest],
+        replies: list[AppendReply],
+        outcomes: list[AppendOutcome | None],
+        flushed: int,
     ) -> None:
-        """Answer, let wait for the flush, or keep for later: one look at each outcome."""
+        """Answer, let wait for the flush, or keep for later: one look at each outcome.
+
+        Everything below ``flushed`` is on the disk, and perhaps more.
+        """
         now_ms = 0
         for request, reply, outcome in zip(requests, replies, outcomes, strict=True):
             if outcome is None:
@@ -133,7 +186,7 @@ class AppendTurn:
                 self._bytes += len(request.data)
             elif outcome.error is not None:
                 reply.refuse(outcome.error)
-            elif self._sync_flush if (disk := reply.wait.disk) is None else disk:
+            elif outcome.end > flushed and self._waits(reply):
                 now_ms = now_ms or self._monotonic_ms()
                 self._acks.add(reply, outcome, now_ms)
             else:

@@ -1,5 +1,5 @@
-"""The worker's duty cycle beside its sockets: services that settle what waits, woken by the bell or by a
-deadline.
+"""The worker's duty cycle beside its sockets: services that settle what waits, woken by the bell, by what
+this worker has appended itself, or by a deadline.
 
 Each service has ``step(now_ms) -> next deadline or None``. The cycle runs all of them in a fixed order,
 then arms one timer for the earliest deadline. Runs in the worker's event loop; an idle worker has at most
@@ -35,6 +35,7 @@ class DutyCycle:
         self._monotonic_ms = monotonic_ms
         self._timer: asyncio.TimerHandle | None = None
         self._armed_ms = 0
+        self._soon = False
 
     def start(self) -> None:
         """Watch the bell."""
@@ -57,6 +58,12 @@ class DutyCycle:
         delay_s = max(0, deadline_ms - self._monotonic_ms()) / 1000
         self._timer = self._loop.call_later(delay_s, self._on_timer)
 
+    def look_soon(self) -> None:
+        """Run the services before the loop sleeps: something changed that this process did itself."""
+        if not self._soon:
+            self._soon = True
+            self._loop.call_soon(self._on_soon)
+
     def run(self) -> None:
         """Run every service once and arm the timer for what comes next."""
         now_ms = self._monotonic_ms()
@@ -71,6 +78,10 @@ class DutyCycle:
 
     def _on_bell(self) -> None:
         self._bell.clear()
+        self.run()
+
+    def _on_soon(self) -> None:
+        self._soon = False
         self.run()
 
     def _on_timer(self) -> None:

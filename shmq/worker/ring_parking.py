@@ -7,7 +7,7 @@ look that follows cannot overtake it (``shm/rings.py``). Two reasons to wait for
 from __future__ import annotations
 
 from shmq.shm import page_layout
-from shmq.shm.append_journal import JournalState
+from shmq.shm.append_journal import positions
 from shmq.shm.control_page import ControlPage
 from shmq.shm.doorbell import Doorbell
 from shmq.shm.queue_table import QueueRef, QueueTable, ring_block
@@ -43,14 +43,8 @@ class WorkerRings:
         return self._queues.max(queue.slot)
 
     def positions(self) -> tuple[int, int] | None:
-        """Return where the log ends, and up to where it is visible; None while a claim is being published.
-
-        The journal is looked at last: a publisher leaves EMPTY before it stores the end of the log, and
-        stores EMPTY after the maxima of its queues.
-        """
-        words = self._page.words
-        found = words[page_layout.WRITE_POSITION], words[words[page_layout.VISIBLE_WORD]]
-        return found if words[page_layout.JOURNAL_STATE] == JournalState.EMPTY else None
+        """Return where the log ends, and up to where it is visible; None while a claim is being published."""
+        return positions(self._page)
 
     def await_flush(self, wanted: bool) -> None:
         """Held pulls wait for appended messages to become visible."""

@@ -38,6 +38,7 @@ from shmq.shm.page_layout import FLUSHED_POSITION, STATE
 from shmq.shm.supervisor_watch import SupervisorWatch
 from shmq.shm.worker_slots import FLUSHER_SLOT, SlotState, SlotTable, WorkerSlot
 from shmq.store.message_store import MessageStore
+from shmq.store.turn_flush import TurnFlush
 from shmq.worker.acceptor import Acceptor
 from shmq.worker.append_turn import AppendTurn
 from shmq.worker.busy_poll import BusyPoll
@@ -46,6 +47,7 @@ from shmq.worker.dispatcher import Dispatcher
 from shmq.worker.duty import DutyCycle
 from shmq.worker.filter_functions import FilterFunctions
 from shmq.worker.handoff import Handoff, Spread
+from shmq.worker.own_bell import OwnBell
 from shmq.worker.pending_acks import PendingAcks
 from shmq.worker.ring_parking import WorkerRings
 from shmq.worker.tally import Tally
@@ -66,6 +68,9 @@ class Worker:
         bells = [Doorbell(fd) for fd in boot.bell_fds]
         lock = AppendLock(self.page, boot.slot, boot.semaphore_name, self.supervisor.gone)
         sync_flush = settings.flush_disk_type is FlushDiskType.SYNC_FLUSH
+        outbox = Outbox()
+        self.duty = DutyCycle(loop, bells[boot.slot], outbox, monotonic_ms)
+        bells[boot.slot] = OwnBell(boot.bell_fds[boot.slot], self.duty.look_soon)
         self.store = MessageStore.open(
             boot.store_root, settings, self.page, boot.slot, lock, bells, by_write=sync_flush
         )
@@ -76,8 +81,6 @@ class Worker:
         self.directory.catch_up()
         rings = WorkerRings(self.page, boot.slot, None if sync_flush else bells[FLUSHER_SLOT])
         counters = SlotCounters(self.page, boot.slot)
-        outbox = Outbox()
-        self.duty = DutyCycle(loop, bells[boot.slot], outbox, monotonic_ms)
         self.tally = Tally(counters, self._report, self.duty.wake_by, monotonic_ms)
         count = self.tally.count
         self.holds = PullHolds(rings, count)
@@ -97,6 +100,7 @@ class Worker:
             monotonic_ms,
             outbox=outbox,
             sync_flush=sync_flush,
+            own_flush=TurnFlush(self.store.layout, self.page, boot.slot, bells) if sync_flush else None,
             wake_by=self.duty.wake_by,
             count=count,
             took=self.tally.put_took,
@@ -155,7 +159,7 @@ class Worker:
             needs_slave=settings.broker_role is BrokerRole.SYNC_MASTER,
             count=self.tally.count,
             reset_taken=self.coordinator.reset_taken,
-            lives=self.coordinator.client_lives,
+            waits=self.coordinator.client_waits,
             wake_by=self.duty.wake_by,
         )
 
@@ -214,7 +218,7 @@ class Worker:
 
     def sweep(self) -> None:
         """Close silent connections; runs every ``SWEEP_INTERVAL_S``, and oftener for a short idle limit."""
-        self.connections.sweep(self.loop.time())
+        self.connections.sweep(self.loop.time(), self.coordinator.waiting)
         self.slot.beat_ms = monotonic_ms()
         idle_s = self.boot.settings.server_channel_max_idle_time_seconds
         self.loop.call_later(min(SWEEP_INTERVAL_S, idle_s / 2), self.sweep)

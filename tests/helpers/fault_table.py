@@ -109,6 +109,7 @@ ROWS = [
         # the supervisor
         ("flush.before_sync", 2),
         ("flush.synced", 2),
+        ("flush.locked", 2),
         ("checksums.written", 2),
         ("checkpoint.queues_synced", 2),
         ("checkpoint.written", 2),
@@ -120,6 +121,10 @@ ROWS = [
         ("worker.flushed", 20),
         ("flush.before_sync", 20),
         ("flush.synced", 20),
+        ("turn_flush.before_sync", 10),
+        ("turn_flush.synced", 10),
+        ("turn_flush.locked", 10),
+        ("turn_flush.published", 10),
         ("segment.zeroed", 6),  # the first few are on the way up
     ),
     *_rows(

@@ -22,6 +22,9 @@ SYNCS_MAX = 100
 WINDOWS = [
     # point, passing: early enough to be reached, late enough that there is something to lose
     ("flush.before_sync", 20),
+    ("turn_flush.before_sync", 10),
+    ("turn_flush.synced", 10),
+    ("turn_flush.published", 10),
     ("claim.half_filled", 20),
     ("claim.bytes_written", 20),
     ("claim.units_written", 20),

@@ -15,13 +15,16 @@ from pathlib import Path
 import pytest
 
 from shmq.base.runtime_dir import page_name
+from shmq.model.settings import FlushDiskType
 from shmq.protocol.bodies.tables import decode_kv_table
 from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.shm.control_page import ControlPage, PageState
-from shmq.shm.page_layout import FLUSHED_POSITION, INDEXED_POSITION, WRITE_POSITION
+from shmq.shm.page_layout import FLUSHED_POSITION, INDEXED_POSITION, SEGMENT_ERROR, WRITE_POSITION
+from shmq.store import segment_allocator
 from shmq.store.check import check_store
 from shmq.store.checkpoint import Checkpoint
 from tests.helpers.fault_disk import MountedFaultDisk
+from tests.helpers.store import OpenStore, small_settings
 from tests.helpers.supervised_broker import BrokerMaker, SupervisedBroker
 from tests.helpers.waiting import wait_until
 
@@ -108,6 +111,35 @@ def test_a_failed_fdatasync_ends_acknowledging_and_a_start_mends_the_disk(
     disk.mount()
     broker.start()
     assert readable(broker) == [*good, b"kept in memory, not by the disk", b"again"]
+
+
+@pytest.mark.long
+def test_a_failed_write_that_zeroing_is_told_of_is_told_to_the_flusher_too(
+    disk: MountedFaultDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells it once to each descriptor: were theirs the same, a lost record would be promised."""
+
+    def sync_fails(fd: int, first: int, end: int) -> None:
+        disk.fail(("write", "commitlog/", errno.EIO))
+        os.fdatasync(fd)
+
+    settings = small_settings(
+        flush_disk_type=FlushDiskType.SYNC_FLUSH,
+        mapped_file_size_commit_log=8 << 20,
+        zero_ahead_bytes=1 << 20,
+    )
+    with OpenStore(disk.path / "store", settings) as store:
+        store.send("T")
+        assert store.flusher.flush()
+        store.send("T", bytes(100_000))
+        flushed = store.page.words[FLUSHED_POSITION]
+        monkeypatch.setattr(segment_allocator, "sync_range", sync_fails)
+        store.allocator.step()
+        assert store.page.words[SEGMENT_ERROR] == errno.EIO
+        disk.fail()
+        assert not store.flusher.flush()
+        assert store.page.state is PageState.FLUSH_FAILED
+        assert store.page.words[FLUSHED_POSITION] == flushed
 
 
 @pytest.mark.long

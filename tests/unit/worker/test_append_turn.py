@@ -41,9 +41,13 @@ class Store:
         self.room: int | None = None
         self.error: ShmqError | None = None
         self.position = 0
+        self.rung: list[bool] = []
 
-    def append(self, requests: list[AppendRequest]) -> list[AppendOutcome | None]:
+    def append(
+        self, requests: list[AppendRequest], *, rings_flusher: bool = True
+    ) -> list[AppendOutcome | None]:
         self.calls.append(len(requests))
+        self.rung.append(rings_flusher)
         if self.error is not None:
             raise self.error
         outcomes: list[AppendOutcome | None] = []
@@ -69,10 +73,29 @@ class Reply:
         self.errors.append(error)
 
 
+class Disk:
+    """A worker's own flush: it covers what it is asked for, unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.willing, self.works = True, True
+        self.flushes: list[int] = []
+        self.left = 0
+
+    def may(self) -> bool:
+        return self.willing
+
+    def flush(self, end: int) -> int:
+        self.flushes.append(end)
+        return end if self.works else 0
+
+    def leave(self) -> None:
+        self.left += 1
+
+
 class Bench:
     """One turn with everything around it under the test's control."""
 
-    def __init__(self, sync_flush: bool = False) -> None:
+    def __init__(self, sync_flush: bool = False, disk: Disk | None = None) -> None:
         self.loop, self.store = Loop(), Store()
         self.now_ms = 0
         self.flushed = 0
@@ -92,6 +115,7 @@ class Bench:
             lambda: self.now_ms,
             outbox=Outbox(),
             sync_flush=sync_flush,
+            own_flush=disk,
             wake_by=lambda deadline_ms: None,
             count=lambda name, n: None,
             took=lambda ms: None,
@@ -154,7 +178,7 @@ def test_waiting_sends_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_failed_send_fails_alone_and_a_failed_append_fails_all() -> None:
     bench = Bench()
-    bench.store.append = lambda requests: [AppendOutcome(error=QueueGone([1])), AppendOutcome(end=1)]  # type: ignore[method-assign,assignment]
+    bench.store.append = lambda requests, **_: [AppendOutcome(error=QueueGone([1])), AppendOutcome(end=1)]  # type: ignore[method-assign,assignment]
     gone, stored = bench.add(2)
     bench.loop.turn()
     assert isinstance(gone.errors[0], QueueGone) and stored.codes == [0]
@@ -188,6 +212,100 @@ def test_a_disk_that_is_too_slow_answers_flush_disk_timeout() -> None:
     assert bench.acks.step(5000) is None
     assert reply.codes == [ResponseCode.FLUSH_DISK_TIMEOUT]
     assert bench.parked[-1] is False
+
+
+def test_a_send_that_waits_alone_is_flushed_in_its_turn_and_the_flusher_not_woken() -> None:
+    disk = Disk()
+    bench = Bench(sync_flush=True, disk=disk)
+    replies = []
+    for _ in range(3):
+        replies += bench.add()
+        bench.loop.turn()
+    assert [r.codes for r in replies] == [[0]] * 3
+    assert disk.flushes == [100, 200, 300] and disk.left == 0
+    assert bench.store.rung == [False] * 3 and bench.parked == []
+
+
+def test_where_more_than_one_send_waits_one_flush_of_the_flusher_serves_them() -> None:
+    disk = Disk()
+    bench = Bench(sync_flush=True, disk=disk)
+    first = bench.add(2)
+    bench.loop.turn()
+    first += bench.add(1)  # alone in its turn, but others wait already
+    bench.loop.turn()
+    assert disk.flushes == [] and bench.store.rung == [True, True]
+    assert [r.codes for r in first] == [[]] * 3
+    bench.flushed = 300
+    assert bench.acks.step(1) is None
+    assert [r.codes for r in first] == [[0]] * 3
+    (later,) = bench.add()
+    bench.loop.turn()
+    assert later.codes == [0] and disk.flushes == [400]
+
+
+def test_who_does_not_wait_for_the_disk_gets_no_flush_of_his_own() -> None:
+    disk = Disk()
+    bench = Bench(sync_flush=True, disk=disk)
+    (careless,) = bench.add(1, wait=NOTHING)
+    bench.loop.turn()
+    assert careless.codes == [0] and disk.flushes == [] and bench.store.rung == [True]
+
+
+def test_a_disk_that_was_slow_is_left_to_the_flusher() -> None:
+    disk = Disk()
+    disk.willing = False
+    bench = Bench(sync_flush=True, disk=disk)
+    (reply,) = bench.add()
+    bench.loop.turn()
+    assert reply.codes == [] and disk.flushes == [] and bench.store.rung == [True]
+
+
+def test_a_flush_that_could_not_be_made_is_left_to_the_flusher_and_waited_for() -> None:
+    disk = Disk()
+    disk.works = False
+    bench = Bench(sync_flush=True, disk=disk)
+    (reply,) = bench.add()
+    bench.loop.turn()
+    assert (disk.flushes, disk.left, reply.codes) == ([100], 1, [])
+    bench.flushed = 100
+    assert bench.acks.step(1) is None
+    assert reply.codes == [0]
+
+
+def test_a_failed_disk_is_told_at_once() -> None:
+    disk = Disk()
+    disk.works = False
+    bench = Bench(sync_flush=True, disk=disk)
+    bench.disk_failed = True
+    (reply,) = bench.add()
+    bench.loop.turn()
+    assert reply.codes == [ResponseCode.FLUSH_DISK_TIMEOUT] and bench.parked[-1] is False
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        lambda store: setattr(store, "room", 0),
+        lambda store: setattr(store, "error", ServiceNotAvailable("disk")),
+        lambda store: setattr(store, "append", lambda *_, **__: [AppendOutcome(error=QueueGone([1]))]),
+        lambda store: setattr(store, "append", lambda *_, **__: 1 // 0),
+    ],
+    ids=["no segment", "refused", "queue gone", "bug"],
+)
+def test_whatever_becomes_of_an_append_that_did_not_ring_the_flusher_it_is_rung(fails: Any) -> None:
+    """A BLANK may have been published, or a claim before the failure."""
+    disk = Disk()
+    bench = Bench(sync_flush=True, disk=disk)
+    fails(bench.store)
+    (reply,) = bench.add()
+    bench.loop.turn()
+    assert disk.flushes == [] and disk.left == 1 and reply.codes == []
+    if not bench.turn:
+        return
+    bench.store.room = None
+    bench.turn.step(1)  # the segment has come: flushed by itself like any other
+    assert reply.codes == [0] and disk.flushes == [100] and disk.left == 1
+    assert bench.turn.step(2) is None, "nothing is kept any more"
 
 
 def test_a_real_loop_runs_one_turn_for_many_adds() -> None:
