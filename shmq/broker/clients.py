@@ -11,6 +11,7 @@ ProducerManager.java.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -43,6 +44,8 @@ class ClientTable:
         self._connections: dict[ClientKey, _Connection] = {}
         self._consumers: dict[str, ConsumerMembers] = {}
         self._producers: dict[str, dict[ClientKey, Member]] = {}
+        self._oldest_ms = 0
+        """No heartbeat is older than this."""
 
     # -- connections --
 
@@ -143,7 +146,9 @@ class ClientTable:
 
     def expire(self, now_ms: int, silent_ms: int) -> set[str]:
         """Drop memberships without heartbeat for `silent_ms`; returns the consumer groups that changed."""
-        changed = set()
+        changed: set[str] = set()
+        if self._oldest_ms >= now_ms - silent_ms:
+            return changed
         for group in list(self._consumers):
             for key in self._consumers[group].silent(now_ms - silent_ms):
                 self.leave_consumer(key, group)
@@ -152,6 +157,9 @@ class ClientTable:
             silent = [k for k, m in self._producers[group].items() if m.beat_ms < now_ms - silent_ms]
             for key in silent:
                 self.leave_producer(key, group)
+        producers = (m.beat_ms for members in self._producers.values() for m in members.values())
+        consumers = (members.oldest_ms for members in self._consumers.values())
+        self._oldest_ms = min(itertools.chain(producers, consumers), default=now_ms)
         return changed
 
     def drop_consumer_group(self, group: str) -> None:

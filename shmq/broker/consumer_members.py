@@ -148,6 +148,11 @@ class ConsumerMembers:
         self._said.pop(key, None)
         return self._members.pop(key, None) is not None
 
+    @property
+    def oldest_ms(self) -> int:
+        """The oldest of the members' last heartbeats."""
+        return min(self._beats_ms.values())
+
     def silent(self, since_ms: int) -> list[ClientKey]:
         """The members whose last heartbeat is older than `since_ms`."""
         return [key for key, beat_ms in self._beats_ms.items() if beat_ms < since_ms]

@@ -47,6 +47,8 @@ class ConsumerOffsets:
         self._found = _own_rows(found.get("offsetTable"))
         self._held: dict[str, dict[int, int]] = {}
         self._exported: tuple[list[int], dict[str, dict[int, int]]] | None = None
+        self._written: dict[str, dict[int, int]] | None = None if found else {}
+        """What the file says, once that is known: a store without offsets needs none."""
 
     # -- slots --
 
@@ -142,7 +144,7 @@ class ConsumerOffsets:
         return offset
 
     def export(self) -> bool:
-        """Write consumerOffset.json if any offset moved since the last time; True when it was written."""
+        """Write consumerOffset.json if a stored offset moved since the last time; True when it was."""
         self._directory.catch_up()
         words = self._all_words()
         held = dict(self._held)
@@ -161,10 +163,13 @@ class ConsumerOffsets:
             stored = {queue_id: offset for queue_id, offset in offsets.items() if offset != NO_OFFSET}
             if stored:
                 table[f"{topic}@{group}"] = stored
-        self._version = self._version.next(self._clock.now_ms())
-        self._file.save(self._to_json(table))
+        is_news = table != self._written
+        if is_news:
+            self._version = self._version.next(self._clock.now_ms())
+            self._file.save(self._to_json(table))
+            self._written = table
         self._exported = (words, held)
-        return True
+        return is_news
 
     def _all_words(self) -> list[int]:
         """All used slots in one copy: comparing and reading them word by word would stop the loop."""

@@ -2,14 +2,15 @@
 
 An item is a cumulative sum and a number of calls. Snapshots of both are kept at three paces; a window's
 answer is the difference between now and its oldest snapshot (Apache RocketMQ 5.3, StatsItem.java; there
-only snapshots count, so a minute's sum is up to 10 s late). Pure; lives in the coordinator, lost at its
-end.
+only snapshots count, so a minute's sum is up to 10 s late). An item that has not moved for a whole minute is
+left alone until it does, but for the longer windows: thousands of groups may be idle. Pure; lives in the
+coordinator, lost at its end.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 
@@ -23,6 +24,8 @@ class Window(NamedTuple):
 MINUTE = Window(10_000, 7)
 HOUR = Window(600_000, 7)
 DAY = Window(3_600_000, 25)
+ALL_MS = 60_000
+"""So often also the items are looked at that do not move."""
 
 
 class WindowStats(NamedTuple):
@@ -60,11 +63,20 @@ class StatsItem:
         self._sum += amount
         self._calls += calls
 
-    def sample(self, now_ms: int) -> None:
-        """Take the snapshots that are due."""
+    def sample(self, now_ms: int) -> bool:
+        """Take the snapshots that are due; False when those of the minute are all alike."""
         for window, snapshots in self._windows.items():
             if now_ms - snapshots[-1].ms >= window.interval_ms:
                 snapshots.append(_Snapshot(now_ms, self._sum, self._calls))
+        minute = self._windows[MINUTE]
+        return len(minute) < MINUTE.kept or minute[0].calls != self._calls or minute[0].sum != self._sum
+
+    def wake(self, now_ms: int) -> None:
+        """Set the snapshots of a minute in which nothing moved, as if they had been taken."""
+        first_ms = now_ms - MINUTE.interval_ms * (MINUTE.kept - 1)
+        self._windows[MINUTE].extend(
+            _Snapshot(first_ms + n * MINUTE.interval_ms, self._sum, self._calls) for n in range(MINUTE.kept)
+        )
 
     def over(self, window: Window, now_ms: int) -> WindowStats:
         """What came in since the window's oldest snapshot."""
@@ -83,12 +95,19 @@ class ItemStats:
     def __init__(self) -> None:
         """Start without items."""
         self._items: dict[tuple[str, str], StatsItem] = {}
+        self._moving: dict[StatsItem, None] = {}
+        """Those that may have moved within a minute."""
+        self._sampled_all_ms = 0
 
     def add(self, name: str, key: str, amount: int, calls: int, now_ms: int) -> None:
         """Count `amount` of item `name`, `key`."""
         item = self._items.get((name, key))
         if item is None:
             item = self._items[name, key] = StatsItem(now_ms)
+            self._moving[item] = None
+        elif item not in self._moving:
+            item.wake(now_ms)
+            self._moving[item] = None
         item.add(amount, calls)
 
     def get(self, name: str, key: str) -> StatsItem | None:
@@ -96,9 +115,12 @@ class ItemStats:
         return self._items.get((name, key))
 
     def sample(self, now_ms: int) -> None:
-        """Take the due snapshots of every item; call about every 10 s."""
-        for item in self._items.values():
-            item.sample(now_ms)
+        """Take the due snapshots; call about every 10 s."""
+        items: Iterable[StatsItem] = self._moving
+        if now_ms - self._sampled_all_ms >= ALL_MS:
+            self._sampled_all_ms = now_ms
+            items = self._items.values()
+        self._moving = {item: None for item in items if item.sample(now_ms)}
 
     def drop_topic(self, topic: str) -> None:
         """Forget the items of a deleted topic: keys `topic` and `topic@group`."""
@@ -110,4 +132,4 @@ class ItemStats:
 
     def _drop(self, is_gone: Callable[[str], bool]) -> None:
         for name, key in [(name, key) for name, key in self._items if is_gone(key)]:
-            del self._items[name, key]
+            self._moving.pop(self._items.pop((name, key)), None)

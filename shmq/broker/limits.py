@@ -6,7 +6,8 @@ RocketMQ's capacities (Apache RocketMQ 5.3, BrokerConfig.java) where it has one.
 from __future__ import annotations
 
 HOLDS_MAX = 100_000
-"""Pulls one worker holds; RocketMQ's pull queue. Beyond it a pull that finds nothing is answered at once."""
+"""Pulls one worker holds, with the queues of shared waits; RocketMQ's pull queue. Beyond it a pull that finds
+nothing is answered at once."""
 
 HOLDS_PER_CONNECTION_MAX = 8_192
 """Pulls held for one connection: one per queue it reads, so this is a client with that many queues."""
@@ -52,6 +53,9 @@ HOLD_GRID = 10
 
 HOLDS_ENDED_PER_TURN = 64
 """More of them are answered in the next turn of the loop: what arrives meanwhile waits about 2 ms at most."""
+
+RENEWAL_MS = 5_000
+"""How long the queues of a shared wait stay watched after its time is over: its client asks again at once."""
 
 PULL_COUNT_MAX = 4_096
 """Messages one pull of shmq's own clients may get."""

@@ -31,8 +31,11 @@ ASK_S = 100.0
 ASK_MAX_S = 300.0
 NAMED_S = 1.5
 """After a topic changed its broker tells the name servers within a second."""
-SIGN_S = 75.0
-"""Brokers forget a client after `channelExpiredTimeout`, 120 s; waits last 60 s."""
+SIGN_S = 150.0
+"""A wait lasts two minutes, and while it lasts its client lives. Brokers forget those that neither wait
+nor beat for `channelExpiredTimeout`, 120 s."""
+STILL_S = 75.0
+"""Rounds of heartbeats so far apart: a broker may have forgotten us."""
 
 
 class Rester(Protocol):
@@ -145,7 +148,7 @@ class Rest:
         """Begin a round of heartbeats; False when the last one is so long ago that this process stood
         still: brokers may have forgotten it, whatever came since."""
         before, self._looked_s = self._looked_s, self._now_s()
-        return self._looked_s - before < SIGN_S
+        return self._looked_s - before < STILL_S
 
     def may_skip_beat(self, link: BrokerLink, heartbeat: bytes) -> bool:
         """Tell whether a broker has had a sign of life lately that stands for this heartbeat."""

@@ -27,9 +27,9 @@ from shmq.protocol.command import Command
 from shmq.protocol.headers.shared_wait import WaitForMessagesHeader
 from shmq.protocol.shared_wait import Awaited, decode_news, encode_waits
 
-WAIT_MS = 60_000
-"""How long one wait lasts; a queue must be looked after every `process_queue.PULL_EXPIRED_MS`."""
-GRACE_S = 20.0
+WAIT_MS = 120_000
+"""How long one wait lasts; brokers end it up to a tenth later."""
+GRACE_MS = 30_000
 GATHER_S = 0.005
 """Queues that become idle within this are waited for together."""
 
@@ -101,6 +101,7 @@ class SharedWaits:
 
     def _send(self, link: BrokerLink, wait: _BrokerWait) -> None:
         """Wait for all that is idle now; ends the wait under way."""
+        limit_ms = WAIT_MS + GRACE_MS
         with self._lock:
             wait.is_due = False
             wait.states = {q: state for q, state in wait.states.items() if not state.held.dropped}
@@ -112,11 +113,12 @@ class SharedWaits:
             rows = [Awaited(q.topic, q.queue_id, state.offset) for q, state in wait.states.items()]
             for state in wait.states.values():
                 state.held.last_pull_ms = now_ms()
+                state.held.waits_until_ms = state.held.last_pull_ms + limit_ms
         header = WaitForMessagesHeader(self._group, WAIT_MS)
         command = Command.request(RequestCode.WAIT_FOR_MESSAGES, header, encode_waits(rows))
         link.send_async(
             command,
-            WAIT_MS / 1000 + GRACE_S,
+            limit_ms / 1000,
             lambda response, error: self._answered(link, wait, number, response),
         )
 

@@ -26,13 +26,14 @@ from shmq.broker.delayed_message import Delivery, delivery_of
 from shmq.broker.queues import Queues
 from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.names import SCHEDULE_TOPIC
+from shmq.shm.append_journal import positions
 from shmq.shm.queue_table import QueueRef
 from shmq.store.append_request import AppendRequest
 from shmq.store.consume_queue import FILLER_SIZE
 from shmq.store.message_store import MessageStore
 
-LOOK_MS = 500
-"""Pause while no message's time is near; below the shortest delay, 1 s."""
+LOOK_MS = 1000
+"""Pause while no message's time is near: the shortest delay."""
 RETRY_MS = 50
 """Pause while there is no segment to append to."""
 REFUSED_MS = 1000
@@ -79,14 +80,21 @@ class DelayService:
         self._export_at = 0
         self._refusal = ""
         """Why the last delivery was refused, told once."""
+        self._idle_at: tuple[int, int] | None = None
+        """`positions` of the log before a look that found nothing waiting."""
         self._set_back: dict[int, tuple[int, int]] = {}
         """Level queues whose first message has a time too far ahead: (its offset, monotonic due time)."""
 
     def step(self, now_ms: int) -> int:
-        """Deliver what is due in every level."""
-        refs = self._queues.refs(SCHEDULE_TOPIC)
-        self._cursors.open(len(refs))
-        due_ms = min([self._level(ref, now_ms) for ref in refs], default=now_ms + LOOK_MS)
+        """Deliver what is due in every level; nothing is, until the log moves, when none had a message."""
+        due_ms = now_ms + LOOK_MS
+        log_at = positions(self._store.page)
+        if log_at is None or log_at != self._idle_at:
+            refs = self._queues.refs(SCHEDULE_TOPIC)
+            self._cursors.open(len(refs))
+            due_ms = min([self._level(ref, now_ms) for ref in refs], default=due_ms)
+            waits = any(self._cursors.at(ref.queue_id) < self._store.max(ref) for ref in refs)
+            self._idle_at = None if waits else log_at
         if now_ms >= self._export_at:
             self._export_at = now_ms + self._export_ms
             self._cursors.export()

@@ -18,8 +18,8 @@ from shmq.base.clock import SYSTEM_CLOCK, Clock
 
 RETRY_MS = 1000
 """Pause after a step that failed."""
-GRID_MS = 500
-"""Far deadlines are moved down to multiples of this, so an idle coordinator wakes at most twice a second."""
+GRID_MS = 1000
+"""Far deadlines are moved down to multiples of this, so an idle coordinator wakes once a second."""
 PAUSE_MS_MIN = 1
 """A service that is always due still lets the loop serve requests in between."""
 

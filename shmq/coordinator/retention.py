@@ -47,7 +47,9 @@ MANUAL_ROUNDS = 20
 MOVE_TURNS_MAX = 20_000
 """Turns a service gets to move what it needs out of segments that go; the next round goes on."""
 STEP_PAUSE_MS = 1
-"""Pause between two small steps."""
+"""Pause between two small steps, or between two runs of steps that are smaller still."""
+RUN_MS = 2
+"""How long such a run may last: a pause after each of hundreds would wake an idle process for each."""
 WAIT_PAUSE_MS = 10
 """Pause while a file is being unlinked."""
 FULL_LOOK_MS = 1000
@@ -118,11 +120,15 @@ class Retention:
     # ---- the service
 
     def step(self, now_ms: int) -> int:
-        """Do the next small piece of a round, or begin one."""
+        """Do the next small pieces of a round, or begin one."""
         if self._round is None:
             self._round = self._one_round(now_ms)
+        run_end_ms = self._clock.monotonic_ms() + RUN_MS
         try:
-            return now_ms + next(self._round)
+            while (pause_ms := next(self._round)) == STEP_PAUSE_MS:
+                if self._clock.monotonic_ms() >= run_end_ms:
+                    break
+            return now_ms + pause_ms
         except StopIteration:
             self._round = None
             pause_ms = FULL_LOOK_MS if self._refuses else self._settings.now.clean_resource_interval

@@ -39,7 +39,7 @@ from shmq.shm.worker_slots import COORDINATOR_SLOT
 from shmq.store.consume_queue import FILLER_SIZE
 from shmq.store.message_store import MessageStore
 
-LOOK_MS = 500
+LOOK_MS = 1000
 """Pause while no timer is near."""
 TAKE_MS = 4
 """Pause while timers keep coming: they are taken in together, and nobody has to ring."""

@@ -129,7 +129,7 @@ class WorkerContext:
     needs_slave                  SYNC_MASTER: a stored send is not a plain success without a slave
     count(name, n)               adds to this worker's page counters
     reset_taken(group, topic, queue_id, offset)   tells the coordinator that a pull was told of a reset
-    lives(connection_id)         tells it that a client lives
+    waits(connection_id, waits)  tells it that a client waits for messages, and lives; or waits no more
     wake_by(deadline_ms)         makes the worker look at its holds by then
     """
 
@@ -150,5 +150,5 @@ class WorkerContext:
     needs_slave: bool
     count: Callable[[str, int], None]
     reset_taken: Callable[[str, str, int, int], None]
-    lives: Callable[[int], None]
+    waits: Callable[[int, bool], None]
     wake_by: Callable[[int], None]

@@ -6,6 +6,8 @@ the socket without a copy in between. Facts: Apache RocketMQ 5.3, PullMessagePro
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from shmq.base.errors import ShmqError, TopicNotExist
 from shmq.broker import limits
 from shmq.broker.pull_holds import Wake, hold_until
@@ -43,12 +45,17 @@ def pull_message(
     ctx: WorkerContext, connection: Connection, command: Command, header: PullMessageHeader
 ) -> Command | None:
     """Answer with messages, with the reason why there are none, or later."""
+    stays = ctx.holds.staying(connection.id, _key(header))
+    if isinstance(stays, HeldPull) and stays.is_asked_again(command, header):
+        _commit(ctx, command, header)
+        ctx.count("pulls", 1)
+        stays.go_on(command)
+        deadline_ms = hold_until(ctx.clock.monotonic_ms(), _hold_ms(ctx, header))
+        ctx.holds.prolong(stays, deadline_ms)
+        ctx.wake_by(deadline_ms)
+        return None
     terms = check_pull(ctx, header)
-    if header.commits_offset and header.commit_offset >= 0:
-        commit_offset(
-            *(ctx, header.consumer_group, header.topic, header.queue_id, header.commit_offset),
-            only_forward=command.serialization == Serialization.CBOR,
-        )
+    _commit(ctx, command, header)
     ctx.count("pulls", 1)
     reset = terms.group.reset_of(header.topic, header.queue_id)
     if reset is not None:
@@ -61,13 +68,22 @@ def pull_message(
     in_doubt = result.status is ReadStatus.IN_DOUBT
     waits = in_doubt or code == ResponseCode.PULL_NOT_FOUND
     if waits and header.may_suspend and terms.queue is not None:
-        hold = HeldPull(ctx, connection, command, header, terms.queue)
+        hold = HeldPull(ctx, connection, command, header, terms, terms.queue)
         now_ms = ctx.clock.monotonic_ms()
         deadline_ms = hold_until(now_ms, limits.DOUBT_HOLD_MS if in_doubt else _hold_ms(ctx, header))
         if ctx.holds.park(hold, connection.id, deadline_ms, now_ms):
             ctx.wake_by(deadline_ms)
             return None
     return _reply(ctx, command, header, terms, result, code)
+
+
+def _commit(ctx: WorkerContext, command: Command, header: PullMessageHeader) -> None:
+    """Store the offset that a pull brings along."""
+    if header.commits_offset and header.commit_offset >= 0:
+        commit_offset(
+            *(ctx, header.consumer_group, header.topic, header.queue_id, header.commit_offset),
+            only_forward=command.serialization == Serialization.CBOR,
+        )
 
 
 def _ask_function(
@@ -176,9 +192,24 @@ def _reply(
 
 
 class HeldPull:
-    """A pull that found nothing and waits; ``scan_offset`` moves past messages its filter refuses."""
+    """A pull that found nothing and waits; ``scan_offset`` moves past messages its filter refuses.
 
-    __slots__ = ("_command", "_connection", "_ctx", "_header", "queue", "scan_offset")
+    An idle consumer asks the same again as soon as its time is over. So the hold stays for a moment, and the
+    same pull on the same connection goes on with it; whatever happens to its queue, topic or group before
+    makes the next pull a new one.
+    """
+
+    __slots__ = (
+        "_command",
+        "_connection",
+        "_ctx",
+        "_header",
+        "_terms",
+        "group",
+        "key",
+        "queues",
+        "scan_offset",
+    )
 
     def __init__(
         self,
@@ -186,25 +217,38 @@ class HeldPull:
         connection: Connection,
         command: Command,
         header: PullMessageHeader,
+        terms: PullTerms,
         queue: QueueRef,
     ) -> None:
-        """Remember the request as it came: every look starts from its checks again."""
+        """Remember the request as it came, and what its checks found: they are made again for every look but
+        the last, as every change of what they depend on is a look."""
         self._ctx = ctx
         self._connection = connection
         self._command = command
         self._header = header
-        self.queue = queue
+        self._terms: PullTerms | None = terms
+        self.group = header.consumer_group
+        self.key = _key(header)
+        self.queues = (queue,)
         self.scan_offset = header.queue_offset
 
-    @property
-    def topic(self) -> str:
-        """The topic it reads."""
-        return self._header.topic
+    def is_asked_again(self, command: Command, header: PullMessageHeader) -> bool:
+        """Tell whether a pull says what the last one said, and there is still nothing for it."""
+        store, queue = self._ctx.store, self.queues[0]
+        return (
+            header == self._header
+            and command.serialization == self._command.serialization
+            and store.table.alive(queue)
+            and store.max(queue) == self.scan_offset
+        )
 
-    @property
-    def group(self) -> str:
-        """The consumer group it reads for."""
-        return self._header.consumer_group
+    def go_on(self, command: Command) -> None:
+        """Answer this pull, as the queue is still watched."""
+        self._command = command
+
+    def is_behind(self, queue: QueueRef, max_offset: int) -> bool:
+        """Tell whether there are messages that were not looked at."""
+        return max_offset > self.scan_offset
 
     def wake(self, why: Wake, now_ms: int) -> int | None:
         """Read again; answer when there is something, the time is over, or it is not allowed any more.
@@ -219,11 +263,12 @@ class HeldPull:
             return None
         ctx, command, header = self._ctx, self._command, self._header
         try:
-            terms = check_pull(ctx, header)
+            terms = (self._terms if why is Wake.TIMED_OUT else None) or check_pull(ctx, header)
         except (ShmqError, Ask) as fault:
             error = TopicNotExist("the topic or the group was deleted") if isinstance(fault, Ask) else fault
             self._connection.send(command.refusal(error))
             return None
+        self._terms = terms
         reset = terms.group.reset_of(header.topic, header.queue_id)
         if reset is not None:
             self._connection.send(_offset_was_reset(ctx, command, header, terms, reset))
@@ -239,17 +284,24 @@ class HeldPull:
         if code == ResponseCode.PULL_RETRY_IMMEDIATELY:
             self.scan_offset = result.next_offset
         waits_on = code in (ResponseCode.PULL_NOT_FOUND, ResponseCode.PULL_RETRY_IMMEDIATELY)
-        if waits_on and why is not Wake.TIMED_OUT and terms.queue == self.queue:
+        if waits_on and why is not Wake.TIMED_OUT and terms.queue == self.queues[0]:
             skipped = self.scan_offset > header.queue_offset
             return now_ms + (limits.FILTERED_HOLD_MS_MAX if skipped else limits.HOLD_MS_MAX)
         if code == ResponseCode.PULL_NOT_FOUND and self.scan_offset > header.queue_offset:
             code = ResponseCode.PULL_RETRY_IMMEDIATELY
             result.status = ReadStatus.NO_MATCHED_MESSAGE
         self._connection.send(_reply(ctx, command, header, terms, result, code))
-        return None
+        stays = waits_on and terms.queue == self.queues[0] and result.max_offset == header.queue_offset
+        return now_ms + limits.RENEWAL_MS if stays else None
 
     def _answer_late(self) -> None:
+        self._terms = None
         self.wake(Wake.TIMED_OUT, self._ctx.clock.monotonic_ms())
+
+
+def _key(header: PullMessageHeader) -> Hashable:
+    """What a pull has in common with the one that may go on with its hold."""
+    return header.consumer_group, header.topic, header.queue_id
 
 
 ROUTES: dict[int, Route] = {

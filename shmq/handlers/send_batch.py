@@ -98,7 +98,7 @@ def send_log_batch(
     born_host = connection.peer.born_host
     checked = None
     if header.count >= VECTOR_MIN and len(born_host) == len(ctx.store_host) == HOST_V4_BYTES:
-        data = bytearray(body)
+        data = bytearray(body) if body.readonly else body  # what came piece by piece is a frame's own memory
         sizes = np.frombuffer(header.sizes, "<u4").astype(np.int64)
         checked = check_batch(
             data, sizes, topic_bytes(header.topic), queue.queue_id, ctx.settings.max_message_size
@@ -126,7 +126,7 @@ def send_log_batch(
     ctx.appends.add(request, reply)
 
 
-def _first_properties(data: bytearray) -> bytes:
+def _first_properties(data: bytearray | memoryview) -> bytes:
     """Return the encoded properties of a batch's first message: they speak for the whole batch."""
     first = parse_record(data)
     return bytes(data[first.properties_at : first.end])

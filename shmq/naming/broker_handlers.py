@@ -5,6 +5,8 @@ Requests 103, 104, 217, 322, 901, 904 (Apache RocketMQ 5.3, DefaultRequestProces
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from shmq.base.checksum import body_crc
 from shmq.base.clock import monotonic_ms
 from shmq.base.errors import ClientFault
@@ -14,7 +16,11 @@ from shmq.naming.registrations import EXPIRY_MS, Registration
 from shmq.naming.state import NamingState
 from shmq.net.connection import Connection
 from shmq.protocol.bodies.dialect import dumps, loads
-from shmq.protocol.bodies.registration import decode_compressed_register_broker, decode_register_broker
+from shmq.protocol.bodies.registration import (
+    RegisterBrokerBody,
+    decode_compressed_register_broker,
+    decode_register_broker,
+)
 from shmq.protocol.bodies.route import decode_route, encode_broker_member_group
 from shmq.protocol.bodies.tables import encode_kv_table
 from shmq.protocol.codes import ResponseCode
@@ -38,8 +44,7 @@ def register_broker(
     body = command.body_bytes()
     if header.body_crc32 and header.body_crc32 != body_crc(body):
         raise ClientFault(f"bodyCrc32={header.body_crc32}: the body's is {body_crc(body)}; send it again")
-    decode = decode_compressed_register_broker if header.compressed else decode_register_broker
-    content = decode(body)
+    content = _decoded(body, bool(header.compressed))
     accepted = state.registrations.register(
         Registration(
             cluster=header.cluster_name,
@@ -64,6 +69,12 @@ def register_broker(
         header=RegisterBrokerResponseHeader(accepted.ha_server_addr, accepted.master_addr),
         body=encode_kv_table(orders) if orders else None,
     )
+
+
+@lru_cache(maxsize=4)
+def _decoded(body: bytes, compressed: bool) -> RegisterBrokerBody:
+    """Read a registration's body. Brokers say the same every 30 s; 1,000 topics take 10 ms to read."""
+    return (decode_compressed_register_broker if compressed else decode_register_broker)(body)
 
 
 def unregister_broker(

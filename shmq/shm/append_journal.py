@@ -83,6 +83,18 @@ class Claim(NamedTuple):
     pairs: Sequence[Pair]
 
 
+def positions(page: ControlPage) -> tuple[int, int] | None:
+    """Return where the log ends, and up to where it is visible: no queue has news unless one moved.
+
+    None while a claim is being published: some of its queues may have moved and others not yet. The journal
+    is looked at last: a publisher leaves EMPTY before it stores the end of the log, and stores EMPTY after
+    the maxima of its queues. Any process.
+    """
+    words = page.words
+    found = words[WRITE_POSITION], page.visible_position()
+    return found if words[JOURNAL_STATE] == JournalState.EMPTY else None
+
+
 class AppendJournal:
     """The journal of a page. The holder of the AppendLock calls; one object per process."""
 

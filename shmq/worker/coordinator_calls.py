@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 
 import orjson
@@ -53,8 +53,12 @@ from shmq.worker.coordinator_link import CoordinatorLink
 from shmq.worker.kept_notes import KeptNote, KeptNotes
 from shmq.worker.known_beats import KnownBeats
 
-BEATS_S = 1.0
+BEATS_S_MAX = 5.0
 """How long the coordinator may not know of a heartbeat that says nothing new."""
+VOUCHES = 4
+"""So often in that time the coordinator is told of clients that wait."""
+BEATS_SHARE = 24_000
+"""And at most such a part of the milliseconds that a client may be silent, in seconds."""
 
 _logger = log.get(__name__)
 
@@ -88,6 +92,7 @@ class CoordinatorCalls:
         self._notes = KeptNotes()
         self._beats = KnownBeats()
         self._beats_due = False
+        self._vouching: asyncio.TimerHandle | None = None
         self._served_before = False
         self._asking: dict[Need, list[Resolved]] = {}
         self._taken_resets: list[ResetTakenHeader] = []
@@ -203,17 +208,40 @@ class CoordinatorCalls:
         return True
 
     def _beaten(self, connection: Connection, command: Command) -> None:
-        """Answer a heartbeat that says nothing new; the coordinator hears of it within a second."""
+        """Answer a heartbeat that says nothing new; the coordinator hears of it soon."""
         if not command.is_oneway:
             connection.send(command.response(ResponseCode.SUCCESS, ext={}))
-        self.client_lives(connection.id)
+        self._beats.lives(connection.id)
+        self._tell_beats_soon()
 
-    def client_lives(self, connection_id: int) -> None:
-        """Tell within a second that a client has shown that it lives."""
-        self._beats.lives(connection_id)
+    @property
+    def waiting(self) -> Set[int]:
+        """The connections whose clients wait for messages."""
+        return self._beats.waiting
+
+    def client_waits(self, connection_id: int, waits: bool) -> None:
+        """A client waits for messages, or no more: tell soon, and now and then meanwhile, that it lives."""
+        self._beats.waits(connection_id, waits)
+        self._tell_beats_soon()
+        if waits and self._vouching is None:
+            self._vouch_later()
+
+    def _vouch_later(self) -> None:
+        delay_s = self._view.client_expiry_ms / 1000 / VOUCHES
+        self._vouching = asyncio.get_running_loop().call_later(delay_s, self._vouch)
+
+    def _vouch(self) -> None:
+        """Tell that those live who wait; again as long as somebody does."""
+        self._vouching = None
+        if self._beats.all_waiting_live():
+            self._tell_beats()
+            self._vouch_later()
+
+    def _tell_beats_soon(self) -> None:
         if not self._beats_due:
             self._beats_due = True
-            asyncio.get_running_loop().call_later(BEATS_S, self._tell_beats)
+            soon_s = min(BEATS_S_MAX, self._view.client_expiry_ms / BEATS_SHARE)
+            asyncio.get_running_loop().call_later(soon_s, self._tell_beats)
 
     def _tell_beats(self) -> None:
         self._beats_due = False
@@ -324,11 +352,13 @@ class CoordinatorCalls:
         self._on_change(None, header.group)
 
     def _setting_changed(self, command: Command) -> None:
-        """Waits were bounded by how long a client may be silent."""
+        """Whoever waits lives, also by the new measure."""
         header = command.read_header(SettingChangedHeader)
         if header.key == "channelExpiredTimeout":
             self._view.client_expiry_ms = int(header.value)
-            self._on_change(None, None)
+            if self._vouching is not None:
+                self._vouching.cancel()
+                self._vouch()
 
     def _settled(self, command: Command) -> None:
         self._take_snapshot(command)

@@ -147,7 +147,7 @@ def test_a_resting_consumer_takes_the_queues_of_a_killed_one(shared_broker: Brok
 
 @pytest.mark.long
 def test_waits_alone_keep_a_client_known(make_broker: BrokerMaker) -> None:
-    """They end in time for the next one, also when the time a client may be silent becomes shorter."""
+    """Who waits lives, however short the time is for which a client may be silent."""
     broker = make_broker()
     made(broker, "RestAlive", 2)
     with (
@@ -155,11 +155,17 @@ def test_waits_alone_keep_a_client_known(make_broker: BrokerMaker) -> None:
         AdminClient(broker.namesrv_addr) as admin,
     ):
         wait_until(lambda: rests(consumer), 20, "it rests")
+        waits = consumer._pulling._waits
+        ((link, wait),) = waits._waits.items()
+        wait_until(lambda: wait.number > 0, 20, "its wait is under way")
+        before = wait.number
+        with waits._lock:  # as when one more queue becomes idle: another wait takes its place
+            waits._soon(link, wait)
+        wait_until(lambda: wait.number > before, 20, "another wait is under way")
         admin.update_broker_config(broker.tcp_addr, {"channelExpiredTimeout": "2000"})
-        wait_until(lambda: not rests(consumer), 20, "the long wait has ended")
         end = time.monotonic() + 25  # looked for every 10 s
         while time.monotonic() < end:
             members = admin.consumer_connections("RestAliveGroup")
             assert [one.client_id for one in members.connections] == [consumer.client_id]
             time.sleep(0.5)
-        assert rests(consumer)
+            assert rests(consumer), "and its wait went on"

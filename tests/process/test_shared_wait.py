@@ -26,6 +26,7 @@ from shmq.client.duplex import DuplexChannel
 from shmq.embedded import Broker
 from shmq.model.consumer_group import SubscriptionGroupConfig
 from shmq.model.names import TOOLS_CONSUMER_GROUP
+from shmq.model.topic_config import TopicConfig
 from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import Command
 from shmq.protocol.headers.shared_wait import WaitForMessagesHeader
@@ -227,3 +228,50 @@ def test_the_request_itself(shared_broker: Broker) -> None:
             assert refused.code == ResponseCode.INVALID_PARAMETER
     finally:
         channel.close()
+
+
+def test_a_wait_that_is_asked_again_hears_of_what_came_between_and_of_what_comes(
+    shared_broker: Broker,
+) -> None:
+    """The same request goes on with queues that stayed watched: it must see the same as a new one."""
+    queues = made(shared_broker, "WaitAgain", 4)
+    channel = DuplexChannel(
+        Address(shared_broker.unix_socket), 5.0, None, on_request=lambda *_: None, on_close=lambda *_: None
+    )
+    rows = [Awaited("WaitAgain", queue.queue_id, 0) for queue in queues]
+
+    def over() -> None:
+        """Two waits of 100 ms whose time is over: the second one goes on with the first one's queues."""
+        for _ in range(2):
+            assert ask(channel, *rows, wait_ms=100)().code == ResponseCode.PULL_NOT_FOUND
+
+    with (
+        Producer("Waits", namesrv_addr=shared_broker.namesrv_addr) as producer,
+        AdminClient(shared_broker.namesrv_addr) as admin,
+    ):
+        try:
+            for turn, queue in enumerate(queues[:2]):
+                news = {("WaitAgain", queue.queue_id)}
+                over()
+                if turn:  # while it waits
+                    answer = ask(channel, *rows)
+                    producer.send(Message("WaitAgain", b"x"), queue=queue)
+                else:  # between two waits
+                    producer.send(Message("WaitAgain", b"x"), queue=queue)
+                    answer = ask(channel, *rows)
+                found = answer()
+                assert found.code == ResponseCode.SUCCESS and decode_news(found.body_bytes()) == news
+                assert decode_news(ask(channel, *rows)().body_bytes()) == news, "asked again after an answer"
+                rows[queue.queue_id] = rows[queue.queue_id]._replace(offset=1)
+            over()
+            admin.create_topic(shared_broker.tcp_addr, TopicConfig("WaitAgain", 5, 5))
+            assert ask(channel, *rows, wait_ms=100)().code == ResponseCode.PULL_NOT_FOUND, "as a new one"
+            answer = ask(channel, *rows)
+            admin.create_topic(shared_broker.tcp_addr, TopicConfig("WaitAgain", 6, 6))
+            assert answer().code == ResponseCode.PULL_RETRY_IMMEDIATELY
+            over()
+            superseded = ask(channel, *rows)
+            assert ask(channel, *rows, wait_ms=100)().code == ResponseCode.PULL_NOT_FOUND
+            assert superseded().code == ResponseCode.PULL_NOT_FOUND
+        finally:
+            channel.close()

@@ -165,3 +165,38 @@ def test_any_flipped_byte_is_refused_or_stored_soundly(rig: WorkerRig, client: C
             assert all(m.body_crc_ok() and m.topic == "T4" and m.queue_id == 0 for m in messages)
     assert 0 < accepted < 300
     assert client.call(send_request("T4")).code == 0
+
+
+def large_batch(topic: str, properties: bytes) -> tuple[bytearray, list[int], list[bytes]]:
+    """A batch that comes in many reads: the worker stamps it where it was received."""
+    bodies = [random.Random(n).randbytes(20_000) for n in range(40)]
+    data, sizes = encode_batch(
+        topic=topic.encode(), queue_id=0, bodies=bodies, properties=properties, born_timestamp=1
+    )
+    return bytearray(data), sizes, bodies
+
+
+@pytest.mark.parametrize("extra", [b"", b"DELAY\x010\x02"], ids=["fast path", "ordinary path"])
+def test_a_batch_that_comes_in_many_reads_is_stored_as_it_was_sent(
+    rig: WorkerRig, client: Client, extra: bytes
+) -> None:
+    data, sizes, bodies = large_batch("T5", b"TAGS\x01A\x02UNIQ_KEY\x01U\x02" + extra)
+    for _ in range(3):
+        answer = client.call(request("T5", data, sizes))
+        assert answer.code == 0, answer.remark
+        first = answer.read_header(SendMessageResponseHeader).queue_offset
+        messages = stored(client, "T5", first, len(bodies))
+        assert [m.body for m in messages] == bodies
+        assert [m.queue_offset for m in messages] == list(range(first, first + len(bodies)))
+        assert all(m.body_crc_ok() and m.tags == "A" and m.born_timestamp == 1 for m in messages)
+
+
+def test_a_batch_that_comes_in_many_reads_is_refused_whole(rig: WorkerRig, client: Client) -> None:
+    data, sizes, _ = large_batch("T5", b"TAGS\x01A\x02UNIQ_KEY\x01U\x02")
+    before = rig.page.words[WRITE_POSITION]
+    for in_a_body in (200, len(data) // 2, len(data) - 1_000):
+        damaged = bytearray(data)
+        damaged[in_a_body] ^= 1
+        answer = client.call(request("T5", damaged, sizes))
+        assert answer.code == ResponseCode.MESSAGE_ILLEGAL, answer
+    assert rig.page.words[WRITE_POSITION] == before

@@ -34,7 +34,7 @@ COMMIT = 1 | 4
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[WorkerRig]:
-    with running_rig(topics=24, workers=2) as running:
+    with running_rig(topics=27, workers=2) as running:
         running.coordinator.add_group("LIVE", {"T0": "TagA", "T1": "*"})
         running.coordinator.tell_group("LIVE")
         yield running
@@ -223,6 +223,60 @@ def test_a_held_pull_is_answered_when_its_topic_is_deleted(rig: WorkerRig, clien
     time.sleep(0.05)
     rig.coordinator.tell_topic(rig.coordinator.topics.pop("T16"), deleted=True)
     assert client.receive().code == ResponseCode.TOPIC_NOT_EXIST
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("serialization", [0, 1, 2], ids=["json", "binary", "cbor"])
+def test_a_pull_that_goes_on_is_answered_like_a_new_one(
+    rig: WorkerRig, client: Client, other: Client, serialization: int
+) -> None:
+    """The same connection pulls again and again, beside connections that pull for the first time."""
+    topic, offset = f"T{24 + serialization}", 0
+    readable = rig.coordinator.topics[topic]
+
+    def forbid() -> None:
+        rig.coordinator.tell_topic(replace(readable, perm=2))
+
+    def allow() -> None:
+        rig.coordinator.tell_topic(readable)
+
+    def nothing() -> None:
+        pass
+
+    def unwanted() -> None:
+        put(other, topic, 1, "TagB")
+
+    def wanted() -> None:
+        put(other, topic, 1, "TagA")
+
+    between = [nothing, nothing, unwanted, nothing, nothing, wanted, nothing, forbid, allow, nothing, nothing]
+    meanwhile = [unwanted, nothing, wanted, nothing, nothing, forbid, nothing]
+    codes = []
+    for before, after in [(one, nothing) for one in between] + [(nothing, one) for one in meanwhile]:
+        before()
+        pull = pull_request(
+            *(topic, offset),
+            sys_flag=SUSPEND | COMMIT,
+            commit_offset=offset,
+            suspend_ms=200,
+            expression="TagA",
+            serialization=serialization,
+        )
+        with rig.client() as fresh:
+            fresh.send(pull)
+            client.send(pull)
+            time.sleep(0.05)
+            after()
+            old, new = client.receive(), fresh.receive()
+        assert (old.code, old.remark, old.body_bytes()) == (new.code, new.remark, new.body_bytes())
+        codes.append(old.code)
+        if old.code != ResponseCode.NO_PERMISSION:
+            assert offsets_of(old) == offsets_of(new)
+            offset = offsets_of(old)[0]
+    allow()
+    assert codes == [19, 19, 20, 19, 19, 0, 19, 16, 19, 19, 19, 20, 19, 0, 19, 19, 16, 16]
+    stored = other.call(Command.request(14, QueryConsumerOffsetHeader("CG", topic, 0)))
+    assert stored.read_header(OffsetResponseHeader).offset == offset == 4
 
 
 def test_without_long_polling_an_idle_pull_is_answered_after_the_short_polling_time() -> None:

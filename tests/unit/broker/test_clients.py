@@ -110,6 +110,24 @@ def test_silent_clients_expire_and_others_stay(clients: ClientTable) -> None:
     assert clients.expire(120_050, 120_000) == set()
 
 
+def test_who_is_silent_is_found_at_the_first_look_after_its_time(clients: ClientTable) -> None:
+    """A look that cannot find anybody is skipped; beats, newcomers and a shorter limit must not fool it."""
+    clients.beat_consumer(client(1), "g", HOW, subs("t"), 0)
+    clients.beat_producer(client(2), "p", 5_000)
+    assert clients.expire(10_000, 120_000) == set()
+    clients.beat_again(client(1).key, 60_000)
+    clients.beat_consumer(client(3), "h", HOW, subs("t"), 60_000)
+    assert clients.expire(124_999, 120_000) == set() and clients.producer_groups()
+    assert clients.expire(125_001, 120_000) == set() and not clients.producer_groups()
+    clients.beat_again(client(3).key, 126_000)
+    assert clients.expire(130_000, 10_000) == {"g"}, "the limit was shortened"
+    assert clients.expire(136_000, 10_000) == set()
+    assert clients.expire(136_001, 10_000) == {"h"}
+    assert clients.expire(200_000, 10_000) == set()
+    clients.beat_consumer(client(4), "i", HOW, subs("t"), 200_000)
+    assert clients.expire(210_001, 10_000) == {"i"}
+
+
 def test_a_dead_worker_takes_its_clients_along(clients: ClientTable) -> None:
     for slot, conn_id in ((2, 1), (2, 2), (3, 1)):
         clients.opened(ClientKey(slot, conn_id), "x")

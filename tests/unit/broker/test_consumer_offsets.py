@@ -54,9 +54,17 @@ def test_what_workers_store_is_seen_and_exported(
     assert b'"t@g":{1:41\n' in path.read_bytes()
 
 
-def test_nothing_is_written_when_no_offset_moved(offsets: ConsumerOffsets, path: Path) -> None:
+def test_nothing_is_written_when_no_stored_offset_moved(
+    page: ControlPage, offsets: ConsumerOffsets, path: Path
+) -> None:
+    offsets.ensure("g", "t", 1)
+    assert not offsets.export() and not path.exists()
     offsets.commit("g", "t", {0: 5})
     assert offsets.export() and not offsets.export()
+    slot = offsets.slots("g", "t")[0]
+    assert slot is not None
+    OffsetSlots(page).set_pulled(slot, 7)
+    assert not offsets.export()
     offsets.commit("g", "t", {0: 6})
     assert offsets.export()
 
@@ -91,10 +99,11 @@ def test_who_reads_what(offsets: ConsumerOffsets) -> None:
 def test_deleted_groups_and_topics_have_no_offsets(offsets: ConsumerOffsets, path: Path) -> None:
     for group, topic in (("a", "t"), ("a", "u"), ("b", "t")):
         offsets.commit(group, topic, {0: 5})
+    offsets.export()
     offsets.drop_topic("t")
     assert list(offsets.pairs()) == [("a", "u")]
     offsets.drop_group("a")
-    offsets.export()
+    assert offsets.export()
     assert fastjson.loads(path.read_bytes())["offsetTable"] == {}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shmq.broker.item_stats import DAY, HOUR, MINUTE, StatsItem
+from shmq.broker.item_stats import DAY, HOUR, MINUTE, ItemStats, StatsItem
 from shmq.broker.rates import Rate, rates_text
 from shmq.broker.runtime_info import bytes_text, runtime_info
 from shmq.broker.stats import BrokerStats
@@ -45,6 +45,30 @@ def test_an_item_counts_at_once_and_forgets_after_its_window() -> None:
     assert item.over(MINUTE, NOON + 130_000).sum == 0
     assert item.over(HOUR, NOON + 130_000).sum == 30 == item.over(DAY, NOON + 130_000).sum
     assert StatsItem(NOON).over(DAY, NOON) == (0, 0.0, 0.0)
+
+
+def test_items_that_rested_show_the_same_as_those_that_were_sampled_all_the_time() -> None:
+    items, reference = ItemStats(), StatsItem(NOON)
+    items.add("N", "k", 3, 1, NOON)
+    reference.add(3, 1)
+    moves = [0]
+    for second in range(10, 100_000, 10):
+        now_ms = NOON + second * 1000
+        items.sample(now_ms)
+        reference.sample(now_ms)
+        if second in (7_200, 7_210, 7_300, 20_000, 20_060, 90_000):
+            moves.append(second)
+            items.add("N", "k", 3, 1, now_ms)
+            reference.add(3, 1)
+        item = items.get("N", "k")
+        assert item is not None
+        assert item.over(MINUTE, now_ms + 2000) == reference.over(MINUTE, now_ms + 2000)
+        for window in (HOUR, DAY):  # each of their snapshots may be a minute late
+            shortest_s = window.interval_ms // 1000 * (window.kept - 1)
+            longest_s = (window.interval_ms // 1000 + 60) * window.kept
+            least = sum(3 for moved in moves if moved > second - shortest_s)
+            most = sum(3 for moved in moves if moved >= second - longest_s)
+            assert least <= item.over(window, now_ms).sum <= most
 
 
 def report() -> StatsReport:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from shmq.client.links import BrokerLink
-from shmq.client.rest import ASK_MAX_S, ASK_S, NAMED_S, SIGN_S, Rest
+from shmq.client.rest import ASK_MAX_S, ASK_S, NAMED_S, SIGN_S, STILL_S, Rest
 from shmq.client.routes import Routes
 
 HERE, THERE = (cast(BrokerLink, name) for name in ("here", "there"))
@@ -164,6 +164,6 @@ def test_a_sign_of_life_and_a_heartbeat_grow_old() -> None:
 
 def test_a_process_that_stood_still_notices() -> None:
     world = World()
-    for passed_s, is_well in ((30, True), (SIGN_S, False), (30, True)):
+    for passed_s, is_well in ((30, True), (STILL_S, False), (30, True)):
         world.clock.now_s += passed_s
         assert world.rest.look() is is_well

@@ -52,11 +52,11 @@ def test_a_failing_service_is_tried_again_and_stops_nobody() -> None:
 def test_far_deadlines_share_their_wake_ups() -> None:
     clock, loop = ManualClock(monotonic_ms=130), asyncio.new_event_loop()
     cycle = DutyCycle(loop, clock)
-    half, whole = Recorded(500), Recorded(1000)
-    cycle.add("half", half)
-    cycle.add("whole", whole, 90)
-    run_turns(clock, cycle, 3100)
-    assert half.runs == [130, 500, 1000, 1500, 2000, 2500, 3000] and whole.runs == [220, 1000, 2000, 3000]
+    often, seldom = Recorded(1000), Recorded(2000)
+    cycle.add("often", often)
+    cycle.add("seldom", seldom, 90)
+    run_turns(clock, cycle, 4100)
+    assert often.runs == [130, 1000, 2000, 3000, 4000] and seldom.runs == [220, 2000, 4000]
     loop.close()
 
 

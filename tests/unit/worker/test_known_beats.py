@@ -41,3 +41,16 @@ def test_who_left_is_forgotten_and_what_was_not_told_is_kept() -> None:
     beats.give_back(taken)
     assert taken == beats.take_beaten() == [2]
     assert not beats.knows(1, ONE)
+
+
+def test_who_waits_lives_until_its_answer_and_as_long_as_its_connection() -> None:
+    beats = KnownBeats()
+    assert not beats.all_waiting_live() and beats.take_beaten() == []
+    for connection in (1, 2, 3):
+        beats.waits(connection, True)
+    assert beats.take_beaten() == [1, 2, 3], "asking is a sign of life"
+    assert beats.all_waiting_live() and beats.take_beaten() == [1, 2, 3]
+    beats.waits(1, False)
+    assert beats.take_beaten() == [1], "it is silent from now on"
+    beats.forget(2)
+    assert beats.all_waiting_live() and beats.take_beaten() == [3] and beats.waiting == {3}

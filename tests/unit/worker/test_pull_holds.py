@@ -39,13 +39,18 @@ class Parking:
 class Hold:
     """A held pull whose outcome the test decides: each wake takes the next of `outcomes`."""
 
-    topic, group = "T", "G"
+    group = "G"
 
     def __init__(self, queue: QueueRef = Q0, offset: int = 0, *outcomes: int | None) -> None:
-        self.queue = queue
+        self.queues: tuple[QueueRef, ...] = (queue,)
         self.scan_offset = offset
         self.outcomes = list(outcomes)
         self.woken: list[Wake] = []
+        self.key = queue.queue_id
+
+    def is_behind(self, queue: QueueRef, max_offset: int) -> bool:
+        assert queue in self.queues
+        return max_offset > self.scan_offset
 
     def wake(self, why: Wake, now_ms: int) -> int | None:
         self.woken.append(why)
@@ -168,8 +173,8 @@ def test_a_bound_refuses_more_holds_of_one_connection(
 
 
 def test_changed_rules_are_applied_to_the_holds_they_concern(holds: PullHolds) -> None:
-    first, second = Hold(Q0, 0, 5000, 5000), Hold(Q1)
-    second.topic, second.group = "OTHER", "OTHERS"
+    first, second = Hold(Q0, 0, 5000, 5000), Hold(Q1._replace(topic="OTHER"))
+    second.group = "OTHERS"
     holds.park(first, 1, 9000, 0)
     holds.park(second, 1, 9000, 0)
     holds.look_again("T", None, 1)
@@ -223,37 +228,95 @@ def test_a_claim_that_is_being_published_is_looked_at_again(holds: PullHolds, pa
     assert hold.woken == [Wake.NEW_MESSAGES]
 
 
-def test_a_hold_that_was_answered_elsewhere_is_dropped_alone(holds: PullHolds, parking: Parking) -> None:
+def test_a_hold_can_be_ended_alone(holds: PullHolds, parking: Parking) -> None:
     first, second, other = Hold(Q0), Hold(Q0), Hold(Q1)
     for hold in (first, second, other):
         holds.park(hold, 1, 1000, 0)
-    holds.drop(first)
-    holds.drop(first)
-    holds.drop(other)
+    holds.end(first, 1)
+    holds.end(first, 1)
+    holds.end(other, 1)
     assert len(holds) == 1 and parking.parked == {10}
     parking.maxima |= {10: 1, 11: 1}
     holds.step(5)
-    assert (first.woken, second.woken, other.woken) == ([], [Wake.NEW_MESSAGES], [])
+    assert first.woken == other.woken == [Wake.TIMED_OUT] and second.woken == [Wake.NEW_MESSAGES]
 
 
-def test_holds_of_one_wait_may_end_each_other_while_they_are_looked_at(
+def test_a_hold_of_many_queues_is_woken_by_any_of_them_once(holds: PullHolds, parking: Parking) -> None:
+    both, other = Hold(Q0, 0), Hold(Q1, 0)
+    both.queues = (Q0, Q1)
+    holds.park(both, 1, 1000, 0)
+    holds.park(other, 2, 1000, 0)
+    assert parking.parked == {10, 11} and len(holds) == 3
+    parking.maxima[10] = 1
+    holds.step(5)
+    assert both.woken == [Wake.NEW_MESSAGES] and other.woken == []
+    assert parking.parked == {11} and len(holds) == 1, "the second queue has another hold"
+    both.woken.clear()
+    parking.maxima |= {10: 0, 11: 0}
+    holds.park(both, 1, 1000, 0)
+    parking.maxima |= {10: 1, 11: 1}
+    holds.step(6)
+    assert (both.woken, other.woken) == ([Wake.NEW_MESSAGES], [Wake.NEW_MESSAGES])
+    assert not parking.parked and len(holds) == 0
+
+
+def test_a_hold_of_many_queues_is_judged_once_when_their_topic_changes(holds: PullHolds) -> None:
+    both = Hold(Q0, 0, 5000)
+    both.queues = (Q0, Q1)
+    holds.park(both, 1, 9000, 0)
+    holds.look_again("OTHER", None, 1)
+    assert both.woken == []
+    holds.look_again("T", None, 1)
+    assert both.woken == [Wake.RULES_CHANGED]
+
+
+def test_a_hold_that_stays_when_its_time_is_over_is_prolonged_or_ends(
     holds: PullHolds, parking: Parking
 ) -> None:
-    members = [Hold(Q0), Hold(Q1)]
+    hold = Hold(Q0, 0, 1500, 2500)
+    holds.park(hold, 1, 1000, 0)
+    assert holds.staying(1, hold.key) is None, "its time is not over"
+    assert holds.step(1000) == 1500, "it stays for its client's next request"
+    assert parking.parked == {10} and len(holds) == 1
+    assert holds.staying(1, hold.key) is hold
+    assert holds.staying(2, hold.key) is None and holds.staying(1, "other") is None
+    holds.prolong(hold, 2000)
+    assert holds.staying(1, hold.key) is None
+    assert holds.step(1500) == 2000, "the time to ask again counts no more"
+    assert holds.step(2000) == 2500 and holds.staying(1, hold.key) is hold
+    assert holds.step(2500) is None
+    assert hold.woken == [Wake.TIMED_OUT] * 2, "who was answered is not woken"
+    assert holds.staying(1, hold.key) is None and parking.parked == set() and len(holds) == 0
 
-    def end(hold: Hold) -> None:
-        original = hold.wake
 
-        def wake(why: Wake, now_ms: int) -> int | None:
-            for one in members:
-                holds.drop(one)
-            return original(why, now_ms)
+@pytest.mark.parametrize("what", ["news", "topic", "group", "all", "closed", "end", "drained"])
+def test_whatever_happens_to_a_hold_that_stays_ends_it_without_an_answer(
+    holds: PullHolds, parking: Parking, what: str
+) -> None:
+    hold = Hold(Q0, 0, 1500)
+    holds.park(hold, 1, 1000, 0)
+    holds.step(1000)
+    if what == "news":
+        parking.maxima[10] = 1
+        holds.step(1100)
+    elif what == "closed":
+        holds.drop_owner(1)
+    elif what == "end":
+        holds.end(hold, 1100)
+    elif what == "drained":
+        holds.release_all(1100)
+    else:
+        holds.look_again(*{"topic": ("T", None), "group": (None, "G"), "all": (None, None)}[what], 1100)
+    assert hold.woken == [Wake.TIMED_OUT] and holds.staying(1, hold.key) is None
+    assert len(holds) == 0 and not parking.parked and holds.step(2000) is None
 
-        hold.wake = wake  # type: ignore[method-assign]
 
-    for hold in members:
-        end(hold)
-        holds.park(hold, 1, 1000, 0)
-    parking.maxima |= {10: 1, 11: 1}
-    holds.step(5)
-    assert sum(len(hold.woken) for hold in members) == 1 and len(holds) == 0 and not parking.parked
+def test_of_two_holds_alike_the_one_that_ended_last_stays(holds: PullHolds) -> None:
+    first, second = Hold(Q0, 0, 1500, 3000), Hold(Q0, 0, 1600)
+    holds.park(first, 1, 1000, 0)
+    holds.park(second, 1, 1100, 0)
+    holds.step(1000)
+    assert holds.staying(1, first.key) is first
+    holds.step(1100)
+    assert holds.staying(1, first.key) is second and len(holds) == 1
+    assert holds.step(1600) is None and len(holds) == 0
