@@ -25,6 +25,7 @@ from typing import Any, cast
 
 from shmq.base import log
 from shmq.base.errors import RemoteFault
+from shmq.net.frame_filler import DIRECT_BYTES, FrameFiller
 from shmq.net.limits import ConnectionLimits
 from shmq.net.log_rate import LogRate
 from shmq.net.outbox import Outbox
@@ -162,16 +163,31 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Decode the whole frames in hand and pass their commands on."""
-        assert self._loop is not None
-        self.last_active_s = self._loop.time()
-        self._traffic.bytes_in += len(data)
+        self._note_read(len(data))
         try:
             frames = self._decoder.feed(data)
         except RemoteFault as fault:
             self._bad_frame(fault)
         else:
+            if self._decoder.missing >= DIRECT_BYTES and self._transport is not None:
+                self._transport.set_protocol(FrameFiller(self, self._decoder, self._arrived))
             self._traffic.frames_in += len(frames)
             self._serve(frames)
+
+    def _arrived(self, count: int) -> None:
+        """Some bytes of a large frame were read right into it."""
+        self._note_read(count)
+        frame = self._decoder.arrived(count)
+        if frame is not None:
+            if self._transport is not None:
+                self._transport.set_protocol(self)
+            self._traffic.frames_in += 1
+            self._serve([frame])
+
+    def _note_read(self, count: int) -> None:
+        assert self._loop is not None
+        self.last_active_s = self._loop.time()
+        self._traffic.bytes_in += count
 
     def _bad_frame(self, fault: RemoteFault) -> None:
         self._count("frames_bad", 1)

@@ -5,7 +5,7 @@ Lives in the event loop of its process (worker, coordinator, NameServer); no loc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from shmq.net.connection import Connection, Count, OnClose, OnCommand, OnOpen, Traffic
 from shmq.net.limits import ConnectionLimits
@@ -72,10 +72,14 @@ class ConnectionTable:
         """Walk over a snapshot, so that the body may close connections."""
         return iter(list(self._by_id.values()))
 
-    def sweep(self, now_s: float) -> int:
-        """Close connections without any read or write for the idle limit; return how many."""
+    def sweep(self, now_s: float, spared: Set[int] = frozenset()) -> int:
+        """Close connections without any read or write for the idle limit; return how many.
+
+        Those whose ids are `spared` wait for something, and are silent therefore.
+        """
         deadline_s = now_s - self._limits.idle_s
         silent = [c for c in self._by_id.values() if 0.0 < c.last_active_s < deadline_s]
+        silent = [connection for connection in silent if connection.id not in spared]
         for connection in silent:
             connection.abort("idle too long")
         if silent:

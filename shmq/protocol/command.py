@@ -29,7 +29,9 @@ from shmq.protocol.frame import (
     SERIALIZATION_SHIFT,
 )
 from shmq.protocol.header_table import codec_of
-from shmq.protocol.json_header import HeaderParts, decode_json_header, encode_json_header
+from shmq.protocol.json_header import decode_json_header, encode_json_header
+from shmq.protocol.known_json_sends import KnownJsonSends
+from shmq.protocol.known_sends import SEND_CODE
 
 Buffer = bytes | bytearray | memoryview
 Body = Buffer | list[Buffer] | None
@@ -48,6 +50,7 @@ class Serialization(IntEnum):
 
 
 _opaques = count()
+_known_json_sends = KnownJsonSends()
 
 
 def next_opaque() -> int:
@@ -226,10 +229,21 @@ def decode_frame(frame: memoryview | bytes | bytearray) -> Command:
     if serialization == Serialization.CBOR:
         code, flag, opaque, remark, fields, ext = decode_cbor_header(header)
         return Command(code, flag, opaque, remark, body, serialization, ext, fields)
-    decode = _TEXT_DECODERS.get(serialization)
-    if decode is None:
+    if serialization == Serialization.JSON:
+        raw = bytes(header)
+        send = _known_json_sends.read(raw)
+        if send is not None:
+            opaque, language, version, fields = send
+            sent = (SEND_CODE, 0, opaque, None, body, serialization, None, fields)
+            return Command(*sent, language=language, version=version)
+        parts = decode_json_header(header)
+        if parts[0] == SEND_CODE:
+            _known_json_sends.learn(raw, parts)
+    elif serialization == Serialization.ROCKETMQ:
+        parts = decode_binary_header(header)
+    else:
         raise FrameFault(f"serialization {serialization} is unknown; known are 0 JSON, 1 ROCKETMQ, 2 CBOR")
-    code, flag, opaque, language, version, remark, ext = decode(header)
+    code, flag, opaque, language, version, remark, ext = parts
     return Command(code, flag, opaque, remark, body, serialization, ext, language=language, version=version)
 
 
@@ -275,8 +289,4 @@ _HEADER_ENCODERS: dict[int, Callable[[Command], bytes]] = {
     Serialization.JSON: _encode_json,
     Serialization.ROCKETMQ: _encode_binary,
     Serialization.CBOR: _encode_cbor,
-}
-_TEXT_DECODERS: dict[int, Callable[[memoryview], HeaderParts]] = {
-    Serialization.JSON: decode_json_header,
-    Serialization.ROCKETMQ: decode_binary_header,
 }

@@ -8,12 +8,14 @@
     8+H     B     body
 
 Sans-I/O: bytes in, whole frames out; the same code serves both ends of a connection, in every process.
-Nothing is allocated for a frame before its lengths were found good, and then only as its bytes arrive.
+Nothing is allocated for a frame before its lengths were found good; then its memory is reserved, and taken
+from the machine as bytes arrive.
 """
 
 import struct
 
 from shmq.base.errors import FrameFault
+from shmq.base.memory import unwritten
 
 FRAME_BYTES_MAX = 16 * 1024 * 1024
 """Largest frame, its length field included: RocketMQ's limit."""
@@ -31,21 +33,46 @@ class FrameDecoder:
     """Collects received bytes and returns the whole frames among them. One per connection, used by one
     thread.
 
-    After a ``FrameFault`` the stream has no further meaning: close the connection.
+    A frame that does not arrive at once has memory of its own, which is written once: its bytes are copied
+    there by `feed`, or read from the socket right into `room`. After a ``FrameFault`` the stream has no
+    further meaning: close the connection.
     """
 
-    __slots__ = ("_frame_bytes", "_frame_bytes_max", "_tail")
+    __slots__ = ("_filled", "_frame_bytes_max", "_lengths", "_unfinished")
 
     def __init__(self, max_frame: int = FRAME_BYTES_MAX) -> None:
         """Refuse frames over ``max_frame`` bytes, the length field included."""
         self._frame_bytes_max = max_frame
-        self._tail = bytearray()
-        self._frame_bytes = 0  # of the unfinished frame in _tail, 0 while its lengths are not complete
+        self._lengths = b""
+        """What arrived of an unfinished frame's lengths, while they are not complete."""
+        self._unfinished = bytearray()
+        """The whole of an unfinished frame, of which `_filled` bytes arrived; empty while its lengths are not
+        complete."""
+        self._filled = 0
 
     @property
     def buffered(self) -> int:
         """Bytes received of a frame that is not whole yet."""
-        return len(self._tail)
+        return self._filled or len(self._lengths)
+
+    @property
+    def missing(self) -> int:
+        """Bytes that an unfinished frame still needs; 0 while that is not known."""
+        return len(self._unfinished) - self._filled
+
+    @property
+    def room(self) -> memoryview:
+        """Memory for the `missing` bytes: whoever writes the next ones there calls `arrived`."""
+        return memoryview(self._unfinished)[self._filled :]
+
+    def arrived(self, count: int) -> memoryview | None:
+        """Return the frame if it is whole with the ``count`` bytes that are now at the begin of `room`."""
+        self._filled += count
+        if self.missing:
+            return None
+        frame = memoryview(self._unfinished)
+        self._unfinished, self._filled = bytearray(), 0
+        return frame
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[memoryview]:
         """Return the frames that are whole now, each from its length field to its last body byte.
@@ -56,38 +83,43 @@ class FrameDecoder:
         """
         frames: list[memoryview] = []
         view = memoryview(data)
-        position = self._complete_tail(view, frames) if self._tail else 0
+        position = self._go_on(view, frames) if self._filled or self._lengths else 0
         end = len(view)
         while end - position >= LENGTHS_BYTES:
             frame_end = position + self._frame_size(view, position)
             if frame_end > end:
-                break
+                self._begin(view[position:], frame_end - position)
+                return frames
             frames.append(view[position:frame_end])
             position = frame_end
-        if position < end:
-            self._tail += view[position:]
-            if len(self._tail) >= LENGTHS_BYTES:
-                self._frame_bytes = self._frame_size(self._tail, 0)
+        self._lengths += view[position:]
         return frames
 
-    def _complete_tail(self, view: memoryview, frames: list[memoryview]) -> int:
+    def _begin(self, view: memoryview, frame_bytes: int) -> None:
+        """Make room for a whole frame, of which `view` arrived."""
+        self._unfinished = unwritten(frame_bytes)
+        self._filled = len(view)
+        self._unfinished[: self._filled] = view
+
+    def _go_on(self, view: memoryview, frames: list[memoryview]) -> int:
         """Add to the unfinished frame what belongs to it; return how many bytes of ``view`` that took."""
         taken = 0
-        if not self._frame_bytes:
-            taken = LENGTHS_BYTES - len(self._tail)
-            self._tail += view[:taken]
-            if len(self._tail) < LENGTHS_BYTES:
-                return len(view)
-            self._frame_bytes = self._frame_size(self._tail, 0)
-        missing = self._frame_bytes - len(self._tail)
-        self._tail += view[taken : taken + missing]
-        if len(self._tail) == self._frame_bytes:
-            frames.append(memoryview(self._tail))
-            self._tail = bytearray()
-            self._frame_bytes = 0
-        return min(taken + missing, len(view))
+        if self._lengths:
+            taken = min(LENGTHS_BYTES - len(self._lengths), len(view))
+            self._lengths += view[:taken]
+            if len(self._lengths) < LENGTHS_BYTES:
+                return taken
+            lengths = memoryview(self._lengths)
+            self._begin(lengths, self._frame_size(lengths, 0))
+            self._lengths = b""
+        piece = view[taken : taken + self.missing]
+        self.room[: len(piece)] = piece
+        frame = self.arrived(len(piece))
+        if frame is not None:
+            frames.append(frame)
+        return taken + len(piece)
 
-    def _frame_size(self, buffer: bytearray | memoryview, position: int) -> int:
+    def _frame_size(self, buffer: memoryview, position: int) -> int:
         """Check the two lengths at ``position`` and return the frame's size, the length field included."""
         length, word = LENGTHS.unpack_from(buffer, position)
         if length < 4:

@@ -1,10 +1,10 @@
 """Typed headers: the table of a header class's fields, and the readers and writers made from it.
 
-A typed header is any slots dataclass. Its annotations are the table: ``str``, ``bool``, ``bytes``, ``I32``,
-``I64`` (plain ``int`` is the same), each possibly ``| None``; a field without a default is mandatory. Names
-on the wire are the Python names in camel case, except those in the class's ``WIRE``; ``SHORT`` gives the
-one-letter names of the V2 send family. All three header codecs are driven from this table, made at a
-class's first use and kept:
+A typed header is any slots dataclass (``header_class`` makes them). Its annotations are the table: ``str``,
+``bool``, ``bytes``, ``I32``, ``I64`` (plain ``int`` is the same), each possibly ``| None``; a field without a
+default is mandatory. Names on the wire are the Python names in camel case, except those in the class's
+``WIRE``; ``SHORT`` gives the one-letter names of the V2 send family. All three header codecs are driven from
+this table, made at a class's first use and kept:
 
     from_fields / to_cbor   CBOR: positional array [header version, value, value, ...] of typed values
     from_ext / to_ext       JSON and ROCKETMQ binary: map of texts, absent values left out

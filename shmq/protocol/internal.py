@@ -55,6 +55,8 @@ from typing import Any
 
 import orjson
 
+from shmq.protocol.header_class import header
+
 
 class InternalCode(IntEnum):
     """Request codes 30100-30199: spoken on the internal socket only."""
@@ -83,7 +85,7 @@ class InternalCode(IntEnum):
 # ---- headers; field order is the CBOR array's order ----
 
 
-@dataclass(slots=True)
+@header
 class WorkerHelloHeader:
     """Who connects: the worker's slot on the control page and its pid."""
 
@@ -91,7 +93,7 @@ class WorkerHelloHeader:
     pid: int
 
 
-@dataclass(slots=True)
+@header
 class ClientOpenedHeader:
     """A client connected to this worker. `conn_id` is unique within the worker's life.
 
@@ -107,14 +109,14 @@ class ClientOpenedHeader:
     gid: int
 
 
-@dataclass(slots=True)
+@header
 class ClientHeader:
     """Names one client connection of the worker on this link."""
 
     conn_id: int
 
 
-@dataclass(slots=True)
+@header
 class ClientClosedHeader:
     """A client connection ended. `process_ended`: so has its process, surely; it consumes nothing more."""
 
@@ -122,14 +124,14 @@ class ClientClosedHeader:
     process_ended: bool = False
 
 
-@dataclass(slots=True)
+@header
 class ForwardHeader:
     """A client's request that only the coordinator may answer; the body is its frame."""
 
     conn_id: int
 
 
-@dataclass(slots=True)
+@header
 class ForwardAnswerHeader:
     """Beside the answer frame: the note the worker has to keep for this client (see the module text)."""
 
@@ -138,7 +140,7 @@ class ForwardAnswerHeader:
     keep_until_ms: int = 0
 
 
-@dataclass(slots=True)
+@header
 class TopicChangedHeader:
     """A topic was created, changed or deleted; directory and topics.json already say so."""
 
@@ -146,7 +148,7 @@ class TopicChangedHeader:
     deleted: bool
 
 
-@dataclass(slots=True)
+@header
 class GroupChangedHeader:
     """Settings, live subscriptions, membership or pending offset resets of a group changed."""
 
@@ -154,7 +156,7 @@ class GroupChangedHeader:
     deleted: bool
 
 
-@dataclass(slots=True)
+@header
 class ResolveTopicHeader:
     """A worker met a topic it does not know.
 
@@ -170,14 +172,14 @@ class ResolveTopicHeader:
     create: bool
 
 
-@dataclass(slots=True)
+@header
 class ResolveGroupHeader:
     """A worker met a group it does not know: made if `autoCreateSubscriptionGroup` allows, else code 26."""
 
     group: str
 
 
-@dataclass(slots=True)
+@header
 class OffsetSlotsHeader:
     """Asks for offset slots of (group, every queue of topic); after code 0 the directory holds them."""
 
@@ -185,14 +187,14 @@ class OffsetSlotsHeader:
     topic: str
 
 
-@dataclass(slots=True)
+@header
 class ProducerRowHeader:
     """Asks for a row of the producer table; after code 0 the page has it."""
 
     producer_id: int
 
 
-@dataclass(slots=True)
+@header
 class ResetTakenHeader:
     """A pull was answered with 21 and the reset offset: the pending reset of this queue is done."""
 
@@ -202,7 +204,7 @@ class ResetTakenHeader:
     offset: int
 
 
-@dataclass(slots=True)
+@header
 class KeptHeader:
     """One kept note told again to a new coordinator; `conn_id` is -1 when its connection is gone."""
 
@@ -211,7 +213,7 @@ class KeptHeader:
     until_ms: int
 
 
-@dataclass(slots=True)
+@header
 class SettingChangedHeader:
     """A setting of the allow-list was changed by an operator (RocketMQ's key, new value as text)."""
 

@@ -1,11 +1,10 @@
 """Headers of broker administration: topics, groups, offsets, statistics."""
 
-from dataclasses import dataclass
-
+from shmq.protocol.header_class import header
 from shmq.protocol.header_table import I32, I64
 
 
-@dataclass(slots=True)
+@header
 class CreateTopicHeader:
     """17: create or change a topic. ``attributes`` is ``+name=value,-name``; None from 4.x tools."""
 
@@ -21,21 +20,21 @@ class CreateTopicHeader:
     force: bool | None = None
 
 
-@dataclass(slots=True)
+@header
 class FilterHeader:
     """30020 install, 30021 remove a filter function."""
 
     name: str
 
 
-@dataclass(slots=True)
+@header
 class TopicHeader:
     """202 topic stats, 215 delete topic, 217 register topic, 300 who consumes it."""
 
     topic: str
 
 
-@dataclass(slots=True)
+@header
 class GetTopicConfigHeader:
     """351: one topic's settings; ``lo`` is "logical only", of no meaning here."""
 
@@ -43,7 +42,7 @@ class GetTopicConfigHeader:
     lo: bool | None = None
 
 
-@dataclass(slots=True)
+@header
 class GetAllTopicConfigHeader:
     """21 from 5.x tools; 4.x sends no header."""
 
@@ -52,14 +51,14 @@ class GetAllTopicConfigHeader:
     data_version: str | None = None
 
 
-@dataclass(slots=True)
+@header
 class GetAllTopicConfigResponseHeader:
     """Answer to 21."""
 
     total_topic_num: I32
 
 
-@dataclass(slots=True)
+@header
 class GetAllGroupConfigHeader:
     """201 from 5.x tools; 4.x sends no header."""
 
@@ -68,21 +67,21 @@ class GetAllGroupConfigHeader:
     data_version: str | None = None
 
 
-@dataclass(slots=True)
+@header
 class GetAllGroupConfigResponseHeader:
     """Answer to 201."""
 
     total_group_num: I32
 
 
-@dataclass(slots=True)
+@header
 class GroupHeader:
     """352 one group's settings, 343 its topics."""
 
     group: str
 
 
-@dataclass(slots=True)
+@header
 class DeleteGroupHeader:
     """207: forget a consumer group, its offsets too when asked."""
 
@@ -90,14 +89,14 @@ class DeleteGroupHeader:
     clean_offset: bool = False
 
 
-@dataclass(slots=True)
+@header
 class BrokerConfigResponseHeader:
     """Answer to 26: the settings' DataVersion as JSON text."""
 
     version: str
 
 
-@dataclass(slots=True)
+@header
 class GetConsumeStatsHeader:
     """208: how far a group is; ``topic_list`` is ``;``-joined."""
 
@@ -106,7 +105,7 @@ class GetConsumeStatsHeader:
     topic_list: str | None = None
 
 
-@dataclass(slots=True)
+@header
 class ResetOffsetHeader:
     """222: move a group; queue -1 means all, a negative time the newest end, an offset counts with a queue
     only."""
@@ -119,7 +118,7 @@ class ResetOffsetHeader:
     offset: I64 = -1
 
 
-@dataclass(slots=True)
+@header
 class TopicGroupHeader:
     """303 consume time span, 345 subscription of a group to a topic."""
 
@@ -127,7 +126,7 @@ class TopicGroupHeader:
     group: str
 
 
-@dataclass(slots=True)
+@header
 class QueryCorrectionOffsetHeader:
     """308: offsets of a group against others (``filter_groups`` is comma-joined)."""
 
@@ -136,7 +135,7 @@ class QueryCorrectionOffsetHeader:
     filter_groups: str | None = None
 
 
-@dataclass(slots=True)
+@header
 class CloneGroupOffsetHeader:
     """314: copy the offsets of one group to another."""
 
@@ -146,7 +145,7 @@ class CloneGroupOffsetHeader:
     offline: bool = False
 
 
-@dataclass(slots=True)
+@header
 class ViewBrokerStatsHeader:
     """315: one statistic, e.g. TOPIC_PUT_NUMS of a topic."""
 
@@ -154,14 +153,14 @@ class ViewBrokerStatsHeader:
     stats_key: str
 
 
-@dataclass(slots=True)
+@header
 class BrokerConsumeStatsHeader:
     """317: how far all groups are."""
 
     is_order: bool = False
 
 
-@dataclass(slots=True)
+@header
 class GroupForbiddenHeader:
     """353: allow or forbid a group to read a topic; None only asks."""
 

@@ -1,12 +1,12 @@
 """Headers of client management: heartbeats, groups, requests the broker pushes to clients."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from shmq.protocol.header_class import header
 from shmq.protocol.header_table import I32, I64
 
 
-@dataclass(slots=True)
+@header
 class UnregisterClientHeader:
     """35: a client leaves one group. C++ sends an empty text for the group it does not mean."""
 
@@ -22,21 +22,21 @@ class UnregisterClientHeader:
         self.consumer_group = self.consumer_group or None
 
 
-@dataclass(slots=True)
+@header
 class ConsumerGroupHeader:
     """38 GET_CONSUMER_LIST_BY_GROUP, 40 NOTIFY_CONSUMER_IDS_CHANGED, 203 GET_CONSUMER_CONNECTION_LIST."""
 
     consumer_group: str
 
 
-@dataclass(slots=True)
+@header
 class ProducerGroupHeader:
     """204 GET_PRODUCER_CONNECTION_LIST."""
 
     producer_group: str
 
 
-@dataclass(slots=True)
+@header
 class ResetConsumerClientOffsetHeader:
     """220: the broker tells a consumer to restart at the offsets of the body."""
 
@@ -48,7 +48,7 @@ class ResetConsumerClientOffsetHeader:
     offset: I64 | None = None
 
 
-@dataclass(slots=True)
+@header
 class GetConsumerStatusFromClientHeader:
     """221 towards a client; 223 of a tool adds the client it means."""
 
@@ -57,7 +57,7 @@ class GetConsumerStatusFromClientHeader:
     client_addr: str | None = None
 
 
-@dataclass(slots=True)
+@header
 class GetConsumerRunningInfoHeader:
     """307: what a consumer is doing."""
 
@@ -66,7 +66,7 @@ class GetConsumerRunningInfoHeader:
     jstack_enable: bool = False
 
 
-@dataclass(slots=True)
+@header
 class ConsumeMessageDirectlyHeader:
     """309: let one consumer take one message now."""
 

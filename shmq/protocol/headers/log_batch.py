@@ -1,13 +1,13 @@
 """Header of shmq's log-ready batch, code 30001 (CBOR clients of shmq brokers only)."""
 
 import struct
-from dataclasses import dataclass
 
 from shmq.base.errors import InvalidParameter
+from shmq.protocol.header_class import header
 from shmq.protocol.header_table import I32
 
 
-@dataclass(slots=True)
+@header
 class SendLogBatchHeader:
     """A batch of finished CommitLog records for one queue; the body is the records back to back.
 

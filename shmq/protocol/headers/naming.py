@@ -1,12 +1,11 @@
 """Headers of the name server: registrations 103, 104, 322, 904; routes 105; permissions, topics, KV
 settings."""
 
-from dataclasses import dataclass
-
+from shmq.protocol.header_class import header
 from shmq.protocol.header_table import I32, I64
 
 
-@dataclass(slots=True)
+@header
 class RegisterBrokerHeader:
     """103: a broker and its topics (body). ``unix_socket`` is shmq's: the path of its Unix front."""
 
@@ -22,7 +21,7 @@ class RegisterBrokerHeader:
     unix_socket: str | None = None
 
 
-@dataclass(slots=True)
+@header
 class RegisterBrokerResponseHeader:
     """Answer to 103: for a slave, where its master is."""
 
@@ -30,7 +29,7 @@ class RegisterBrokerResponseHeader:
     master_addr: str | None = None
 
 
-@dataclass(slots=True)
+@header
 class BrokerIdentityHeader:
     """104 UNREGISTER_BROKER, 322 QUERY_DATA_VERSION."""
 
@@ -40,14 +39,14 @@ class BrokerIdentityHeader:
     broker_id: I64
 
 
-@dataclass(slots=True)
+@header
 class QueryDataVersionResponseHeader:
     """Answer to 322."""
 
     changed: bool
 
 
-@dataclass(slots=True)
+@header
 class BrokerHeartbeatHeader:
     """904: a broker is alive."""
 
@@ -56,7 +55,7 @@ class BrokerHeartbeatHeader:
     broker_name: str
 
 
-@dataclass(slots=True)
+@header
 class GetRouteInfoHeader:
     """105: the route of a topic."""
 
@@ -64,28 +63,28 @@ class GetRouteInfoHeader:
     accept_standard_json_only: bool = False
 
 
-@dataclass(slots=True)
+@header
 class BrokerNameHeader:
     """205 WIPE_WRITE_PERM_OF_BROKER, 327 ADD_WRITE_PERM_OF_BROKER."""
 
     broker_name: str
 
 
-@dataclass(slots=True)
+@header
 class WipeWritePermResponseHeader:
     """Answer to 205."""
 
     wipe_topic_count: I32
 
 
-@dataclass(slots=True)
+@header
 class AddWritePermResponseHeader:
     """Answer to 327."""
 
     add_topic_count: I32
 
 
-@dataclass(slots=True)
+@header
 class DeleteTopicInNamesrvHeader:
     """216: forget a topic, of one cluster only when it is named."""
 
@@ -93,14 +92,14 @@ class DeleteTopicInNamesrvHeader:
     cluster_name: str | None = None
 
 
-@dataclass(slots=True)
+@header
 class ClusterHeader:
     """224 GET_TOPICS_BY_CLUSTER."""
 
     cluster: str
 
 
-@dataclass(slots=True)
+@header
 class BrokerMemberGroupHeader:
     """901 GET_BROKER_MEMBER_GROUP."""
 
@@ -108,7 +107,7 @@ class BrokerMemberGroupHeader:
     broker_name: str
 
 
-@dataclass(slots=True)
+@header
 class KVConfigHeader:
     """100 PUT_KV_CONFIG."""
 
@@ -117,7 +116,7 @@ class KVConfigHeader:
     value: str
 
 
-@dataclass(slots=True)
+@header
 class KVKeyHeader:
     """101 GET_KV_CONFIG, 102 DELETE_KV_CONFIG."""
 
@@ -125,14 +124,14 @@ class KVKeyHeader:
     key: str
 
 
-@dataclass(slots=True)
+@header
 class KVValueResponseHeader:
     """Answer to 101."""
 
     value: str | None = None
 
 
-@dataclass(slots=True)
+@header
 class KVNamespaceHeader:
     """219 GET_KVLIST_BY_NAMESPACE."""
 

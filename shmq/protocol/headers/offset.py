@@ -1,11 +1,10 @@
 """Headers of the offset family: codes 14, 15, 29, 30, 31, 32."""
 
-from dataclasses import dataclass
-
+from shmq.protocol.header_class import header
 from shmq.protocol.header_table import I32, I64
 
 
-@dataclass(slots=True)
+@header
 class QueryConsumerOffsetHeader:
     """14: where a group goes on in one queue."""
 
@@ -15,7 +14,7 @@ class QueryConsumerOffsetHeader:
     set_zero_if_not_found: bool | None = None
 
 
-@dataclass(slots=True)
+@header
 class UpdateConsumerOffsetHeader:
     """15: store where a group goes on; a negative offset means nothing. The last three are shmq's own.
 
@@ -32,14 +31,14 @@ class UpdateConsumerOffsetHeader:
     only_forward: bool | None = None
 
 
-@dataclass(slots=True)
+@header
 class OffsetResponseHeader:
     """Answer to 14, 29, 30 and 31."""
 
     offset: I64
 
 
-@dataclass(slots=True)
+@header
 class SearchOffsetHeader:
     """29: the offset at a time; ``boundary_type`` is LOWER or UPPER."""
 
@@ -49,7 +48,7 @@ class SearchOffsetHeader:
     boundary_type: str = "LOWER"
 
 
-@dataclass(slots=True)
+@header
 class GetMaxOffsetHeader:
     """30: the next offset to be written."""
 
@@ -58,7 +57,7 @@ class GetMaxOffsetHeader:
     committed: bool = True
 
 
-@dataclass(slots=True)
+@header
 class GetMinOffsetHeader:
     """31: the oldest offset that can be read."""
 
@@ -66,7 +65,7 @@ class GetMinOffsetHeader:
     queue_id: I32
 
 
-@dataclass(slots=True)
+@header
 class GetEarliestMsgStoretimeHeader:
     """32: when the oldest message of a queue was stored."""
 
@@ -74,7 +73,7 @@ class GetEarliestMsgStoretimeHeader:
     queue_id: I32
 
 
-@dataclass(slots=True)
+@header
 class TimestampResponseHeader:
     """Answer to 32; -1 for an empty queue."""
 

@@ -1,7 +1,6 @@
 """Headers of PULL_MESSAGE 11 and LITE_PULL_MESSAGE 361, and the bits of their sysFlag."""
 
-from dataclasses import dataclass
-
+from shmq.protocol.header_class import header
 from shmq.protocol.header_table import I32, I64
 
 PULL_COMMIT_OFFSET = 0x01
@@ -14,7 +13,7 @@ PULL_CLASS_FILTER = 0x08
 PULL_LITE = 0x10
 
 
-@dataclass(slots=True)
+@header
 class PullMessageHeader:
     """Asks for messages of one queue from ``queue_offset`` on."""
 
@@ -47,7 +46,7 @@ class PullMessageHeader:
         return bool(self.sys_flag & PULL_SUBSCRIPTION)
 
 
-@dataclass(slots=True)
+@header
 class PullMessageResponseHeader:
     """Goes with every one of the codes 0, 19, 20 and 21; clients dereference it unasked."""
 

@@ -1,14 +1,13 @@
 """Headers of queries for messages: by key 12, by id 33, queue entries 321, resumed checks 323."""
 
-from dataclasses import dataclass
-
+from shmq.protocol.header_class import header
 from shmq.protocol.header_table import I32, I64
 
 UNIQUE_KEY_QUERY = "_UNIQUE_KEY_QUERY"
 """Ext name beside header 12: ``true`` when the key is a UNIQ_KEY, else it is one of KEYS."""
 
 
-@dataclass(slots=True)
+@header
 class QueryMessageHeader:
     """12: messages of a topic with a key, stored between two times (ms)."""
 
@@ -19,7 +18,7 @@ class QueryMessageHeader:
     end_timestamp: I64
 
 
-@dataclass(slots=True)
+@header
 class QueryMessageResponseHeader:
     """Answer to 12: how far the index has come."""
 
@@ -27,7 +26,7 @@ class QueryMessageResponseHeader:
     index_last_update_phyoffset: I64
 
 
-@dataclass(slots=True)
+@header
 class ViewMessageHeader:
     """33: the message at a commit-log offset."""
 
@@ -35,7 +34,7 @@ class ViewMessageHeader:
     topic: str | None = None
 
 
-@dataclass(slots=True)
+@header
 class QueryConsumeQueueHeader:
     """321: ConsumeQueue entries ``index`` to ``index + count - 1``."""
 
@@ -46,7 +45,7 @@ class QueryConsumeQueueHeader:
     consumer_group: str | None = None
 
 
-@dataclass(slots=True)
+@header
 class ResumeCheckHalfMessageHeader:
     """323: check a half message again that was given up."""
 

@@ -1,12 +1,12 @@
 """Headers of the send family: codes 10, 310, 320, replies 324 and 325, and their one response."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from shmq.protocol.header_class import header
 from shmq.protocol.header_table import I32, I64
 
 
-@dataclass(slots=True)
+@header
 class SendMessageHeader:
     """A message or batch to store; its body is the command's body.
 
@@ -45,14 +45,14 @@ class SendMessageHeader:
     batch: bool = False
 
 
-@dataclass(slots=True)
+@header
 class SendMessageV2Header(SendMessageHeader):
     """The same, written with one-letter names: codes 310, 320 and 325 towards any RocketMQ broker."""
 
     WRITES_SHORT: ClassVar[bool] = True
 
 
-@dataclass(slots=True)
+@header
 class SendMessageResponseHeader:
     """Where a message was stored. Batch: ``msg_id`` is the comma-joined list, ``queue_offset`` the first
     one's.
@@ -76,7 +76,7 @@ class SendMessageResponseHeader:
     flushed: bool | None = None
 
 
-@dataclass(slots=True)
+@header
 class ConsumerSendMsgBackHeader:
     """36: a consumer failed and wants the message at commit-log ``offset`` again later.
 
@@ -93,7 +93,7 @@ class ConsumerSendMsgBackHeader:
     last_error: str | None = None
 
 
-@dataclass(slots=True)
+@header
 class EndTransactionHeader:
     """37: outcome of a half message; ``commit_or_rollback`` is 8 commit, 12 rollback, 0 unknown."""
 
@@ -107,7 +107,7 @@ class EndTransactionHeader:
     transaction_id: str | None = None
 
 
-@dataclass(slots=True)
+@header
 class CheckTransactionStateHeader:
     """39: the broker asks a producer for the outcome; the body is the half message's record."""
 
@@ -119,7 +119,7 @@ class CheckTransactionStateHeader:
     offset_msg_id: str | None = None
 
 
-@dataclass(slots=True)
+@header
 class PushReplyMessageHeader:
     """326: a request-reply answer pushed to the requester; hosts are ``ip:port`` texts."""
 
@@ -139,7 +139,7 @@ class PushReplyMessageHeader:
     unit_mode: bool = False
 
 
-@dataclass(slots=True)
+@header
 class RecallMessageHeader:
     """370: take back a timer message by its recall handle."""
 
@@ -148,7 +148,7 @@ class RecallMessageHeader:
     producer_group: str | None = None
 
 
-@dataclass(slots=True)
+@header
 class RecallMessageResponseHeader:
     """Answer to 370: the unique key of the recalled message."""
 

@@ -1,11 +1,10 @@
 """Header of the shared wait, code 30004 (shmq's own clients only)."""
 
-from dataclasses import dataclass
-
+from shmq.protocol.header_class import header
 from shmq.protocol.header_table import I64
 
 
-@dataclass(slots=True)
+@header
 class WaitForMessagesHeader:
     """One wait for all idle queues of a consumer; the body names them (`protocol/shared_wait.py`).
 

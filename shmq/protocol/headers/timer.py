@@ -1,11 +1,10 @@
 """Headers of shmq's own requests about waiting messages: 30010 list, 30011 put off. (370 is in `send.py`.)"""
 
-from dataclasses import dataclass
-
+from shmq.protocol.header_class import header
 from shmq.protocol.header_table import I32, I64
 
 
-@dataclass(slots=True)
+@header
 class ListTimersHeader:
     """30010: messages that wait for their moment; the body of the answer is JSON (`bodies/timers.py`).
 
@@ -19,7 +18,7 @@ class ListTimersHeader:
     count: I32 = 32
 
 
-@dataclass(slots=True)
+@header
 class RescheduleTimerHeader:
     """30011: put the waiting message of a recall handle off to another moment in ms."""
 
@@ -28,7 +27,7 @@ class RescheduleTimerHeader:
     deliver_ms: I64
 
 
-@dataclass(slots=True)
+@header
 class RescheduleTimerResponseHeader:
     """Answer to 30011: the unique key, and the handle by which it is taken back from now on; "" when its
     moment had come and it was delivered."""

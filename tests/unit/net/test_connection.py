@@ -169,6 +169,8 @@ def test_the_sweep_closes_only_what_was_silent_too_long() -> None:
     async def scenario(far: Far) -> None:
         now = far.loop.time()
         assert far.table.sweep(now + 119) == 0
+        (open_one,) = far.table
+        assert far.table.sweep(now + 121, {open_one.id}) == 0, "it waits for an answer"
         assert far.table.sweep(now + 121) == 1
         await asyncio.sleep(0.01)
         assert far.closed == ["idle too long"]

@@ -97,3 +97,40 @@ def test_random_bytes_end_in_a_fault_or_in_waiting_never_otherwise(pieces):
                 assert len(view) >= 8
     except FrameFault:
         pass
+
+
+def test_frames_may_be_read_right_into_their_room():
+    decoder = FrameDecoder()
+    found = []
+    stream = memoryview(STREAM)
+    while stream:
+        room = decoder.room if decoder.missing else memoryview(b"")
+        if not room:
+            found += decoder.feed(stream[:9])
+            stream = stream[9:]
+            continue
+        count = min(len(room), 50, len(stream))
+        room[:count] = stream[:count]
+        stream = stream[count:]
+        whole = decoder.arrived(count)
+        assert (whole is None) == (count < len(room))
+        found += [] if whole is None else [whole]
+    assert found == FRAMES and decoder.buffered == 0 and decoder.missing == 0
+
+
+def test_what_is_missing_is_known_once_the_lengths_are():
+    decoder = FrameDecoder()
+    assert decoder.missing == 0
+    decoder.feed(FRAMES[2][:7])
+    assert decoder.missing == 0
+    decoder.feed(FRAMES[2][7:10])
+    assert decoder.missing == len(FRAMES[2]) - 10 == len(decoder.room)
+
+
+def test_a_frame_that_came_in_pieces_may_be_changed_by_whoever_got_it():
+    decoder = FrameDecoder()
+    decoder.feed(FRAMES[2][:100])
+    (first,) = decoder.feed(FRAMES[2][100:] + FRAMES[1])[:1]
+    assert not first.readonly
+    first[-1] = 0
+    assert decoder.feed(FRAMES[2]) == [FRAMES[2]]
