@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from shmq.base.errors import BrokerError, ShmqError
-from shmq.client.async_send import AsyncSend, StoredBatch
+from shmq.client.async_send import AsyncSend, StoredBatch, settle_stored
 from shmq.client.errors import RemotingError, TooMuchRequest
 from shmq.client.in_flight import InFlight
 from shmq.client.links import BrokerLink
@@ -150,9 +150,14 @@ class Accumulator:
     def _send(self, lane: _Lane, taken: list[AsyncSend]) -> None:
         """Send one batch; whatever goes wrong before it is out counts as its answer."""
         now = time.monotonic()
-        live = [waiting for waiting in taken if waiting.deadline > now]
-        late = [waiting for waiting in taken if waiting.deadline <= now]
-        self._fail(late, TooMuchRequest("the time of the send was used up while it waited in this client"))
+        deadlines = [waiting.deadline for waiting in taken]
+        live = taken
+        if min(deadlines) <= now:
+            live = [waiting for waiting in taken if waiting.deadline > now]
+            late = [waiting for waiting in taken if waiting.deadline <= now]
+            self._fail(
+                late, TooMuchRequest("the time of the send was used up while it waited in this client")
+            )
         if not live:
             self._next(lane)
             return
@@ -181,7 +186,7 @@ class Accumulator:
                 self._refused(live, queue, refusal)
             self._next(lane)
 
-        link.send_async(command, max(waiting.deadline for waiting in live) - now, answered)
+        link.send_async(command, max(deadlines) - now, answered)
 
     def _next(self, lane: _Lane) -> None:
         """A batch has ended: send what has gathered meanwhile."""
@@ -217,8 +222,7 @@ class Accumulator:
                 durability=durability,
             )
         self._leave(live)
-        for place, waiting in enumerate(live):
-            waiting.set_stored(stored, place)
+        settle_stored(live, stored)
 
     def _lost(self, live: list[AsyncSend], queue: MessageQueue, error: Exception) -> None:
         """The batch broke on the way: retry the messages that may be, fail the others."""
@@ -243,4 +247,4 @@ class Accumulator:
                 waiting.set_exception(error)
 
     def _leave(self, some: list[AsyncSend]) -> None:
-        self._room.leave(len(some), sum(waiting.size for waiting in some))
+        self._room.leave(len(some), sum([waiting.size for waiting in some]))

@@ -57,11 +57,11 @@ class AsyncSender:
         except Exception as error:  # no route, no room: whoever holds the future must hear of it
             send.set_exception(error)
             return
-        config = self._config
+        config, message = self._config, send.message
         single = config.auto_batch is False or config.enable_idempotence
-        if single or self._hooks or travels_alone(send.message):
+        if single or self._hooks or (not message.is_plain and travels_alone(message)):
             self._alone(send, target)
-        elif self._accumulator.has_lane(target) or self._config.auto_batch or self._path.is_local(target):
+        elif self._accumulator.has_lane(target) or config.auto_batch or self._path.is_local(target):
             self._accumulator.add(send, target)
         else:
             self._alone(send, target)

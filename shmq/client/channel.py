@@ -218,9 +218,10 @@ class Channel:
 class ChannelPool:
     """The idle channels of one process to one address."""
 
-    def __init__(self, open_channel: Callable[[], Channel]) -> None:
-        """`open_channel` connects a new one."""
+    def __init__(self, open_channel: Callable[[], Channel], idle_close_s: float = IDLE_CLOSE_S) -> None:
+        """`open_channel` connects a new one; one that rested for `idle_close_s` is not used again."""
         self._open = open_channel
+        self._idle_close_s = idle_close_s
         self._lock = threading.Lock()
         self._idle: deque[Channel] = deque()
         self._generation = _generation
@@ -263,7 +264,7 @@ class ChannelPool:
             except IndexError:  # another thread was quicker
                 break
             rested = time.monotonic() - channel.idle_since
-            if rested < IDLE_CHECK_S or (rested < IDLE_CLOSE_S and channel.is_alive()):
+            if rested < IDLE_CHECK_S or (rested < self._idle_close_s and channel.is_alive()):
                 return channel
             channel.close()
         return self._open()

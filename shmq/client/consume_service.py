@@ -16,7 +16,7 @@ owner gets the messages again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -112,12 +112,13 @@ class ConsumeService:
         )
 
     def submit(
-        self, messages: Sequence[PulledMessage], held: ProcessQueue[PulledMessage], queue: MessageQueue
+        self, messages: list[PulledMessage], held: ProcessQueue[PulledMessage], queue: MessageQueue
     ) -> None:
         """Hand found messages to the listener's threads."""
         step = self._config.consume_message_batch_max_size
-        for start in range(0, len(messages), step):
-            self._pool.submit(_Task(list(messages[start : start + step]), held, queue))
+        self._pool.submit(
+            *[_Task(messages[start : start + step], held, queue) for start in range(0, len(messages), step)]
+        )
 
     def stop(self, grace_s: float) -> None:
         """Let running listeners end for `grace_s`; waiting messages are left for the next owner."""
@@ -131,22 +132,21 @@ class ConsumeService:
         context = ConsumeConcurrentlyContext(task.queue)
         messages = task.messages
         status, error = self._calls.run(
-            messages,
-            task.queue,
-            lambda: self._listener(list(messages), context),
-            ConsumeConcurrentlyStatus,
-            _SUCCESSES,
+            messages, task.queue, self._listener, context, ConsumeConcurrentlyStatus, _SUCCESSES
         )
         if not isinstance(context.ack_index, int) or not isinstance(
             context.delay_level_when_next_consume, int
         ):
             error = error or "the listener left no numbers in its context"
             context = ConsumeConcurrentlyContext(task.queue, ack_index=-1)
-        if not task.held.dropped:
-            done = 0
-            if status is ConsumeConcurrentlyStatus.CONSUME_SUCCESS:
-                done = min(max(0, context.ack_index + 1), len(messages))
-            self._settle(task, done, error, status, context)
+        if task.held.dropped:
+            return
+        if status is not ConsumeConcurrentlyStatus.CONSUME_SUCCESS:
+            self._settle(task, 0, error, status, context)
+        elif context.ack_index + 1 < len(messages):
+            self._settle(task, max(0, context.ack_index + 1), error, status, context)
+        else:
+            self._finish(task.held, task.queue, messages)
 
     def _settle(
         self,

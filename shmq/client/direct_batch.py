@@ -9,7 +9,7 @@ new" or "nothing matched".
 from __future__ import annotations
 
 import mmap
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,13 +18,13 @@ from shmq.base.errors import StoreDamaged
 from shmq.base.map_touch import touch
 from shmq.client.grant import READABLE, FileMap, ReaderGrant
 from shmq.client.pull import PullResult, PullStatus, wanted
-from shmq.client.pulled_message import PulledMessage
+from shmq.client.pulled_message import COPIED_BYTES, Pull, PulledMessage, cut_messages, make_messages
 from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.message_queue import MessageQueue
-from shmq.model.record import BODY_AT, MAGIC_V1, RECORD_OVERHEAD_V1
-from shmq.model.record_array import HEAD_DTYPE, gathered
+from shmq.model.record import BODY_AT, RECORD_OVERHEAD_V1, Buffer
+from shmq.model.record_array import HEAD_DTYPE, body_ends, gathered
 from shmq.model.subscription import SubscriptionData
-from shmq.model.sys_flag import BORN_HOST_V6, STORE_HOST_V6
+from shmq.model.sys_flag import COMPRESSED
 from shmq.model.unit import UNIT_BYTES
 from shmq.model.unit_array import UNIT_DTYPE, IntArray
 from shmq.protocol.grant import LOG, QUEUE, FileRequest
@@ -80,8 +80,9 @@ def read_batch(
         possible = (begins >= 0) & (ends > begins) & (ends <= visible)
         possible[1:] &= begins[1:] >= ends[:-1]
         _demand(possible, queue, offset + taken, "its unit leads nowhere")
-    records = _records(grant, queue, offset + taken, positions[taken], sizes[taken])
-    if records is None:
+    bounds = (minimum, maximum)
+    messages = _messages(grant, queue, bounds, offset + taken, positions[taken], sizes[taken])
+    if messages is None:
         return None
     changed = words[slot + at.QUEUE_GENERATION] != ref.generation or words[slot + at.QUEUE_MIN] > offset
     if changed or words[at.STATE] not in READABLE or words[at.PAGE_ID] != grant.answer.page_id:
@@ -92,11 +93,8 @@ def read_batch(
         status = PullStatus.NO_MATCHED_MSG
     else:
         status = PullStatus.FOUND
-    bounds, name = (minimum, maximum), queue.broker_name
-    messages = wanted([PulledMessage(record, name, bounds) for record in records], subscription)
-    return PullResult(
-        status, offset + scanned, minimum, maximum, messages, record_bytes=int(sizes[taken].sum())
-    )
+    size = int(sizes[taken].sum())
+    return PullResult(status, offset + scanned, *bounds, wanted(messages, subscription), record_bytes=size)
 
 
 def _units(grant: ReaderGrant, queue: MessageQueue, first: int, last: int) -> np.ndarray | None:
@@ -118,15 +116,20 @@ def _fitting(sizes: IntArray, max_bytes: int) -> int:
     return max(1, int(np.searchsorted(np.cumsum(sizes), max_bytes, side="right")))
 
 
-def _records(
-    grant: ReaderGrant, queue: MessageQueue, offsets: IntArray, positions: IntArray, sizes: IntArray
-) -> list[FileMap] | None:
-    """Return a checked view of each record; None when a segment is not there."""
+def _messages(
+    grant: ReaderGrant,
+    queue: MessageQueue,
+    bounds: tuple[int, int],
+    offsets: IntArray,
+    positions: IntArray,
+    sizes: IntArray,
+) -> list[PulledMessage] | None:
+    """Return the checked messages of some units; None when a segment is not there."""
     size = grant.answer.log_file_size
     file_starts = positions - positions % size
     words = grant.page.words
     hot_from = words[words[at.VISIBLE_WORD]] - HOT_SEGMENTS * size
-    found: list[FileMap] = []
+    found: list[PulledMessage] = []
     place = 0
     while place < len(positions):
         start = int(file_starts[place])
@@ -137,7 +140,7 @@ def _records(
         part = slice(place, end)
         if start < hot_from and not _is_readable(mapped, positions[part] - start, sizes[part]):
             raise StoreDamaged(f"the disk cannot give records of {queue} from offset {offsets[place]} on")
-        found += _checked(mapped, queue, offsets[part], positions[part], positions[part] - start, sizes[part])
+        found += _checked(mapped, queue, bounds, offsets[part], positions[part], start, sizes[part])
         place = end
     return found
 
@@ -154,15 +157,28 @@ def _is_readable(mapped: FileMap, starts: IntArray, sizes: IntArray) -> bool:
 def _checked(
     mapped: FileMap,
     queue: MessageQueue,
+    bounds: tuple[int, int],
     offsets: IntArray,
     positions: IntArray,
-    starts: IntArray,
+    file_start: int,
     sizes: IntArray,
-) -> list[FileMap]:
-    """Return the records of one segment after comparing each with its unit, and its body with its CRC."""
+) -> list[PulledMessage]:
+    """Return the messages of one segment after comparing each with its unit, and its body with its CRC.
+
+    Small records are copied first, so what is checked is what is handed out; larger ones stay in the map.
+    """
+    starts = positions - file_start
     ends = starts + sizes
     _demand((sizes >= RECORD_OVERHEAD_V1) & (ends <= len(mapped)), queue, offsets, "its size is impossible")
-    heads = gathered(mapped, BODY_AT, starts).view(HEAD_DTYPE).ravel()
+    firsts = np.flatnonzero(np.concatenate(([True], starts[1:] != ends[:-1])))  # of those back to back
+    lasts = np.append(firsts[1:], len(starts)) - 1
+    runs = zip(starts[firsts].tolist(), ends[lasts].tolist(), strict=True)
+    pieces: list[Buffer] = [mapped[start:end] for start, end in runs]
+    source: Buffer = mapped
+    if sizes[0] <= COPIED_BYTES:
+        source = b"".join(pieces)
+        pieces, starts = [source], np.cumsum(sizes) - sizes
+    heads = gathered(source, BODY_AT, starts).view(HEAD_DTYPE).ravel()
     same = (
         (heads["total_size"] == sizes)
         & (heads["physical_offset"] == positions)
@@ -170,21 +186,23 @@ def _checked(
         & (heads["queue_id"] == queue.queue_id)
     )
     _demand(same, queue, offsets, "it is not what its unit promises")
-    records = [mapped[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-    v6 = BORN_HOST_V6 | STORE_HOST_V6
-    if bool(((heads["magic"] == MAGIC_V1) & ((heads["sys_flag"] & v6) == 0)).all()):
-        body_starts = starts + BODY_AT
-        body_ends = body_starts + heads["body_length"]
-        _demand(
-            (body_starts < body_ends) & (body_ends < ends), queue, offsets, "its body length is impossible"
-        )
-        bodies = zip(body_starts.tolist(), body_ends.tolist(), strict=True)
-        found = np.fromiter(map(crc32, [mapped[a:b] for a, b in bodies]), np.int64, len(records))
-        _demand(found & 0x7FFFFFFF == heads["body_crc"], queue, offsets, "its body CRC is wrong")
-    else:  # long topics or IPv6 hosts: the body is elsewhere
-        sound = [PulledMessage(record, "", (0, 0)).body_crc_ok() for record in records]
-        _demand(np.array(sound), queue, offsets, "its body CRC is wrong")
-    return records
+    name = queue.broker_name
+    bodies_end = body_ends(source, heads, starts, starts + sizes)
+    if bodies_end is None:
+        messages = [message for piece in pieces for message in cut_messages(piece, name, bounds)]
+        sound = np.fromiter(map(PulledMessage.body_crc_ok, messages), np.bool_, len(messages))
+    else:
+        spans = map(slice, (starts + BODY_AT).tolist(), bodies_end.tolist())
+        bodies: list[Any] = list(map(source.__getitem__, spans))
+        if source is mapped or (heads["sys_flag"] & COMPRESSED).any():
+            messages = [message for piece in pieces for message in cut_messages(piece, name, bounds)]
+        else:
+            messages = make_messages(
+                Pull(source, name, bounds), starts.tolist(), sizes.tolist(), offsets.tolist(), bodies
+            )
+        sound = np.fromiter(map(crc32, bodies), np.int64, len(bodies)) & 0x7FFFFFFF == heads["body_crc"]
+    _demand(sound, queue, offsets, "its body CRC is wrong")
+    return messages
 
 
 def _demand(holds: np.ndarray, queue: MessageQueue, offsets: IntArray, fault: str) -> None:

@@ -29,10 +29,11 @@ class ExecutorPool(Generic[T]):
         self._running = 0
         self._stopping = False
 
-    def submit(self, task: T) -> None:
-        """Hand a task over; when the executor was shut down, it is dropped and logged."""
+    def submit(self, *tasks: T) -> None:
+        """Hand tasks over; when the executor was shut down, they are dropped and logged."""
         try:
-            self._executor.submit(self._work, task)
+            for task in tasks:
+                self._executor.submit(self._work, task)
         except RuntimeError as error:
             _LOG.error("the executor takes no listener calls any more: %s", error)
 

@@ -19,7 +19,8 @@ from shmq.client.errors import RemotingTimeout
 
 T = TypeVar("T")
 
-_PENDING: Any = object()
+PENDING: Any = object()
+"""Stands for an outcome that is not known yet."""
 _LOG = log.get(__name__)
 
 _MAKING = threading.Lock()
@@ -43,19 +44,20 @@ class SendFuture(Generic[T]):
 
     def __init__(self) -> None:
         """Start pending."""
-        self._result: T = _PENDING
+        self._result: T = PENDING
         self._error: BaseException | None = None
         self._waiter: threading.Event | None = None
         self._callbacks: list[Callable[[SendFuture[T]], object]] | None = None
 
     def done(self) -> bool:
         """Tell whether the outcome is known."""
-        return self._result is not _PENDING
+        return self._result is not PENDING
 
     def result(self, timeout: float | None = None) -> T:
         """Wait up to `timeout` seconds (None: as long as the send itself may take) and return or raise the
         outcome."""
-        self._wait(timeout)
+        if self._result is PENDING:
+            self._wait(timeout)
         if self._error is not None:
             raise self._error
         return self._result
@@ -72,7 +74,7 @@ class SendFuture(Generic[T]):
                 if self._callbacks is None:
                     self._callbacks = []
         self._callbacks.append(callback)
-        if self._result is not _PENDING:
+        if self._result is not PENDING:
             self._run_callbacks()
 
     def set_result(self, result: T) -> None:
@@ -110,13 +112,13 @@ class SendFuture(Generic[T]):
     def _wait(self, timeout: float | None) -> None:
         """Block until settled. The event is stored before the outcome is looked at again: no wake-up is
         lost."""
-        if self._result is not _PENDING:
+        if self._result is not PENDING:
             return
         with _MAKING:
             if self._waiter is None:
                 self._waiter = threading.Event()
             waiter = self._waiter
-        if self._result is _PENDING and not waiter.wait(timeout):
+        if self._result is PENDING and not waiter.wait(timeout):
             raise RemotingTimeout(f"no answer within {timeout} s; it may still succeed")
 
 

@@ -253,15 +253,20 @@ class ClientInstance:
             if link.broker_id != MASTER_ID and not self._consumers:
                 continue
             try:
-                known = link.has_duplex
-                channel = link.duplex()  # a new connection has been announced already
-                if known and wanted(link):
+                # Who finds a connection that another thread has just made does not know what that one said.
+                channel, announced = link.announced_duplex()
+                if not announced and wanted(link):
                     self._heartbeat(link, channel)
             except ShmqError as error:
                 again = True
                 log.event(_LOG, logging.WARNING, "heartbeat_failed", broker=link, reason=error)
         if again and self._consumers:
             self._heartbeat_duty.due = time.monotonic() + REBALANCE_SOON_S
+
+    def heartbeat_soon(self) -> None:
+        """Have the brokers told what they do not know yet. Any thread."""
+        self._heartbeat_duty.due = 0.0
+        self.periodic.wake()
 
     def _handle_request(self, link: BrokerLink, command: Command) -> None:
         """Take what a broker pushes. Runs on the link's reader thread: nothing here may wait for that

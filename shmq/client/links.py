@@ -63,7 +63,7 @@ class BrokerLink:
         self._making_duplex = threading.Lock()
         self._closed = False
         self._complaint = ""
-        """Why the Unix socket was not used last time: said once, not at every connection."""
+        """Why the Unix socket was not used last time: said once, not at every connection; "" when it was."""
 
     def __str__(self) -> str:
         """Name the broker and where it is reached."""
@@ -130,18 +130,23 @@ class BrokerLink:
         channel = self._duplex
         if channel is not None and not channel.closed:
             return channel
+        return self.announced_duplex()[0]
+
+    def announced_duplex(self) -> tuple[DuplexChannel, bool]:
+        """Return that connection, and whether this call has made it, and so announced what holds now."""
         with self._making_duplex:
             if self._closed:
                 raise ConnectFailed(f"this client has closed its link to {self}")
-            if self._duplex is None or self._duplex.closed:
-                made = self._connecting(self._open_duplex)
-                try:
-                    self._on_connected(self, made)
-                except BaseException:
-                    made.close()
-                    raise
-                self._duplex = made
-            return self._duplex
+            if self._duplex is not None and not self._duplex.closed:
+                return self._duplex, False
+            made = self._connecting(self._open_duplex)
+            try:
+                self._on_connected(self, made)
+            except BaseException:
+                made.close()
+                raise
+            self._duplex = made
+            return made, True
 
     @property
     def has_duplex(self) -> bool:
@@ -184,13 +189,19 @@ class BrokerLink:
                 if not candidate.is_unix:
                     raise refused or error from None
                 refused = error if isinstance(error, NoPermission) else None
-                log.event(
-                    _LOG, logging.WARNING, "unix_socket_not_used", reason=error, instead=self.tcp_address
-                )
+                self._complain(error)
             else:
                 self._endpoint = candidate
+                if candidate.is_unix:
+                    self._complaint = ""
                 return connected
         raise AssertionError("the TCP address is always a candidate")
+
+    def _complain(self, reason: ConnectFailed | NoPermission) -> None:
+        """Log why the Unix socket is not used, unless that is known."""
+        if str(reason) != self._complaint:
+            self._complaint = str(reason)
+            log.event(_LOG, logging.WARNING, "unix_socket_not_used", reason=reason, instead=self.tcp_address)
 
     def _candidates(self) -> list[Address]:
         """Return the endpoints to try, best first."""

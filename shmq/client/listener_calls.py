@@ -17,11 +17,13 @@ from shmq.base import log
 from shmq.base.clock import now_ms
 from shmq.client.consume_hooks import ConsumeContext, ConsumeHooks
 from shmq.client.consume_stats import ConsumeStats
-from shmq.client.pulled_message import PulledMessage
+from shmq.client.pulled_message import PulledMessage, start_consuming
 from shmq.model.last_error import error_of_exception
+from shmq.model.message_ext import MessageExt
 from shmq.model.message_queue import MessageQueue
 from shmq.model.names import is_retry_topic, without_namespace
 
+C = TypeVar("C")
 S = TypeVar("S", bound=Enum)
 
 _LOG = log.get(__name__)
@@ -43,11 +45,12 @@ class ListenerCalls:
         self,
         messages: Sequence[PulledMessage],
         queue: MessageQueue,
-        listener: Callable[[], object],
+        listener: Callable[[list[MessageExt], C], object],
+        own: C,
         statuses: type[S],
         successes: tuple[S, ...],
     ) -> tuple[S | None, str]:
-        """Call the listener with its messages; never raises for what it does.
+        """Call the listener with its messages and its `own` context; never raises for what it does.
 
         Returns its answer, one of `statuses` (None: none that counts), and what was wrong.
         """
@@ -55,13 +58,13 @@ class ListenerCalls:
         if self._namespace:
             hide_namespace(messages, self._namespace)
         hooks = self._hooks
-        context = ConsumeContext(self._group, queue, messages) if hooks else None
+        context = ConsumeContext(self._group, queue, messages) if hooks.seeing else None
         if context is not None:
             hooks.before(context)
         raised, error, answer = False, "", None
         started = time.monotonic()
         try:
-            answer = listener()
+            answer = listener(list(messages), own)
         except BaseException as fault:  # the listener is the user's: its error, sys.exit() too, means "later"
             _LOG.exception(
                 "the listener of group %s raised; its messages of %s come again", self._group, queue
@@ -102,9 +105,7 @@ def _shown(answer: object) -> str:
 
 def prepare(messages: Sequence[PulledMessage], queue: MessageQueue) -> str:
     """Stamp the start of consumption, give retried messages their own topic back; returns the topic."""
-    started = now_ms()
-    for message in messages:
-        message.start_consuming(started)
+    start_consuming(messages, now_ms())
     if not is_retry_topic(queue.topic):
         return queue.topic
     for message in messages:

@@ -4,10 +4,10 @@ Twenty threads that all wake for one message would fight for the interpreter loc
 listener that waits for a disk or a database. So one worker is woken for new tasks, and a watcher wakes a
 further one every 2 ms as long as tasks wait and more threads would help: either the workers finished less
 than one task each in that time, or the process uses less than 80 % of one core. Workers park when nothing is
-left; the watcher ends soon after. Parked workers above `keep_threads` end after `IDLE_END_S`. Tasks start in
-the order of `submit`.
+left, and so does the watcher. Parked workers above `keep_threads`, and the watcher, end after `IDLE_END_S`.
+Tasks start in the order of `submit`.
 
-`_lock` guards the thread counts and the parking; the deque is safe by itself.
+`_lock` guards the thread counts and the parking, the watcher's too; the deque is safe by itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ T_contra = TypeVar("T_contra", contravariant=True)
 
 TICK_S = 0.002
 BUSY_SHARE = 0.8
-IDLE_TICKS = 50
 IDLE_END_S = 30.0
 _LOG = log.get(__name__)
 
@@ -50,12 +49,16 @@ class ListenerPool(Generic[T]):
         self._keep_threads = max_threads if keep_threads is None else keep_threads
         self._idle_end_s = idle_end_s
         self._tasks: deque[T] = deque()
-        self._lock = threading.Condition()
+        lock = threading.Lock()
+        self._lock = threading.Condition(lock)
+        self._to_watch = threading.Condition(lock)
         self._threads = 0
         self._awake = 0
         self._to_wake = 0
         self._finished = 0
         self._watching = False
+        """The watcher ticks; it is there, but parked, when only `_has_watcher`."""
+        self._has_watcher = False
         self._stopping = False
 
     @property
@@ -63,18 +66,17 @@ class ListenerPool(Generic[T]):
         """Tasks that no thread has taken yet."""
         return len(self._tasks)
 
-    def submit(self, task: T) -> None:
-        """Hand a task over. Never blocks on the listener."""
-        self._tasks.append(task)
-        if self._awake == 0:
-            with self._lock:
-                if self._awake == 0:
-                    self._wake_one()
-        elif not self._watching:
-            with self._lock:
-                if not self._watching and not self._stopping:
-                    self._watching = True
-                    threading.Thread(target=self._watch, name=f"{self._name}-watch", daemon=True).start()
+    def submit(self, *tasks: T) -> None:
+        """Hand tasks over. Never blocks on the listener."""
+        self._tasks.extend(tasks)
+        if self._awake and self._watching:
+            return
+        with self._lock:
+            has_to_wait = len(tasks) > 1 or self._awake > 0
+            if self._awake == 0:
+                self._wake_one()
+            if has_to_wait:
+                self._wake_watcher()
 
     @property
     def threads(self) -> int:
@@ -93,6 +95,7 @@ class ListenerPool(Generic[T]):
             self._stopping = True
             self._tasks.clear()
             self._lock.notify_all()
+            self._to_watch.notify()
             while self._awake:
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._lock.wait(left):
@@ -154,34 +157,56 @@ class ListenerPool(Generic[T]):
             self._threads -= 1
             return False
 
+    def _wake_watcher(self) -> None:
+        """Have the watcher look at what waits. Called with the lock held."""
+        if self._watching or self._stopping:
+            return
+        self._watching = True
+        if self._has_watcher:
+            self._to_watch.notify()
+        else:
+            self._has_watcher = True
+            threading.Thread(target=self._watch, name=f"{self._name}-watch", daemon=True).start()
+
     def _watch(self) -> None:
-        """Wake one more worker per tick while tasks wait and more threads would help; end after `IDLE_TICKS`
-        without."""
-        idle_ticks, finished, cpu = 0, self._finished, time.process_time()
+        """Wake one more worker per tick while tasks wait and more threads would help; park when none wait."""
+        finished, cpu = self._finished, time.process_time()
         while not self._stopping:
             time.sleep(TICK_S)
             now_finished, now_cpu = self._finished, time.process_time()
             if self._tasks:
-                idle_ticks = 0
                 stuck = now_finished - finished < self._awake
                 if stuck or now_cpu - cpu < BUSY_SHARE * TICK_S:
                     with self._lock:
                         self._wake_one()
+            elif self._park_watcher():
+                now_finished, now_cpu = self._finished, time.process_time()
             else:
-                idle_ticks += 1
-                if idle_ticks >= IDLE_TICKS:
-                    with self._lock:
-                        if not self._tasks:
-                            self._watching = False
-                            return
+                return
             finished, cpu = now_finished, now_cpu
+
+    def _park_watcher(self) -> bool:
+        """Wait until a task may have to wait; False when the watcher ends.
+
+        It says that it does not watch before it looks for tasks; `submit` adds one before it looks whether
+        somebody watches. So one of the two sees the other.
+        """
+        with self._lock:
+            self._watching = False
+            if self._tasks:
+                self._watching = True
+            while not self._watching and not self._stopping:
+                if not self._to_watch.wait(self._idle_end_s) and not self._watching:
+                    break
+            self._has_watcher = self._watching and not self._stopping
+            return self._has_watcher
 
 
 class TaskRunner(Protocol[T_contra]):
     """What consumers need of whatever runs their listeners."""
 
-    def submit(self, task: T_contra) -> None:
-        """Hand a task over."""
+    def submit(self, *tasks: T_contra) -> None:
+        """Hand tasks over."""
 
     def set_threads(self, count: int) -> None:
         """Run at most `count` tasks at the same time."""

@@ -203,7 +203,7 @@ class OrderlyService:
             return None
         context = ConsumeOrderlyContext(queue)
         status, error = self._calls.run(
-            batch, queue, lambda: self._listener(list(batch), context), ConsumeOrderlyStatus, _SUCCESSES
+            batch, queue, self._listener, context, ConsumeOrderlyStatus, _SUCCESSES
         )
         if held.dropped:
             return None

@@ -61,7 +61,7 @@ class Outgoing:
         self.sys_flag = 0
         if len(message.body) >= config.compress_msg_body_over_howmuch:
             self.body, self.sys_flag = compressed(message.body, config)
-        self.properties = encode_properties(message.properties)
+        self.properties = message.encoded_properties()
         self.born_timestamp = now_ms()
 
     def number(self, sequence: str) -> None:

@@ -44,6 +44,8 @@ class ProcessQueue(Generic[M]):
         self.message_bytes = 0
         self.max_offset_seen = -1
         self.last_pull_ms = now_ms()
+        self.waits_until_ms = 0
+        """A wait for this and other queues is under way; if it has not ended by then, it has failed."""
         self.last_consume_ms = 0
         """Wall time of the last consumption, for operators."""
         # An OrderedDict finds its first key at once; a dict would walk over the deleted ones.
@@ -64,18 +66,20 @@ class ProcessQueue(Generic[M]):
 
     @property
     def pull_expired(self) -> bool:
-        """Tell whether nobody has pulled for `PULL_EXPIRED_MS`."""
-        return now_ms() - self.last_pull_ms > PULL_EXPIRED_MS
+        """Tell whether nobody has pulled for `PULL_EXPIRED_MS`, and no wait is under way."""
+        now = now_ms()
+        return now - self.last_pull_ms > PULL_EXPIRED_MS and now > self.waits_until_ms
 
     def put(self, messages: Sequence[M]) -> None:
         """Add messages in rising offset order; one that is already here is replaced."""
         with self.lock:
-            held = self._messages
+            held, added = self._messages, 0
             for message in messages:
                 offset = message.queue_offset
                 if offset not in held:
-                    self.message_bytes += message.store_size
+                    added += message.store_size
                 held[offset] = message
+            self.message_bytes += added
             if messages:
                 self.max_offset_seen = max(self.max_offset_seen, messages[-1].queue_offset)
 
@@ -85,9 +89,11 @@ class ProcessQueue(Generic[M]):
             self.last_consume_ms = now_ms()
             if self.max_offset_seen < 0:
                 return -1
+            pop, removed = self._messages.pop, 0
             for message in messages:
-                if self._messages.pop(message.queue_offset, None) is not None:
-                    self.message_bytes -= message.store_size
+                if pop(message.queue_offset, None) is not None:
+                    removed += message.store_size
+            self.message_bytes -= removed
             return next(iter(self._messages)) if self._messages else self.max_offset_seen + 1
 
     def head(self, count: int) -> list[M]:

@@ -152,9 +152,11 @@ class Producer(ProducerQueries):
         Exactly one of the callbacks is called, by a client thread, which must not be kept long. Waits for
         room when too much is under way, up to the timeout; then the future fails with TooMuchRequest.
         """
-        message = placed(message, self.config.namespace)
-        ask_for(message, wait_for)
         config = self.config
+        if config.namespace:
+            message = placed(message, config.namespace)
+        if wait_for is not None:
+            ask_for(message, wait_for)
         limit_ms = config.send_msg_timeout_ms if timeout_ms is None else timeout_ms
         deadline = time.monotonic() + limit_ms / 1000
         retries = config.retry_times_when_send_async_failed

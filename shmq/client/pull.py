@@ -11,9 +11,8 @@ from enum import Enum
 
 from shmq.client.channel import view_of
 from shmq.client.links import BrokerLink
-from shmq.client.pulled_message import PulledMessage
+from shmq.client.pulled_message import PulledMessage, cut_messages
 from shmq.model.message_queue import MessageQueue
-from shmq.model.record import iter_records
 from shmq.model.subscription import SUBSCRIBE_ALL, SubscriptionData
 from shmq.model.topic_config import SYS_FLAG_BROKER_FILTERS
 from shmq.protocol.codes import RequestCode, ResponseCode, error_of
@@ -113,8 +112,7 @@ class PullRequest:
         bounds = (header.min_offset, header.max_offset)
         messages: list[PulledMessage] = []
         if status is PullStatus.FOUND:
-            name = self.queue.broker_name
-            messages = [PulledMessage(record, name, bounds) for record in iter_records(view_of(response))]
+            messages = cut_messages(view_of(response), self.queue.broker_name, bounds)
             messages = wanted(messages, self.subscription)
         result = PullResult(
             status, header.next_begin_offset, *bounds, messages, header.suggest_which_broker_id

@@ -6,6 +6,7 @@ thread; a queue has one step at a time, so its state needs no lock. RocketMQ's w
 
     stopped or paused, or an error       1000 ms (configurable)     broker says FLOW_CONTROL     20 ms
     too many messages, bytes or span in hand   50 ms, or sooner when half of them are consumed
+    the broker does not know the subscription's version yet     100 ms, after a heartbeat
     FOUND, filtered out, nothing new     at once (FOUND: after pull_interval_ms)
     nothing new for a whole hold         with all idle queues of that broker in one wait (`shared_waits.py`)
     OFFSET_ILLEGAL                       take the broker's offset, give the queue up, rebalance at once
@@ -19,7 +20,7 @@ from collections.abc import Callable
 
 from shmq.base import log
 from shmq.base.clock import now_ms
-from shmq.base.errors import BrokerError
+from shmq.base.errors import BrokerError, SubscriptionNotLatest
 from shmq.client.consumer_config import MIB, FetchingConfig
 from shmq.client.direct_readers import DirectReaders
 from shmq.client.instance import ClientInstance
@@ -40,6 +41,7 @@ from shmq.protocol.command import Command
 
 FLOW_CONTROL_WAIT_S = 0.05
 BROKER_FLOW_CONTROL_WAIT_S = 0.02
+NOT_LATEST_WAIT_S = 0.1
 PAUSED_WAIT_S = 1.0
 DIRECT_BATCH_MAX = 256
 IDLE_SHARE = 0.9
@@ -261,5 +263,11 @@ class PullService:
         if isinstance(error, BrokerError) and error.code == ResponseCode.FLOW_CONTROL:
             self._soon(state, BROKER_FLOW_CONTROL_WAIT_S)
             return
+        if isinstance(error, SubscriptionNotLatest):  # its queues changed, and the heartbeat is on its way
+            self._instance.heartbeat_soon()
+            self._soon(state, NOT_LATEST_WAIT_S)
+            return
+        if isinstance(error, BrokerError) and error.code == ResponseCode.SUBSCRIPTION_NOT_EXIST:
+            self._instance.heartbeat_soon()  # the broker has forgotten us
         log.event(_LOG, logging.WARNING, "pull_failed", queue=state.queue, reason=error)
         self._soon(state, self._config.pull_time_delay_millis_when_exception / 1000)

@@ -104,7 +104,8 @@ def body_crcs(
     """Return the CRC, as a record holds it, of the body behind the first ``head_bytes`` of each record or
     element of a batch, which lie back to back."""
     bodies: Iterable[Buffer]
-    if bool((sizes == sizes[0]).all() and (body_lengths == body_lengths[0]).all()):
+    is_table = bool((sizes == sizes[0]).all() and (body_lengths == body_lengths[0]).all())
+    if is_table and sizes[0] < SMALL_RECORD_BYTES:
         body_length = int(body_lengths[0])
         record = struct.Struct(f"{head_bytes}x{body_length}s{int(sizes[0]) - head_bytes - body_length}x")
         bodies = chain.from_iterable(record.iter_unpack(buffer))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from shmq.base.checksum import crc32
 from shmq.base.errors import MessageIllegal
+from shmq.base.memory import unwritten
 from shmq.model.message_id import KeyBlock
 from shmq.model.properties import PROPERTIES_BYTES_MAX
 from shmq.model.record import BODY_AT, MAGIC_V1, TOPIC_LENGTH_V1_MAX, Buffer
@@ -128,7 +129,7 @@ def _tabular(
     if buffer is not None and len(buffer) >= count * size:
         records = memoryview(buffer)[: count * size]
     else:
-        records = bytearray(count * size)
+        records = unwritten(count * size)
     table = np.frombuffer(records, np.uint8).reshape(count, size)
     table[:, :BODY_AT] = 0
     heads: npt.NDArray[Any] = np.ndarray((count,), HEAD_DTYPE, records, strides=(size,))

@@ -5,7 +5,14 @@ from datetime import UTC, datetime, timedelta
 
 from shmq.model import properties as names
 from shmq.model.message_ext import MessageExt as MessageExt
-from shmq.model.properties import check_separators, check_user_property, join_keys, split_keys
+from shmq.model.properties import (
+    check_separators,
+    check_user_property,
+    encode_properties,
+    encode_text,
+    join_keys,
+    split_keys,
+)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
@@ -211,6 +218,17 @@ class Message:
         if self._held is None and name not in _PLAIN_NAMES:
             return default
         return self.properties.get(name, default)
+
+    def encoded_properties(self) -> bytes:
+        """Return all properties as they are stored: ``encode_properties`` of them, without making them."""
+        held = self._held
+        if held is not None:
+            return encode_properties(held)
+        tags, keys, unique = self._tags, self._keys, self._unique_key
+        text = f"{names.TAGS}\x01{tags}\x02" if tags else ""
+        if keys:
+            text = f"{text}{names.KEYS}\x01{keys}\x02"
+        return encode_text(f"{text}{names.UNIQ_KEY}\x01{unique}\x02" if unique else text)
 
     def text_length(self) -> int:
         """The characters of all names and values of properties."""

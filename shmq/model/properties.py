@@ -126,7 +126,12 @@ def encode_properties(properties: Mapping[str, str]) -> bytes:
     Names and values are not searched for separators here: ``check_user_property`` did that where they came
     in.
     """
-    encoded = "".join([f"{name}\x01{value}\x02" for name, value in properties.items()]).encode()
+    return encode_text("".join([f"{name}\x01{value}\x02" for name, value in properties.items()]))
+
+
+def encode_text(text: str) -> bytes:
+    """Return properties, written as they are stored, as bytes; ``MessageIllegal`` as above."""
+    encoded = text.encode()
     if len(encoded) > PROPERTIES_BYTES_MAX:
         raise MessageIllegal(
             f"properties are {len(encoded)} bytes long as stored; at most {PROPERTIES_BYTES_MAX} are allowed"

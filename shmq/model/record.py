@@ -32,7 +32,7 @@ from shmq.base.checksum import body_crc
 from shmq.base.errors import MessageIllegal
 from shmq.model.host import HOST_V4_BYTES, HOST_V6_BYTES, UNIX_HOST
 from shmq.model.properties import PROPERTIES_BYTES_MAX
-from shmq.model.sys_flag import BORN_HOST_V6, COMPRESSED, STORE_HOST_V6
+from shmq.model.sys_flag import BORN_HOST_V6, STORE_HOST_V6
 
 Buffer = bytes | bytearray | memoryview
 
@@ -78,9 +78,6 @@ _PREFIXES = {
 }
 _PREFIX_V4 = _PREFIXES[HOST_V4_BYTES, HOST_V4_BYTES]
 _HOST_FLAGS = BORN_HOST_V6 | STORE_HOST_V6
-_NOT_PLAIN = _HOST_FLAGS | COMPRESSED
-_BODY_PARTS = struct.Struct(">ii28xi44xi")
-"""Total size, magic, sysFlag and body length."""
 _PREFIXES_BY_FLAGS = {
     0: _PREFIX_V4,
     BORN_HOST_V6: _PREFIXES[HOST_V6_BYTES, HOST_V4_BYTES],
@@ -88,7 +85,7 @@ _PREFIXES_BY_FLAGS = {
     _HOST_FLAGS: _PREFIXES[HOST_V6_BYTES, HOST_V6_BYTES],
 }
 _TOPIC_LENGTH_V1 = [bytes((length,)) for length in range(TOPIC_LENGTH_V1_MAX + 1)]
-assert _PREFIX_V4.size == _BODY_PARTS.size == BODY_AT
+assert _PREFIX_V4.size == BODY_AT
 
 
 def encode_record(
@@ -248,29 +245,6 @@ def properties_of(record: memoryview) -> memoryview:
     if begin > len(record) or begin + (record[begin - 2] << 8 | record[begin - 1]) != len(record):
         raise MessageIllegal("the lengths inside a record do not add up to its size")
     return record[begin:]
-
-
-def plain_body(record: Buffer) -> Buffer | None:
-    """Return the body of one whole record of the usual kind: V1, IPv4 hosts, not compressed. A short way for
-    readers, who look at many and mostly at nothing else.
-
-    None for any other record, and for one that does not hold together: ``parse_record`` says what is wrong.
-    """
-    if len(record) < RECORD_OVERHEAD_V1:
-        return None
-    size, magic, sys_flag, length = _BODY_PARTS.unpack_from(record)
-    end = BODY_AT + length
-    if size != len(record) or magic != MAGIC_V1 or sys_flag & _NOT_PLAIN or length < 0 or end + 3 > size:
-        return None
-    topic_length = record[end]
-    behind = end + 3 + topic_length
-    if topic_length > TOPIC_LENGTH_V1_MAX or behind > size:
-        return None
-    if record[behind - 2] > PROPERTIES_BYTES_MAX >> 8 or (
-        behind + (record[behind - 2] << 8 | record[behind - 1]) != size
-    ):
-        return None
-    return record[BODY_AT:end]
 
 
 def check_record(buffer: Buffer, position: int, end: int, *, check_crc: bool = True) -> int:

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shmq.model.record import BODY_AT, Buffer
+from shmq.model.properties import PROPERTIES_BYTES_MAX
+from shmq.model.record import BODY_AT, MAGIC_V1, TOPIC_LENGTH_V1_MAX, Buffer
+from shmq.model.sys_flag import BORN_HOST_V6, STORE_HOST_V6
 
 IntArray = npt.NDArray[np.int64]
 ByteArray = npt.NDArray[np.uint8]
@@ -55,6 +57,27 @@ def gathered(buffer: Buffer, width: int, starts: IntArray) -> ByteArray:
     void = np.dtype((np.void, width))
     everywhere: npt.NDArray[Any] = np.ndarray((len(buffer) - width + 1,), void, buffer, strides=(1,))
     return everywhere[starts].view(np.uint8).reshape(-1, width)
+
+
+def body_ends(buffer: Buffer, heads: npt.NDArray[Any], starts: IntArray, ends: IntArray) -> IntArray | None:
+    """Return where the bodies of records end that begin at ``starts`` with ``heads`` and end at ``ends``.
+
+    None when one of them is not usual (V1, IPv4 hosts, a body), or its lengths do not add up to its size.
+    """
+    lengths = heads["body_length"].astype(np.int64)
+    found: IntArray = starts + BODY_AT + lengths
+    usual = (heads["magic"] == MAGIC_V1) & (heads["sys_flag"] & (BORN_HOST_V6 | STORE_HOST_V6) == 0)
+    if not (usual & (lengths > 0) & (found + 3 <= ends)).all():
+        return None
+    u8 = np.frombuffer(buffer, np.uint8)
+    topic_lengths = u8[found]
+    properties_at = found + 3 + topic_lengths
+    if ((properties_at > ends) | (topic_lengths > TOPIC_LENGTH_V1_MAX)).any():
+        return None
+    properties_lengths = u8[properties_at - 2].astype(np.int64) << 8 | u8[properties_at - 1]
+    if (properties_at + properties_lengths != ends).any() or properties_lengths.max() > PROPERTIES_BYTES_MAX:
+        return None
+    return found
 
 
 def scatter(buffer: bytearray | memoryview, rows: ByteArray, starts: IntArray) -> None:

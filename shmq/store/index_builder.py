@@ -54,9 +54,16 @@ WARY_BYTES = 64 << 20
 WARY_RECORDS = 4
 """Records per step once a process died of SIGBUS, and what they need at most: read with care."""
 
-IDLE_MS = 500
+IDLE_MS = 1000
+SPARSE_MS = 250
 BUSY_MS = 50
-"""Pause when the log stood still, and when it grew but is indexed to its end: lets pieces get large."""
+"""Pause when the log stood still, and when it grew but is indexed to its end: lets pieces get large.
+
+A piece costs a millisecond or two whatever is in it, and the core it runs on is one that messages wait for.
+"""
+
+SPARSE_RECORDS = 128
+"""With fewer records in a piece, the next one waits longer."""
 
 REFUSED_MS = 1000
 """Pause after the disk refused."""
@@ -115,17 +122,19 @@ class IndexBuilder:
         # would take a whole core from the producer that sends them.
         wanted = self._page.visible_position()
         try:
-            self._piece()
+            records = self._piece()
         except OSError as error:
             if not self._refused:
                 log.event(_logger, logging.ERROR, "index_stopped", error=error, lag=self.lag)
             self._refused = True
             return now_ms + REFUSED_MS
         self._refused = False
-        return now_ms if self._page.words[INDEXED_POSITION] < wanted else now_ms + BUSY_MS
+        if self._page.words[INDEXED_POSITION] < wanted:
+            return now_ms
+        return now_ms + (BUSY_MS if records >= SPARSE_RECORDS else SPARSE_MS)
 
-    def _piece(self) -> None:
-        """Index the next records of one segment."""
+    def _piece(self) -> int:
+        """Index the next records of one segment; return how many."""
         words = self._page.words
         position = max(int(words[INDEXED_POSITION]), int(words[MIN_OFFSET]))
         visible = self._page.visible_position()
@@ -153,6 +162,7 @@ class IndexBuilder:
         elif found.end is ScanEnd.BROKEN:
             position = self._skip_damage(position, found.broken_size, end)
         words[INDEXED_POSITION] = position
+        return len(found.physical_offsets)
 
     def _skip_damage(self, position: int, size: int, end: int) -> int:
         """Where to go on behind bytes below the visible position that hold no record (recovery has reported

@@ -58,6 +58,8 @@ ALIKE_MIN = 64
 """Neighbours of one size that make it worth trusting the next window to be alike, too."""
 STEPS = 8
 """Records taken one by one behind a window: its last one, and those around a magic inside a body."""
+LARGE_BYTES = 8 << 10
+"""From this size on following sizes one by one costs less than looking at every byte for magics."""
 
 _MAGIC_FIRST_BYTE = MAGIC_V1 >> 24 & 0xFF
 
@@ -190,7 +192,7 @@ def _run(data: mmap.mmap, position: int, byte_stop: int, stop: int) -> IntArray:
         return np.empty(0, np.int64)
     i32 = overlapping(data, ">i4")
     alike = _alike(i32, position, window)
-    if len(alike) >= ALIKE_MIN:
+    if len(alike) >= ALIKE_MIN or i32[position] >= LARGE_BYTES:
         return alike
     u8 = np.frombuffer(data, np.uint8)
     hits = np.flatnonzero(u8[position + MAGIC_AT : window + MAGIC_AT] == _MAGIC_FIRST_BYTE) + position

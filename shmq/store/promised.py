@@ -17,7 +17,7 @@ import numpy as np
 from shmq.base.checksum import body_crc, crc32
 from shmq.base.errors import MessageIllegal
 from shmq.model.record import BODY_AT, MAGIC_V1, RECORD_OVERHEAD_V1, RecordFields, parse_record
-from shmq.model.record_array import HEAD_DTYPE, gathered
+from shmq.model.record_array import HEAD_DTYPE, body_ends, gathered
 from shmq.model.sys_flag import BORN_HOST_V6, STORE_HOST_V6
 from shmq.model.unit import UNIT_BYTES, UNIT_STRUCT
 from shmq.model.unit_array import UNIT_DTYPE
@@ -81,19 +81,10 @@ def all_promised(
     )
     if not same.all():
         return False
-    lengths = heads["body_length"].astype(np.int64)
-    topics_at = starts + BODY_AT + lengths
-    usual = (heads["magic"] == MAGIC_V1) & ((heads["sys_flag"] & _V6) == 0) & (lengths > 0)
-    if not (usual & (topics_at + 2 < ends)).all():
+    bodies_end = body_ends(view, heads, starts, ends)
+    if bodies_end is None:
         return _few(view, start, units, taken, queue_id, first)
-    u8 = np.frombuffer(view, np.uint8)
-    properties_at = topics_at + 1 + u8[topics_at]
-    if (properties_at + 2 > ends).any():
-        return False
-    property_lengths = u8[properties_at].astype(np.int64) << 8 | u8[properties_at + 1]
-    if (properties_at + 2 + property_lengths != ends).any():
-        return False
-    spans = map(slice, (starts + BODY_AT).tolist(), topics_at.tolist())
+    spans = map(slice, (starts + BODY_AT).tolist(), bodies_end.tolist())
     bodies = map(bytes(view).__getitem__, spans)  # a copy: slices of it cost less than views
     crcs = np.fromiter(map(crc32, bodies), np.int64, len(starts)) & BODY_CRC_MASK
     return bool((crcs == heads["body_crc"]).all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 import time
@@ -141,6 +142,19 @@ def test_the_pool_reuses_channels_and_replaces_dead_ones(
     wait_until(lambda: not pool._idle[0].is_alive())
     pool.call(request(), 1.0)
     assert len(server.connections) == 2
+    pool.close()
+
+
+@pytest.mark.parametrize(("idle_close_s", "connections"), [(None, 2), (math.inf, 1)])
+def test_a_channel_that_rested_is_used_again_only_where_its_server_lets_it_rest(
+    server: Server, idle_close_s: float | None, connections: int
+) -> None:
+    kept = () if idle_close_s is None else (idle_close_s,)
+    pool = ChannelPool(lambda: Channel(Address(server.path), 1.0), *kept)
+    pool.call(request(), 1.0)
+    pool._idle[0].idle_since -= 1000
+    pool.call(request(), 1.0)
+    assert len(server.connections) == connections
     pool.close()
 
 
@@ -293,3 +307,36 @@ def test_a_socket_of_the_same_name_on_this_host_is_not_the_remote_brokers(server
     with pytest.raises(ConnectFailed):
         link.request(request(), 0.1)
     assert not server.connections
+
+
+def test_only_who_made_the_connection_knows_what_it_announced(server: Server) -> None:
+    """Another thread that has waited for it cannot: what that thread has to say may be newer."""
+    announcing, may_end, found = threading.Event(), threading.Event(), []
+    link = make_link(server.path, "127.0.0.1:1", [])
+
+    def announce(link: BrokerLink, channel: DuplexChannel) -> None:
+        announcing.set()
+        assert may_end.wait(10)
+
+    link._on_connected = announce
+    threads = [threading.Thread(target=lambda: found.append(link.announced_duplex()[1])) for _ in range(2)]
+    threads[0].start()
+    assert announcing.wait(10)
+    threads[1].start()
+    may_end.set()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(found) == [False, True]
+    link.close()
+
+
+def test_why_a_unix_socket_is_not_used_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("shmq.base.log.event", lambda log, level, name, **facts: said.append(name))
+    with socket.socket(socket.AF_UNIX) as nobody:
+        nobody.bind(str(tmp_path / "broker.sock"))  # and does not listen: the broker is down
+    link = make_link(str(tmp_path / "broker.sock"), "127.0.0.1:1", [])
+    for _ in range(3):
+        with pytest.raises(ConnectFailed):
+            link.duplex()
+    assert said == ["unix_socket_not_used"]

@@ -6,12 +6,13 @@ import threading
 
 import pytest
 
-from shmq.client.async_send import AsyncSend, StoredBatch
+from shmq.client.async_send import AsyncSend, StoredBatch, settle_stored
 from shmq.client.errors import RemotingTimeout
 from shmq.client.future import SendFuture
-from shmq.client.send_result import SendStatus
+from shmq.client.send_result import SendResult, SendStatus
 from shmq.model.message import Message
 from shmq.model.message_queue import MessageQueue
+from tests.helpers.waiting import wait_until
 
 
 def test_a_result_is_returned_to_every_waiter() -> None:
@@ -90,8 +91,18 @@ def test_results_of_a_batch_are_made_when_asked_for() -> None:
         first=0,
         sizes=[300, 300],
     )
-    future = AsyncSend(Message("T", b"x"), 0.0, 0, False, 1)
-    future.set_stored(stored, 1)
+    first, future = (AsyncSend(Message("T", b"x"), 0.0, 0, False, 1) for _ in range(2))
+    called: list[int] = []
+    future.add_done_callback(lambda done: called.append(done.result().queue_offset))
+    waited: list[SendResult] = []
+    waiter = threading.Thread(target=lambda: waited.append(first.result(10)))
+    waiter.start()
+    wait_until(lambda: first._waiter is not None)
+    assert not future.done()
+    settle_stored([first, future], stored)
+    waiter.join(10)
+    assert called == [41] and future.done() and future.exception() is None
+    assert [result.queue_offset for result in waited] == [40] and first.result() is waited[0]
     result = future.result()
     assert (result.msg_id, result.queue_offset, result.message_queue) == ("K1", 41, queue)
     assert result.offset_msg_id == "7F00000100002A9F000000000000012C"

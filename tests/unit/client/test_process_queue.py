@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shmq.base.clock import now_ms
 from shmq.client.process_queue import PULL_EXPIRED_MS, ProcessQueue
 
 
@@ -51,6 +52,10 @@ def test_a_queue_nobody_pulls_is_noticed() -> None:
     queue = filled(1)
     assert not queue.pull_expired
     queue.last_pull_ms -= PULL_EXPIRED_MS + 1
+    assert queue.pull_expired
+    queue.waits_until_ms = now_ms() + 10_000
+    assert not queue.pull_expired, "a wait is under way"
+    queue.waits_until_ms = now_ms() - 1
     assert queue.pull_expired
 
 

@@ -36,6 +36,20 @@ def test_quick_tasks_of_one_burst_run_in_order_on_one_thread() -> None:
     assert pool.stop(1)
 
 
+def test_tasks_handed_over_at_once_are_shared_by_threads_that_pay() -> None:
+    together = threading.Barrier(3)
+    passed: list[int] = []
+
+    def run(number: int) -> None:
+        together.wait(10)
+        passed.append(number)
+
+    pool = ListenerPool("test", run, 5)
+    pool.submit(1, 2, 3)
+    wait_until(lambda: sorted(passed) == [1, 2, 3])
+    assert pool.stop(5)
+
+
 def test_blocking_tasks_get_more_threads_up_to_the_maximum() -> None:
     inside, most, lock = [0], [0], threading.Lock()
     gate = threading.Event()
@@ -57,6 +71,36 @@ def test_blocking_tasks_get_more_threads_up_to_the_maximum() -> None:
     gate.set()
     wait_until(lambda: inside[0] == 0 and pool.waiting == 0)
     assert pool.stop(1)
+
+
+@pytest.mark.parametrize("idle_end_s", [30.0, 0.01], ids=["it parks", "it ends"])
+def test_the_watcher_of_one_burst_watches_the_next(idle_end_s: float) -> None:
+    """Who watches for tasks that wait is awake only while some do."""
+    gate, inside = threading.Semaphore(0), []
+
+    def block(number: int) -> None:
+        inside.append(number)
+        gate.acquire()
+
+    def watchers() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "watched-watch"]
+
+    pool: ListenerPool[int] = ListenerPool("watched", block, 3, 1, idle_end_s=idle_end_s)
+    seen = set()
+    for _ in range(5):
+        for number in range(3):
+            pool.submit(number)
+        wait_until(lambda: len(inside) == 3, what="all three run beside each other")
+        assert len(watchers()) <= 1
+        seen.update(watchers())
+        gate.release(3)
+        wait_until(lambda: pool.waiting == 0 and pool.threads == (3 if idle_end_s > 1 else 1))
+        if idle_end_s < 1:
+            wait_until(lambda: not watchers(), what="the watcher has ended")
+        inside.clear()
+    assert len(seen) == 1 or idle_end_s < 1
+    assert pool.stop(1)
+    wait_until(lambda: not watchers(), what="nobody watches a pool that was stopped")
 
 
 def test_a_failing_task_ends_no_thread() -> None:

@@ -189,6 +189,27 @@ def test_properties_come_into_being_when_looked_at_and_take_over():
     assert message.text_length() == len("TAGSCUNIQ_KEYV")
 
 
+@pytest.mark.parametrize("tags", [None, "", "A", "größe", "a\tb"])
+@pytest.mark.parametrize("keys", [None, "", "k", ["k1", "k2"], "schlüssel"])
+@pytest.mark.parametrize("unique", [None, "", "7F000001"])
+def test_a_plain_message_is_written_without_its_properties_as_with_them(tags, keys, unique):
+    message = Message("T", b"x", tags, keys)
+    if unique is not None:
+        message.give_unique_key(unique)
+    written = message.encoded_properties()
+    assert message.is_plain
+    assert written == encode_properties(message.properties) == message.encoded_properties()
+    message.put_user_property("user", "value")
+    assert message.encoded_properties() == encode_properties(message.properties)
+
+
+def test_too_many_bytes_of_plain_properties_are_refused_as_ever():
+    with pytest.raises(MessageIllegal, match="at most 32767"):
+        Message("T", b"x", None, "ü" * 16_400).encoded_properties()
+    fitting = Message("T", b"x", None, "k" * (32_767 - len("KEYS\x01\x02")))
+    assert len(fitting.encoded_properties()) == 32_767
+
+
 @pytest.mark.parametrize("bad", ["a\x01b", "a\x02b"])
 def test_a_separator_is_refused_whenever_it_is_set(bad):
     for make in (lambda: Message("T", b"x", bad), lambda: Message("T", b"x", None, [bad])):

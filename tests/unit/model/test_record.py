@@ -18,11 +18,10 @@ from shmq.model.record import (
     encode_record,
     iter_records,
     parse_record,
-    plain_body,
     record_size,
     stamp_record,
 )
-from shmq.model.sys_flag import BORN_HOST_V6, COMPRESSED, STORE_HOST_V6
+from shmq.model.sys_flag import BORN_HOST_V6, STORE_HOST_V6
 
 SAMPLE = bytes.fromhex(
     "00000073 DAA320A7 77D18982 00000003 00000000 0000000000000007 0000000000000400 00000000"
@@ -156,40 +155,3 @@ def test_iteration_yields_each_record_and_refuses_a_rest():
         list(iter_records(two + b"\0\0"))
     with pytest.raises(MessageIllegal):
         list(iter_records(two[:-1]))
-
-
-@given(
-    st.binary(max_size=40),
-    st.binary(min_size=1, max_size=140),
-    st.binary(max_size=300),
-    st.sampled_from([0, COMPRESSED]),
-    st.sampled_from([pack_host("10.0.0.1", 1), pack_host("fe80::1", 1)]),
-    st.lists(st.tuples(st.integers(0, 600), st.integers(0, 255)), max_size=3),
-    st.integers(-3, 3),
-)
-def test_the_short_way_to_a_body_agrees_with_the_long_one(
-    body, topic, properties, sys_flag, host, changes, longer
-):
-    record = encode_record(
-        topic=topic,
-        body=body,
-        properties=properties,
-        queue_id=0,
-        born_timestamp=1,
-        sys_flag=sys_flag,
-        born_host=host,
-    )
-    for at, value in changes:
-        record[at % len(record)] = value
-    record = bytes(record[:longer] if longer < 0 else record + bytes(longer))
-    found = plain_body(record)
-    try:
-        fields = parse_record(record)
-    except MessageIllegal:
-        assert found is None
-        return
-    usual = fields.size == len(record) and fields.magic == MAGIC_V1 and fields.body_at == BODY_AT
-    if usual and not fields.sys_flag & (COMPRESSED | STORE_HOST_V6 | BORN_HOST_V6):
-        assert found == record[BODY_AT : BODY_AT + fields.body_length]
-    else:
-        assert found is None

@@ -164,6 +164,25 @@ def test_after_a_restart_it_goes_on(store: OpenStore, clean: bool) -> None:
         assert len(store.store.lookup_key("T", f"U{n}", 5, 0, ALWAYS)) == 1
 
 
+def test_a_piece_of_few_records_makes_the_next_one_wait_longer(store: OpenStore) -> None:
+    assert store.index.step(0) == index_builder.IDLE_MS
+    store.send("T", UNIQ_KEY="one")
+    assert store.index.step(0) == index_builder.SPARSE_MS
+    for n in range(index_builder.SPARSE_RECORDS):
+        store.send("T", UNIQ_KEY=f"U{n}")
+    assert store.index.step(0) == index_builder.BUSY_MS
+
+
+def test_a_piece_that_left_something_is_followed_at_once(
+    store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_builder, "STEP_RECORDS", 2)
+    for n in range(3):
+        store.send("T", UNIQ_KEY=f"U{n}")
+    assert store.index.step(0) == 0
+    assert store.index.step(0) == index_builder.SPARSE_MS
+
+
 def test_rolled_back_records_have_no_keys(store: OpenStore) -> None:
     store.append(request(store.queue("T"), [b"y"], KEYS="k2"))
     segment = store.store.log.segment(0)
