@@ -218,16 +218,8 @@ class Broker:
     def _remove_shared(store: Path) -> None:
         """Remove what a killed broker left in /dev/shm for a next start, which will not come."""
         if store.is_dir():
-            for path in Path("/dev/shm").glob(f"*{page_name(store).removeprefix('/')}*"):
+            for path in SHARED_MEMORY.glob(f"*{page_name(store).removeprefix('/')}*"):
                 path.unlink(missing_ok=True)
-
-    @staticmethod
-    def _forget_shared_memory(private_store: Path) -> None:
-        """Remove what a killed broker left in /dev/shm: the store it waits for goes too."""
-        if private_store.is_dir():
-            name = page_name(private_store).removeprefix("/")
-            for left in (*SHARED_MEMORY.glob(name), *SHARED_MEMORY.glob(f"sem.{name}-*")):
-                left.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         """Start."""

@@ -5,25 +5,31 @@ milliseconds, at the start and after a death, and children share the memory of w
 `multiprocess`'s own fork server, so no threaded parent forks: the supervisor asks for a child over a private
 socket, passing the descriptors the child shall have. The preloaded module is `supervisor/nursery.py`.
 
-How it starts  by the supervisor's main thread, before its own imports, so that both import at the same time.
+How it starts  by the supervisor's main thread, while it is the only one: as a fork, so that what both need is
+               imported once. It imports the rest while the supervisor opens the store.
 How it ends    `stop`, or at the end of its pipe when the supervisor is gone; its children die with it
                (parent-death signal), as they would with the supervisor.
-Its crash      kills its children; the next start of a child starts another fork server.
+Its crash      kills its children; the next start of a child starts another fork server, then as an
+               interpreter of its own: the supervisor has threads by that time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
+import itertools
 import os
+import resource
 import shutil
 import signal
 import sys
+import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import multiprocess
-from multiprocess import forkserver, reduction, resource_tracker
+from multiprocess import forkserver, reduction, resource_tracker, util
 
 PRELOAD = "shmq.supervisor.nursery"
 _SOCKET_NAME_BYTES = 24
@@ -55,7 +61,10 @@ class Inherited:
 
 
 def start(folder: Path) -> None:
-    """Start the fork server, whose socket lies in `folder`; it goes on importing while we do other things."""
+    """Start the fork server, whose socket lies in `folder`; it goes on importing while we do other things.
+
+    A process with other threads (a test's) starts it as an interpreter of its own.
+    """
     socket_folder = folder / f".{os.getpid()}"
     if len(os.fsencode(socket_folder)) + _SOCKET_NAME_BYTES <= _SOCKET_PATH_BYTES_MAX:
         _remove_dead_folders(folder)
@@ -63,21 +72,65 @@ def start(folder: Path) -> None:
         # Else multiprocess makes a folder in /tmp, which stays there when the supervisor is killed.
         multiprocess.process.current_process()._config["tempdir"] = str(socket_folder)
     CONTEXT.set_forkserver_preload([PRELOAD])
-    with nothing_as_main():
-        forkserver.ensure_running()
+    _track_nothing()
+    own_way = util.spawnv_passfds
+    if threading.active_count() == 1:
+        util.spawnv_passfds = _fork_to_serve
+    try:
+        with nothing_as_main():
+            forkserver.ensure_running()
+    finally:
+        util.spawnv_passfds = own_way
 
 
 def stop() -> None:
-    """End the fork server and the resource tracker beside it. After the last child; twice is harmless."""
+    """End the fork server. After the last child; twice is harmless."""
     server = forkserver._forkserver
     if server._forkserver_pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(server._forkserver_pid, signal.SIGKILL)  # it may still be importing
         server._stop()
-    resource_tracker._resource_tracker._stop()
     folder = multiprocess.process.current_process()._config.pop("tempdir", None)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _track_nothing() -> None:
+    """Let `multiprocess` find its resource tracker running: a pipe to nobody.
+
+    It would be a fifth interpreter, for semaphores and shared memory made by `multiprocess`, which shmq does
+    not use.
+    """
+    tracker = resource_tracker._resource_tracker
+    if tracker._fd is None:
+        tracker._fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
+def _fork_to_serve(_interpreter: bytes, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
+    """In place of `spawnv_passfds`: a fork of this process runs what a new interpreter would.
+
+    It keeps the standard streams and `descriptors`, as the other would. Returns its pid.
+    """
+    gc.freeze()  # the collector of neither touches, and so copies, the pages they share
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        _close_all_but({0, 1, 2, *descriptors})
+        exec(arguments[-1], {})  # multiprocess's own line: `from multiprocess.forkserver import main; ...`
+    except SystemExit:
+        status = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)  # never back into the supervisor's code
+
+
+def _close_all_but(kept: set[int]) -> None:
+    """Close every other descriptor of this process."""
+    for below, above in itertools.pairwise([*sorted(kept), resource.getrlimit(resource.RLIMIT_NOFILE)[0]]):
+        os.closerange(below + 1, above)
 
 
 def was_killed() -> bool:

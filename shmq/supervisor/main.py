@@ -47,16 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(loaded: Loaded[BrokerSettings], *, adopt: bool) -> int:
-    """Start the fork server, then import and run the supervisor while it imports too."""
+    """Import what supervisor and children need, fork the fork server, and run the supervisor while it
+    imports the rest."""
     raise_descriptor_limit()
     install_if_asked()
     folder = make_runtime_dir(loaded.settings.runtime_dir or None)
     from shmq.supervisor import fork_server
+    from shmq.supervisor.supervisor import Supervisor
 
     try:
         fork_server.start(folder)
-        from shmq.supervisor.supervisor import Supervisor
-
         return Supervisor(loaded.settings, loaded.warnings, folder, adopt=adopt).run()
     finally:
         fork_server.stop()

@@ -136,6 +136,7 @@ def test_132_messages_in_hand_are_consumed_after_suspend(broker: StubQueueBroker
     [
         pytest.param(ResponseCode.FLOW_CONTROL, 0.015, 0.5, id="134-flow-control"),
         pytest.param(ResponseCode.SYSTEM_ERROR, 0.95, 2.0, id="135-error"),
+        pytest.param(ResponseCode.SUBSCRIPTION_NOT_LATEST, 0.095, 0.8, id="135-not-latest"),
     ],
 )
 def test_134_135_the_next_pull_waits_as_long_as_the_refusal_asks(

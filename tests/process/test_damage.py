@@ -40,6 +40,16 @@ def bodies(consumer: PullConsumer, queue: MessageQueue) -> list[bytes]:
         offset = result.next_begin_offset
 
 
+def send_all(namesrv_addr: str) -> tuple[MessageQueue, list[bytes]]:
+    """`COUNT` messages in one batch, and the queue they went to."""
+    sent = [b"%04d " % n * 40 for n in range(COUNT)]
+    with Producer("damage", namesrv_addr=namesrv_addr) as producer:
+        producer.create_topic("Damaged", 1)
+        (queue,) = producer.fetch_publish_message_queues("Damaged")
+        producer.send([Message("Damaged", body) for body in sent], queue=queue)
+    return queue, sent
+
+
 def overwrite(root: Path, position: int, data: bytes) -> None:
     layout = layout_of(root)
     start = layout.segment_start(position)
@@ -48,7 +58,6 @@ def overwrite(root: Path, position: int, data: bytes) -> None:
     os.close(fd)
 
 
-@pytest.mark.long
 def read(root: Path, position: int, count: int) -> bytes:
     layout = layout_of(root)
     start = layout.segment_start(position)
@@ -109,11 +118,7 @@ def test_the_scrub_of_a_running_broker_finds_and_tells_and_consumers_go_on(
 def test_damage_that_a_consumer_meets_first_costs_nothing(tmp_path: Path, direct: bool) -> None:
     root, chance = tmp_path / "store", random.Random(direct)
     with Broker(store_root=root, flushDiskType="SYNC_FLUSH", scrubBytesPerSecond=0) as broker:
-        with Producer("damage", namesrv_addr=broker.namesrv_addr) as producer:
-            producer.create_topic("Damaged", 1)
-            (queue,) = producer.fetch_publish_message_queues("Damaged")
-            sent = [b"%04d " % n * 40 for n in range(COUNT)]
-            producer.send([Message("Damaged", body) for body in sent], queue=queue)
+        queue, sent = send_all(broker.namesrv_addr)
         layout = layout_of(root)
         units = list(StoreView(root).units("Damaged", 0, 0, COUNT))
         with PullConsumer("readers", namesrv_addr=broker.namesrv_addr, direct_pull=direct) as consumer:
@@ -215,11 +220,7 @@ def test_a_coordinator_that_dies_with_a_doubt_is_asked_again(tmp_path: Path) -> 
             tmp_path, environment=armed, flushDiskType="SYNC_FLUSH", scrubBytesPerSecond="0"
         ).start()
         address = f"unix:{broker.places['namesrvUnix']}"
-        with Producer("damage", namesrv_addr=address) as producer:
-            producer.create_topic("Damaged", 1)
-            (queue,) = producer.fetch_publish_message_queues("Damaged")
-            sent = [b"%04d " % n * 40 for n in range(COUNT)]
-            producer.send([Message("Damaged", body) for body in sent], queue=queue)
+        queue, sent = send_all(address)
         layout = layout_of(root)
         units = list(StoreView(root).units("Damaged", 0, 0, COUNT))
         wait_until(lambda: (summed_end(layout) or 0) > units[-1].physical_offset, 30, "all is summed")
@@ -252,11 +253,7 @@ def test_a_coordinator_that_dies_while_it_gives_a_message_up_leaves_that_to_the_
     try:
         broker = maker(tmp_path, environment=armed, scrubBytesPerSecond="0", **never).start()
         address = f"unix:{broker.places['namesrvUnix']}"
-        with Producer("damage", namesrv_addr=address) as producer:
-            producer.create_topic("Damaged", 1)
-            (queue,) = producer.fetch_publish_message_queues("Damaged")
-            sent = [b"%04d " % n * 40 for n in range(COUNT)]
-            producer.send([Message("Damaged", body) for body in sent], queue=queue)
+        queue, sent = send_all(address)
         (unit,) = StoreView(root).units("Damaged", 0, 100, 101)
         (last_byte,) = read(root, unit.physical_offset + 27, 1)
         overwrite(root, unit.physical_offset + 27, bytes([last_byte ^ 1]))  # of the queue offset

@@ -167,6 +167,21 @@ def test_a_stopped_holder_is_found_and_killed_within_seconds(make: BrokerMaker, 
 
 
 @pytest.mark.long
+def test_a_worker_stopped_while_it_publishes_its_flush_is_killed_and_others_are_answered(
+    make: BrokerMaker, tmp_path: Path
+) -> None:
+    stops = "turn_flush.locked=stop@2"
+    broker = with_fault(make, tmp_path, stops, brokerWorkers="2", flushDiskType="SYNC_FLUSH").start()
+    try:
+        for n in range(20):
+            send_until_acknowledged(broker, "t", b"%d" % n, limit_s=20)
+        assert fired(tmp_path)()
+        assert "flush_lock_stuck" in broker.log_text()
+    finally:
+        assert broker.stop() == 0
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(
     "point",
     [

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bench.catalogue import TARGETS
 from bench.durability import Durability
 from bench.goals import Goal
 from bench.report import html, markdown, svg
@@ -16,6 +18,7 @@ from bench.results import Results
 from bench.workload import Workload
 from histogram import Histogram
 
+RUN = {"shmq": "0.1.0 abc", "rounds": "3", "seconds": "5 a turn", "load": "0.1"}
 GOAL = Goal("shmq", "rate", ">=", 3, "redis")
 
 
@@ -86,6 +89,33 @@ def test_publishing_replaces_only_what_was_measured(results: Results, tmp_path: 
     assert "| redis | 101 ±1% | 250.0 | 2.97 (2.94 .. 3, 3 rounds) |" in text
     markdown.publish(results, page)
     assert page.read_text() == text, "publishing again changes nothing"
+
+
+def test_what_growth_costs_and_the_soak_have_places_of_their_own(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    names = ("machine", "timed", "scaling", "soak")
+    page.write_text("".join(f"<!-- bench:{name} -->\nold {name}\n<!-- /bench -->\n" for name in names))
+    rows = [row(name) for name in ("connections-1", "soak", "send-100")]
+    rows[1].workload = replace(rows[1].workload, kind="soak")
+    assert set(markdown.publish(Results({}, RUN, rows), page)) == {"scaling", "soak"}
+    text = page.read_text()
+    assert "old machine" in text and "old timed" in text and "old soak" not in text
+    scaling = text.partition("<!-- bench:scaling -->")[2].partition("<!-- /bench -->")[0]
+    assert "connections-1" in scaling and "send-100" in scaling and "shmq 0.1.0 abc, rounds 3" in scaling
+
+
+def test_the_goals_are_replaced_by_a_run_of_all_targets_only(results: Results, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- bench:goals -->\nold\n<!-- /bench -->\n")
+    assert markdown.publish(results, page) == []
+    rows = [Row(workload, workload.classes[0]) for workload in TARGETS]
+    rows[0].verdicts, rows[1].verdicts = [("a < b", "NOT reached: 3")], [("b < c", "reached: 1")]
+    assert markdown.publish(Results({}, RUN, rows), page) == ["goals"]
+    lines = page.read_text().splitlines()
+    assert lines[3:5] == [
+        f"| {rows[1].workload.name} | b < c | reached: 1 |",
+        f"| {rows[0].workload.name} | a < b | NOT reached: 3 |",
+    ]
 
 
 def test_a_line_drawing_shows_each_series_and_leaves_out_what_a_logarithm_cannot_show() -> None:
