@@ -57,5 +57,7 @@ shmq_venv() {
             -e "$ROOT${extras:+[$extras]}" || return 1
         printf '%s\n%s\n' "$checksum" "base${extras:+,$extras}" >"$stamp"
     fi
+    # Where PYTHONDONTWRITEBYTECODE is set, every start of a broker would compile its hundreds of modules again.
+    "$VENV_PYTHON" -m compileall -q "$ROOT/shmq" || return 1
     exec 9>&-
 }

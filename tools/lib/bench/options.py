@@ -8,8 +8,9 @@ from pathlib import Path
 from bench.durability import MEASURED
 
 EPILOG = """
-Workloads: names from --list, or `all` (the project's targets, every class: under half an hour) or `full`
-(the whole matrix: hours). Peers come from tools/bench-peers; one that is not there is named in the report.
+Workloads: names from --list, or `all` (the project's targets, every class: under half an hour), `scaling`
+(what must not cost more as it grows; an hour of it is the soak) or `full` (the whole matrix: hours).
+Peers come from tools/bench-peers; one that is not there is named in the report.
 """
 
 

@@ -16,10 +16,11 @@ from bench.comparison import WARM_UP_PART
 from bench.durability import MEASURED, Durability
 from bench.matrix import FULL
 from bench.other_tree import other_tree
+from bench.scaling import SCALING
 from bench.systems import PEERS, SYSTEMS, System
 from bench.workload import Workload
 
-SETS = {"all": TARGETS, "full": TARGETS + FULL}
+SETS = {"all": TARGETS, "scaling": SCALING, "full": TARGETS + SCALING + FULL}
 OVERHEAD_S = 1.5
 """Of a turn: preparing topics and connections, writing out what is dirty."""
 
@@ -52,12 +53,15 @@ class Plan:
 
     def estimate_s(self) -> float:
         """How long it will take, about."""
-        turns = sum(
+        return sum(
             sum(name in self.systems for name in workload.systems)
+            * (
+                (1 if workload.once else self.rounds) * (self.seconds * workload.length + OVERHEAD_S)
+                + WARM_UP_PART * self.seconds
+            )
             for kind in MEASURED
             for workload in self.of_class(kind)
         )
-        return turns * (self.rounds * (self.seconds + OVERHEAD_S) + WARM_UP_PART * self.seconds)
 
 
 def plan(asked: argparse.Namespace, stack: ExitStack) -> Plan:
@@ -116,7 +120,7 @@ def _two_trees(
 
 def print_list(found: Plan, out: Console) -> None:
     """Print workloads by set, and systems with what they lack."""
-    for name, workloads in (("all", TARGETS), ("full, beside those", FULL)):
+    for name, workloads in (("all", TARGETS), ("scaling", SCALING), ("full, beside those", FULL)):
         out.print(f"[bold]{name}[/]")
         for workload in workloads:
             classes = ", ".join(kind.value for kind in workload.classes)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.durability import MEASURED, Durability
@@ -23,6 +24,7 @@ class Workload:
     rate      messages a second of an open-loop kind
     options   handed to the drivers beside the system's own, such as {"filter": "TagA"}
     extra     what only one kind knows
+    length    how many times as long as others' its turns are
     once      one round, however many are asked for: it takes long
     sweep     (name of a curve, position on its x axis): rows of one sweep are drawn as one curve
     """
@@ -43,9 +45,21 @@ class Workload:
     options: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
+    length: int = 1
     once: bool = False
     sweep: tuple[str, float] | None = None
 
     def __post_init__(self) -> None:
         """A row that no report would show is a mistake in the catalogue."""
         assert self.classes and set(self.classes) <= set(MEASURED), self.name
+
+
+def sweep(name: str, axis: str, base: Workload, varied: str, values: Sequence[int]) -> tuple[Workload, ...]:
+    """The same workload at several sizes of its field `varied`, drawn as one curve."""
+    rows = []
+    for value in values:
+        row = replace(base, name=f"{name}-{value}", title=f"{base.title}, {axis}: {value:,}", goals=())
+        # A logarithmic axis has no 0: an empty store is drawn at 1.
+        curve = (f"{base.title} against {axis}", float(value or 1))
+        rows.append(replace(row, sweep=curve, **{varied: value}))  # type: ignore[arg-type]
+    return tuple(rows)

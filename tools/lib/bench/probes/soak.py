@@ -14,18 +14,17 @@ from bench.systems import System
 from bench.workload import Workload
 
 MIB = 1 << 20
-TIMES = 720
-"""An hour, where a turn has five seconds."""
 LOOKS = 240
 """Looks at the memory, evenly over the time."""
 
 
 def soak(stage: Stage, system: System, workload: Workload, seconds: float) -> list[Turn]:
-    """An open loop of sends and a subscription, `TIMES` turns long: memory, store files not counted.
+    """Memory without the files of the store, during an open loop of sends and a subscription.
 
-    Compared are the second tenth of the time and the last one. The first is left out: caches fill.
+    It takes `workload.length` turns. Compared are the second tenth of the time and the last one.
+    The first is left out: caches fill.
     """
-    length = seconds * TIMES
+    length = seconds * workload.length
     with stage.fresh(system) as server:
         server.start()
         seat = stage.seat(system, server, workload)
