@@ -53,12 +53,6 @@ def test_the_receipt_says_where_the_message_is(broker: Broker, achieved: Durabil
     assert found == dict.fromkeys(found, achieved)
 
 
-def test_who_does_not_wait_for_the_disk_is_not_told_that_it_has_the_message(broker: Broker) -> None:
-    with Producer("Receipts", namesrv_addr=broker.namesrv_addr) as producer:
-        result = producer.send(Message("Receipts", b"in a hurry", wait_store_msg_ok=False))
-    assert result.durability == IN_PAGE_CACHE
-
-
 # ---- a message asks for another durability than the broker's mode has
 
 ONE_COPY = Durability(LocalDurability.FLUSHED, replicas=1)

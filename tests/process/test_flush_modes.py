@@ -72,6 +72,18 @@ def test_nothing_is_acknowledged_before_the_sync_nor_seen_without_read_uncommitt
         assert len(consumer.pull(queue, "*", 0, 10).messages) == 1
 
 
+def test_who_does_not_wait_for_the_disk_is_not_told_that_it_has_the_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with (
+        stopping_broker(monkeypatch, flushDiskType="SYNC_FLUSH") as broker,
+        Producer("hurried", namesrv_addr=broker.namesrv_addr) as producer,
+    ):
+        queue = queue_of(producer, "Hurried")
+        result = producer.send(Message("Hurried", b"in a hurry", wait_store_msg_ok=False), queue=queue)
+    assert (result.send_status, result.durability) == (SendStatus.SEND_OK, Durability.PAGE_CACHE)
+
+
 WAYS: dict[str, Callable[[Producer, MessageQueue, Durability | None], SendResult]] = {
     "sync": lambda p, q, wanted: p.send(Message(q.topic, b"1"), queue=q, wait_for=wanted),
     "async": lambda p, q, wanted: p.send_async(Message(q.topic, b"1"), queue=q, wait_for=wanted).result(10),
