@@ -100,6 +100,7 @@ def _tests(options: argparse.Namespace) -> bool:
     before, folders_before = _ipc_objects(), _broker_folders()
     env = {**os.environ, "TMPDIR": str(folder)}
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of hundreds of processes compiles what it imports
+    env.setdefault("COLUMNS", "250")  # else pytest's summary names what failed, and cuts off the reason
     args = [f"--basetemp={folder / PYTEST_FOLDER}"]
     if options.long:
         args.append("--long")
