@@ -1,8 +1,8 @@
 """Sums of small files that are written whole: a change that nobody wrote is noticed.
 
-    <store>/checksums/<file name>.sum     one line of 64 bytes, written in place:
+    <store>/checksums/<file name>.sum     one line of 64 bytes, written in place but for the first time:
 
-    crc32 length  crc32 length  crc32     of the content now, of the one before it, of the first 36 characters
+    crc32 length  crc32 length  crc32     of the content now, of the one before it, of the first 38 characters
     8 hex 9 dec   8 hex 9 dec   8 hex     (lengths and sums with a blank behind each)
 
 The sum is durable before the content is: a crash between the two leaves the old content, whose sum is there
@@ -21,7 +21,7 @@ import os
 from pathlib import Path
 
 from shmq.base.checksum import crc32
-from shmq.base.files import fsync_folder
+from shmq.base.files import write_durably
 
 LINE_BYTES = 64
 PIECE_BYTES = 1 << 20
@@ -83,17 +83,16 @@ def _write(path: Path, now: Sum, old: Sum) -> None:
     """Write the line of a sum, durably."""
     text = f"{now[0]:08x} {now[1]:9d} {old[0]:08x} {old[1]:9d} "
     line = f"{text}{crc32(text.encode()):08x}".encode().ljust(LINE_BYTES - 1) + b"\n"
-    new = not path.exists()
-    if new:
+    if not path.exists():  # a power cut must not leave the name without its line
         path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        write_durably(path, line, backup=False)
+        return
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.pwrite(fd, line, 0)
         os.fdatasync(fd)
     finally:
         os.close(fd)
-    if new:
-        fsync_folder(path.parent)
 
 
 def _sum_of_prefix(file: Path, length: int) -> Sum:

@@ -109,7 +109,7 @@ def recover_partly(
     pid = os.fork()
     if pid == 0:
         try:
-            syncs.intercept(_DyingRecorder(record, syncs_done, last_one_done))
+            syncs.intercept(DyingRecorder(record, syncs_done, last_one_done))
             open_or_recover(root, settings, owner_pid=os.getpid())
             os._exit(0)
         finally:
@@ -121,7 +121,7 @@ def recover_partly(
     return status == 0
 
 
-class _DyingRecorder(WriteRecorder):
+class DyingRecorder(WriteRecorder):
     """Records some syncs; at the next one the power fails, before or after the disk has done it."""
 
     def __init__(self, folder: Path, syncs_done: int, last_one_done: bool) -> None:

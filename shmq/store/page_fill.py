@@ -64,10 +64,14 @@ def fill_queues(page: ControlPage, bounds: QueueBounds, topics: TopicTable) -> N
 
 
 def fill_offsets(
-    page: ControlPage, offsets: Mapping[tuple[str, str], Mapping[int, int]], bounds: QueueBounds
+    page: ControlPage,
+    offsets: Mapping[tuple[str, str], Mapping[int, int]],
+    bounds: QueueBounds,
+    topics: TopicTable,
 ) -> int:
     """Store the consumer offsets, none beyond its queue's maximum: the messages behind it may be gone.
 
+    A queue of which nothing is left begins anew: with a greater offset its next messages would be skipped.
     Returns how many had to be set back.
     """
     writer, slots = DirectoryWriter(page), OffsetSlots(page)
@@ -77,7 +81,7 @@ def fill_offsets(
             continue
         first = writer.add_offsets(group, topic, 0, max(by_queue) + 1)
         for queue_id, offset in by_queue.items():
-            _, high = bounds.get((topic, queue_id), (0, offset))
+            _, high = bounds.get((topic, queue_id)) or (0, topics.low(topic, queue_id))
             clamped += offset > high
             slots.commit(first + queue_id, min(offset, high))
     return clamped

@@ -303,7 +303,7 @@ def _anew(
     page = _new_page(layout, settings, name)
     faults.reach("recovery.page_made")
     fill_queues(page, bounds, topics)
-    clamped = fill_offsets(page, offsets, bounds)
+    clamped = fill_offsets(page, offsets, bounds, topics)
     fill_positions(
         page,
         settings,

@@ -259,7 +259,9 @@ def test_a_segment_of_another_size_is_refused_with_the_setting_named(tmp_path: P
 def test_offsets_come_back_and_never_lie_behind_the_end(store: OpenStore) -> None:
     fill(store, 60)
     store.flush()
-    table = {"T0@G": {"0": 3, "2": 999}, "T1@G": {"1": 5}, "Gone@G": {"0": 7}}
+    table = {"T0@G": {"0": 3, "2": 999}, "T1@G": {"1": 5}, "Gone@G": {"0": 7}, "Again@G": {"1": 9}}
+    topics = {"topicConfigTable": {}, "shmqDeletedTopics": {"Again": [2, 4]}}
+    (store.root / "config" / "topics.json").write_text(json.dumps(topics))
     (store.root / "config" / "consumerOffset.json").write_text(
         json.dumps({"offsetTable": table}).replace('"0":', "0:").replace('"2":', "2:")
     )
@@ -270,9 +272,10 @@ def test_offsets_come_back_and_never_lie_behind_the_end(store: OpenStore) -> Non
         slot = directory.offset_slot("G", topic, queue_id)
         return -1 if slot is None else slots.committed(slot)
 
-    assert [committed("T0", 0), committed("T0", 1), committed("T1", 1), committed("Gone", 0)] == [3, -1, 5, 7]
+    assert [committed("T0", 0), committed("T0", 1), committed("T1", 1)] == [3, -1, 5]
     assert committed("T0", 2) == store.store.max(store.queue("T0", 2))
-    assert report.offsets_clamped == 1
+    assert [committed("Gone", 0), committed("Again", 1)] == [0, 4], "where the queue begins when it is made"
+    assert report.offsets_clamped == 3
 
 
 def test_a_deleted_topic_stays_deleted_when_queues_are_rebuilt(store: OpenStore) -> None:
