@@ -131,6 +131,7 @@ class DyingRecorder(WriteRecorder):
 
     @contextlib.contextmanager
     def watch(self, fd: int, changed: tuple[int, int] | None) -> Iterator[None]:
+        """Surround one sync, perhaps the last one: then the process ends with `EXIT_CUT`."""
         self._left -= 1
         if self._left < 0 and not self._last_one_done:
             os._exit(EXIT_CUT)
