@@ -161,10 +161,12 @@ class Broker:
         assert self._process is not None and self._process.stdout is not None
         pipe = self._process.stdout.fileno()
         os.set_blocking(pipe, False)
+        readable = select.poll()  # select() knows no descriptors above 1023
+        readable.register(pipe, select.POLLIN)
         deadline = monotonic_ms() + START_LIMIT_S * 1000
         read = b""
         while not read.endswith(b"\n") and (left_ms := deadline - monotonic_ms()) > 0:
-            if not select.select([pipe], [], [], left_ms / 1000)[0]:
+            if not readable.poll(left_ms):
                 break
             piece = os.read(pipe, 4096)
             if not piece:

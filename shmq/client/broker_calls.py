@@ -124,7 +124,7 @@ class BrokerCalls:
     def consumer_ids(self, group: str, link: BrokerLink) -> list[str]:
         """Return the client ids of a group's members, as that broker knows them."""
         command = Command.request(RequestCode.GET_CONSUMER_LIST_BY_GROUP, ConsumerGroupHeader(group))
-        return decode_consumer_list(view_of(link.request(command, self._timeout_s)))
+        return decode_consumer_list(view_of(link.request_over_duplex(command, self._timeout_s)))
 
     def send_back(
         self,

@@ -11,7 +11,6 @@ the channel is closed.
 from __future__ import annotations
 
 import os
-import select
 import socket
 import struct
 import threading
@@ -194,9 +193,12 @@ class Channel:
     def is_alive(self) -> bool:
         """Tell whether the peer has neither hung up nor sent something that nobody asked for."""
         try:
-            return not select.select([self._sock], [], [], 0)[0]
-        except (OSError, ValueError):
+            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
             return False
+        return False
 
     def _set_timeout(self, timeout_s: float) -> None:
         """Make the kernel give up after `timeout_s`; skipped when it is the same as last time."""

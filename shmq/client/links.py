@@ -105,10 +105,12 @@ class BrokerLink:
 
     def request(self, command: Command, timeout_s: float) -> Command:
         """Like `call`, but any code except SUCCESS is raised as BrokerError."""
-        response = self._pool.call(command, timeout_s)
-        if response.code != ResponseCode.SUCCESS:
-            raise BrokerError(response.code, response.remark or "")
-        return response
+        return _successful(self._pool.call(command, timeout_s))
+
+    def request_over_duplex(self, command: Command, timeout_s: float) -> Command:
+        """Like `request`, over the duplex channel: for what is asked every few minutes, as another connection
+        would be closed in between. Not from its reader thread."""
+        return _successful(self.duplex().call(command, timeout_s))
 
     def send_oneway(self, command: Command, timeout_s: float) -> None:
         """Send a request that gets no answer."""
@@ -225,6 +227,13 @@ class BrokerLink:
         if self._duplex is not None:
             self._duplex.forget_after_fork()
             self._duplex = None
+
+
+def _successful(response: Command) -> Command:
+    """Return an answer, or raise what it says."""
+    if response.code != ResponseCode.SUCCESS:
+        raise BrokerError(response.code, response.remark or "")
+    return response
 
 
 def _may_exist(path: str) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import math
+import resource
 import socket
 import threading
 import time
@@ -145,6 +147,23 @@ def test_the_pool_reuses_channels_and_replaces_dead_ones(
     pool.close()
 
 
+def test_a_channel_lives_whatever_its_descriptors_number_is(server: Server) -> None:
+    """select() knows none above 1023, and a program may have thousands of clients."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    channel = Channel(Address(server.path), 1.0)
+    first = channel._sock
+    try:
+        channel._sock = socket.socket(fileno=fcntl.fcntl(first.fileno(), fcntl.F_DUPFD_CLOEXEC, 1500))
+        assert channel.is_alive()
+        server.hang_up()
+        wait_until(lambda: not channel.is_alive())
+    finally:
+        first.close()
+        channel.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.mark.parametrize(("idle_close_s", "connections"), [(None, 2), (math.inf, 1)])
 def test_a_channel_that_rested_is_used_again_only_where_its_server_lets_it_rest(
     server: Server, idle_close_s: float | None, connections: int
@@ -253,6 +272,20 @@ def make_link(unix_socket: str | None, tcp: str, announced: list[str], **setting
         on_connected=lambda link, channel: announced.append(str(channel.address)),
         on_lost=lambda link: announced.append("lost"),
     )
+
+
+def test_what_is_asked_now_and_then_needs_no_connection_of_its_own(server: Server) -> None:
+    link = make_link(server.path, "127.0.0.1:1", [])
+    link.duplex()
+    count = len(server.connections)
+    assert link.request_over_duplex(request(), 1.0).code == ResponseCode.SUCCESS
+    server.answer = lambda connection, command: connection.sendall(
+        b"".join(bytes(part) for part in encode_command(command.response(17, "no")))
+    )
+    with pytest.raises(BrokerError, match="no"):
+        link.request_over_duplex(request(), 1.0)
+    assert len(server.connections) == count
+    link.close()
 
 
 def test_a_link_prefers_the_unix_socket_and_announces_itself_once(server: Server) -> None:
