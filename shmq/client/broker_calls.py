@@ -117,7 +117,7 @@ class BrokerCalls:
             header.read_count, header.read_bytes = count
         command = Command.request(RequestCode.UPDATE_CONSUMER_OFFSET, header, oneway=oneway)
         if oneway:
-            link.send_oneway(command, self._timeout_s)
+            link.duplex().send_oneway(command)
         else:
             link.request(command, self._timeout_s)
 

@@ -206,6 +206,7 @@ class ConsumerBase(Service):
             lambda queue, offset, count, oneway, only_forward: calls.commit_offset(
                 group, queue, offset, count, oneway=oneway, only_forward=only_forward
             ),
+            lambda: (pulling := self._pulls()) is not None and pulling.is_resting,
         )
 
     def shutdown(self) -> None:

@@ -10,6 +10,7 @@ commits.
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -90,18 +91,21 @@ class RemoteOffsetStore:
     Commits are oneway: nobody says when one is lost. So an offset that does not move is committed
     COMMIT_TIMES, then it rests: thousands of idle consumers must not cost a broker a request per queue and
     5 s, as RocketMQ's do. Brokers that were away are told again (`tell_again`), and all of them after
-    COMMIT_AGAIN_S, as an operator may have forgotten a group.
+    COMMIT_AGAIN_S, as an operator may have forgotten a group; not while they would tell of that.
     """
 
     def __init__(
         self,
         fetch: Callable[[MessageQueue], int],
         commit: Callable[[MessageQueue, int, ReadCount, bool, bool], None],
+        is_told: Callable[[], bool] = lambda: False,
     ) -> None:
         """`fetch` asks a broker (NO_OFFSET when it has none); `commit` tells it, oneway or not, and whether
-        an offset behind the stored one is to be ignored."""
+        an offset behind the stored one is to be ignored. `is_told`: brokers tell now of every change of the
+        group, and `tell_again` is called then."""
         self._fetch = fetch
         self._commit = commit
+        self._is_told = is_told
         self._lock = threading.Lock()
         self._offsets: dict[MessageQueue, int] = {}
         self._counts: dict[MessageQueue, ReadCount] = {}
@@ -139,6 +143,7 @@ class RemoteOffsetStore:
     def persist(self, queues: Collection[MessageQueue], *, wait: bool = False) -> None:
         """Commit each queue's offset, oneway unless `wait`; one that rests only then."""
         silent: set[str] = set()
+        now_s = -math.inf if self._is_told() else time.monotonic()
         for queue in queues:
             if queue.broker_name in silent:
                 continue  # one time-out is enough: the others of that broker wait for the next round
@@ -149,7 +154,7 @@ class RemoteOffsetStore:
                 self._goes_back.discard(queue)
                 sent = self._sent.get(queue)
             if not count.messages and (
-                offset is None or (not wait and not goes_back and _rests(sent, offset))
+                offset is None or (not wait and not goes_back and _rests(sent, offset, now_s))
             ):
                 continue
             try:
@@ -181,7 +186,7 @@ class RemoteOffsetStore:
             self._goes_back.discard(queue)
 
     def tell_again(self) -> None:
-        """A broker has come back, perhaps without the last commits: none of them rests."""
+        """A broker may be without the last commits, as it was away or its group has changed: none rests."""
         with self._lock:
             self._sent.clear()
 
@@ -192,14 +197,9 @@ class RemoteOffsetStore:
             self._counts[queue] = ReadCount(held.messages + messages, held.bytes + size)
 
 
-def _rests(sent: _Sent | None, offset: int) -> bool:
+def _rests(sent: _Sent | None, offset: int, now_s: float) -> bool:
     """Tell whether an offset has been committed often enough."""
-    return (
-        sent is not None
-        and sent.offset == offset
-        and sent.times >= COMMIT_TIMES
-        and time.monotonic() < sent.again_s
-    )
+    return sent is not None and sent.offset == offset and sent.times >= COMMIT_TIMES and now_s < sent.again_s
 
 
 class LocalOffsetStore:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from shmq.base import log
 from shmq.base.clock import now_ms
@@ -25,7 +25,7 @@ from shmq.client.consumer_config import MIB, FetchingConfig
 from shmq.client.direct_readers import DirectReaders
 from shmq.client.instance import ClientInstance
 from shmq.client.links import BrokerLink
-from shmq.client.offset_store import OffsetStore, ReadMode
+from shmq.client.offset_store import OffsetStore, ReadMode, RemoteOffsetStore
 from shmq.client.process_queue import ProcessQueue
 from shmq.client.pull import PULL_TIMEOUT_WHEN_SUSPEND_MS, PullRequest, PullResult, PullStatus
 from shmq.client.pull_state import PullState
@@ -86,7 +86,7 @@ class PullService:
         self._states: dict[MessageQueue, PullState] = {}
         self.readers = DirectReaders(group, config, instance.periodic)
         self.loop = TaskLoop(f"shmq-pull-{group}")
-        self._waits = SharedWaits(group, self.loop, lambda state: self._soon(state, 0), instance.wait_ended)
+        self._waits = SharedWaits(group, self.loop, lambda state: self._soon(state, 0), self._wait_ended)
         self.flow_controls = 0
         """How often a pull was put off because too much was in hand."""
         self.paused = False
@@ -121,6 +121,11 @@ class PullService:
     def waited_s(self, link: BrokerLink) -> float:
         """Return when the wait under way at a broker was sent, minus infinity without one."""
         return self._waits.sent_s(link)
+
+    def _wait_ended(self, changed: Sequence[str] | None) -> None:
+        if changed is not None and isinstance(self._offsets, RemoteOffsetStore):
+            self._offsets.tell_again()  # the group may have been deleted, with its offsets
+        self._instance.wait_ended(changed)
 
     def drained(self, queue: MessageQueue) -> None:
         """Listeners have consumed half of what held the pull back: go on before the 50 ms are over."""

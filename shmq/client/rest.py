@@ -28,7 +28,7 @@ from shmq.client.routes import Routes
 from shmq.model.names import is_retry_topic
 
 ASK_S = 100.0
-ASK_MAX_S = 300.0
+ASK_MAX_S = 600.0
 NAMED_S = 1.5
 """After a topic changed its broker tells the name servers within a second."""
 SIGN_S = 150.0

@@ -101,6 +101,26 @@ def test_an_offset_that_does_not_move_rests_after_three_commits(monkeypatch: pyt
     assert committed() == [4] * 5, "and once in a while"
 
 
+def test_a_broker_that_would_tell_of_a_change_is_not_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offset_store, "COMMIT_AGAIN_S", 0.0)
+    commits: list[int] = []
+    told = True
+    store = RemoteOffsetStore(
+        lambda queue: NO_OFFSET, lambda queue, offset, *_: commits.append(offset), lambda: told
+    )
+    store.update(QUEUE, 9)
+    for _ in range(8):
+        store.persist([QUEUE])
+    assert commits == [9, 9, 9]
+    store.tell_again()
+    store.persist([QUEUE])
+    assert commits == [9] * 4, "its group has changed"
+    told = False
+    for _ in range(8):
+        store.persist([QUEUE])
+    assert commits == [9] * 12, "the consumer rests no more"
+
+
 def test_a_commit_under_way_when_its_broker_comes_back_does_not_count() -> None:
     commits: list[int] = []
 

@@ -13,6 +13,8 @@ from bench.workload import Workload, sweep
 QUEUES = (1, 16, 1_000, 10_000)
 STORED = (0, LOG_GIB_MESSAGES, 10 * LOG_GIB_MESSAGES)
 IDLE_CONSUMERS = 1_000
+IDLE_SETTLE_S = 160.0
+"""By then each has begun to rest, and what it opened for its start was closed."""
 TIMED = (Durability.TIMED,)
 LARGE = ("shmq", "shmq-100-gib")
 CROWD = Workload("crowd", "sync send", "crowd", ("shmq",))
@@ -77,11 +79,14 @@ SCALING: tuple[Workload, ...] = (
     ),
     Workload(
         "idle-consumers",
-        f"an idle broker with {IDLE_CONSUMERS:,} consumers waiting",
+        f"an idle broker with {IDLE_CONSUMERS:,} consumers of four queues each waiting",
         "idle",
         ("shmq",),
         "cpu_percent",
-        extra={"consumers": IDLE_CONSUMERS},
+        queues=4,
+        extra={"consumers": IDLE_CONSUMERS, "settle_s": IDLE_SETTLE_S},
+        length=80,  # some 400 s: a client waits for two minutes, and asks some things every five
+        once=True,
         goals=(Goal("shmq", "cpu_percent", "<", 0.5, unit=" %"),),
     ),
 )

@@ -30,7 +30,11 @@ def memory(stage: Stage, system: System, workload: Workload, seconds: float) -> 
 
 
 def idle(stage: Stage, system: System, workload: Workload, seconds: float) -> list[Turn]:
-    """Wake-ups a second of its busiest process, and CPU of all, with `threads` idle consumers connected."""
+    """Wake-ups a second of its busiest process, and CPU of all, while nothing is asked of it.
+
+    With `extra["consumers"]` so many consumers wait for messages; what they ask for once, after their start,
+    is over after `extra["settle_s"]`. It is looked at for `workload.length` turns.
+    """
     with stage.fresh(system) as server:
         server.start()
         seat = stage.seat(system, server, workload)
@@ -38,10 +42,10 @@ def idle(stage: Stage, system: System, workload: Workload, seconds: float) -> li
         found: dict[str, float] = {}
 
         def look() -> None:
-            time.sleep(QUIET_S)
+            time.sleep(workload.extra.get("settle_s", QUIET_S))
             before, cpu = processes.wakeups(server.pids), processes.cpu_seconds(server.pids)
             started = time.monotonic()
-            time.sleep(seconds)
+            time.sleep(seconds * workload.length)
             length = time.monotonic() - started
             after = processes.wakeups(server.pids)
             each = [(after[pid] - count) / length for pid, count in before.items() if pid in after]
