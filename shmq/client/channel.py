@@ -19,12 +19,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
-from shmq.base.errors import FrameFault
+from shmq.base.errors import FrameFault, ShmqError
 from shmq.client.addresses import Address, connect
+from shmq.client.core_sharing import CoreSharing
 from shmq.client.errors import RemotingError, RemotingTimeout
 from shmq.client.spin import Spinner
+from shmq.protocol.codes import RequestCode, ResponseCode
 from shmq.protocol.command import RESPONSE_FLAG, Command, Serialization, decode_frame, encode_command
 from shmq.protocol.frame import FRAME_BYTES_MAX, LENGTHS, LENGTHS_BYTES
+from shmq.protocol.headers.share_core import ShareCoreHeader
 
 READ_BYTES = 256 << 10
 SMALL_READ = 16 << 10
@@ -34,6 +37,11 @@ IDLE_CHECK_S = 0.5
 """A channel that rested longer is looked at for a hang-up before it is used."""
 IDLE_CLOSE_S = 90.0
 """Servers close connections that rested for 120 s; ours go a little earlier."""
+
+SHARE_TIMEOUT_S = 1.0
+
+_ASLEEP = Spinner(0)
+"""Never spins: on a shared core that would keep the worker from answering."""
 
 Buffer = bytes | bytearray | memoryview
 R = TypeVar("R")
@@ -92,7 +100,13 @@ class Channel:
     """One connection with one request under way."""
 
     def __init__(
-        self, address: Address, timeout_s: float, broker_user: str | None = None, *, spin_ns: int = 0
+        self,
+        address: Address,
+        timeout_s: float,
+        broker_user: str | None = None,
+        *,
+        spin_ns: int = 0,
+        shares_core: bool = False,
     ) -> None:
         """Connect; ConnectFailed or NoPermission when that is not possible."""
         self.address = address
@@ -103,6 +117,7 @@ class Channel:
         self._timeout_s = 0.0
         self._opaque = 0
         self._spinner = Spinner(spin_ns)
+        self._sharing = CoreSharing(self._share_core) if shares_core else None
 
     def next_opaque(self) -> int:
         """Return the id of the next request on this channel."""
@@ -125,11 +140,42 @@ class Channel:
         self, frame: list[Buffer], opaque: int, timeout_s: float, read: Callable[[Buffer, int], R | None]
     ) -> R | Command:
         """Like `exchange`, but first let `read` make what it wants of the answer's frame; None: decode it."""
+        sharing = self._sharing
+        if sharing is None:
+            return self._exchange(frame, opaque, timeout_s, read, self._spinner)
+        shared = sharing.begin()
+        try:
+            return self._exchange(frame, opaque, timeout_s, read, _ASLEEP if shared else self._spinner)
+        finally:
+            sharing.end(shared)
+
+    def _share_core(self, cpu: int) -> bool:
+        """Ask the worker to run on a core, -1: anywhere. Whatever goes wrong ends this channel at most."""
+        command = Command.request(RequestCode.SHARE_CORE, ShareCoreHeader(cpu))
+        command.opaque = self.next_opaque()
+        command.serialization = self._serialization
+        try:
+            answer = self._exchange(
+                encode_command(command), command.opaque, SHARE_TIMEOUT_S, _never_quick, self._spinner
+            )
+        except ShmqError:
+            return False
+        assert isinstance(answer, Command)
+        return answer.code == ResponseCode.SUCCESS
+
+    def _exchange(
+        self,
+        frame: list[Buffer],
+        opaque: int,
+        timeout_s: float,
+        read: Callable[[Buffer, int], R | None],
+        spinner: Spinner,
+    ) -> R | Command:
         self._set_timeout(timeout_s)
         try:
             send_all(self._sock, frame)
             while True:
-                answer = self._receive()
+                answer = self._receive(spinner)
                 quick = read(answer, opaque)
                 if quick is not None:
                     return quick
@@ -149,11 +195,11 @@ class Channel:
             self.close()
             raise
 
-    def _receive(self) -> bytes | memoryview:
+    def _receive(self, spinner: Spinner) -> bytes | memoryview:
         """Read exactly one frame. Small ones come with the first recv; of larger ones the rest is read into
         place."""
         sock = self._sock
-        data = self._spinner.receive(sock, SMALL_READ)
+        data = spinner.receive(sock, SMALL_READ)
         if data is None:
             data = sock.recv(SMALL_READ)
         while len(data) < LENGTHS_BYTES:

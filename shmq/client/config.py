@@ -44,6 +44,10 @@ class ClientConfig:
     """How long a sync call to a local broker looks for the answer before it sleeps; 0 sleeps at once, -1 is
     adaptive (see `spin`)."""
 
+    share_core: bool = True
+    """Let a sync call to a local broker wait on the core its worker runs on, where that is quicker (see
+    `core_sharing`)."""
+
     def client_id(self, *, fixed_name: bool = False) -> str:
         """Build `ip@instance[@unit]`. A default instance name becomes pid#nanotime unless `fixed_name`
         (broadcasting, where it selects the local offset file)."""

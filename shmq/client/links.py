@@ -168,6 +168,7 @@ class BrokerLink:
                 self._config.connect_timeout_ms / 1000,
                 self._config.broker_user,
                 spin_ns=spin_limit_ns(self._config.spin_micros) if endpoint.is_unix else 0,
+                shares_core=self._config.share_core and endpoint.is_unix,
             )
         )
 

@@ -2,7 +2,7 @@
 
 A client picks one at random and stays with it until it fails, then takes the next (they know the same).
 Addresses are searched at first use, and again while none was found: a broker started later is found then.
-A resting client asks every two minutes: a name server lets Unix connections rest as long, which costs it less
+A resting client asks every few minutes: a name server lets Unix connections rest as long, which costs it less
 than new ones. Blocking, any thread.
 """
 

@@ -27,7 +27,8 @@ from shmq.client.links import BrokerLink
 from shmq.client.routes import Routes
 from shmq.model.names import is_retry_topic
 
-ASK_S = 100.0
+ASK_S = 200.0
+"""With waits of two minutes that is when every second one ends."""
 ASK_MAX_S = 600.0
 NAMED_S = 1.5
 """After a topic changed its broker tells the name servers within a second."""

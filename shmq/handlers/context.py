@@ -131,6 +131,7 @@ class WorkerContext:
     reset_taken(group, topic, queue_id, offset)   tells the coordinator that a pull was told of a reset
     waits(connection_id, waits)  tells it that a client waits for messages, and lives; or waits no more
     wake_by(deadline_ms)         makes the worker look at its holds by then
+    share_core(connection_id, cpu)   has the worker run on a client's core; -1: anywhere. False: it does not
     """
 
     settings: BrokerSettings
@@ -152,3 +153,4 @@ class WorkerContext:
     reset_taken: Callable[[str, str, int, int], None]
     waits: Callable[[int, bool], None]
     wake_by: Callable[[int], None]
+    share_core: Callable[[int, int], bool]

@@ -26,6 +26,7 @@ from shmq.handlers import (
     send,
     send_back,
     send_batch,
+    share_core,
     shared_wait,
     timers,
 )
@@ -41,6 +42,7 @@ _FAMILIES: tuple[Mapping[int, Route], ...] = (
     reply.ROUTES,
     end_transaction.ROUTES,
     pull.ROUTES,
+    share_core.ROUTES,
     shared_wait.ROUTES,
     offsets.ROUTES,
     query.ROUTES,

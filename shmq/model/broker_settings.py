@@ -218,6 +218,9 @@ class BrokerSettings:
     busy_poll_micros: int = number(
         200, "a worker polls so long after work before it sleeps; 0: never", 0, 10_000, "us", own=True
     )
+    share_client_core: bool = switch(
+        True, "a worker runs on its client's core while that one alone sends, one by one", own=True
+    )
     message_delay_level: str = text(
         "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h",
         "delay of each level",

@@ -101,6 +101,7 @@ COUNTER_NAMES: Mapping[str, str] = {
     "units_mended": "damaged ConsumeQueue units that the scrub has written anew",
     "starts_delayed": "children that died so often that their next start had to wait",
     "transactions_refused": "half messages refused: too many are open (transactionPendingMax)",
+    "cores_shared": "times a worker moved to the core of its only busy client",
 }
 """Every counter and what it counts, in the order of its place in a slot's block."""
 

@@ -33,9 +33,9 @@ class Dispatcher:
     """Serves the commands of all connections of this worker."""
 
     def __init__(
-        self, ctx: WorkerContext, coordinator: CoordinatorCalls, on_request: Callable[[], None]
+        self, ctx: WorkerContext, coordinator: CoordinatorCalls, on_request: Callable[[int], None]
     ) -> None:
-        """Bind what handlers get, where the other requests go, and who wants to know that there was one."""
+        """Bind what handlers get, where the other requests go, and who hears on which connection."""
         self._on_request = on_request
         self._ctx = ctx
         self._coordinator = coordinator
@@ -52,7 +52,7 @@ class Dispatcher:
                 command.response(ResponseCode.GO_AWAY, "this broker is shutting down: connect again")
             )
             return
-        self._on_request()
+        self._on_request(connection.id)
         route = HANDLERS.get(command.code)
         if route is None:
             self._ctx.count("requests_unknown", 1)

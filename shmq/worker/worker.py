@@ -50,6 +50,7 @@ from shmq.worker.handoff import Handoff, Spread
 from shmq.worker.own_bell import OwnBell
 from shmq.worker.pending_acks import PendingAcks
 from shmq.worker.ring_parking import WorkerRings
+from shmq.worker.shared_core import SharedCore
 from shmq.worker.tally import Tally
 
 LOOPBACK = "127.0.0.1"
@@ -122,7 +123,10 @@ class Worker:
         )
         self.ctx = self._context(settings)
         self.busy_poll = BusyPoll(loop, settings.busy_poll_micros * 1000)
-        self.dispatcher = Dispatcher(self.ctx, self.coordinator, self.busy_poll.worked)
+        self.shared_core = SharedCore(
+            loop, enabled=settings.share_client_core, poll=self.busy_poll.worked, count=count
+        )
+        self.dispatcher = Dispatcher(self.ctx, self.coordinator, self.shared_core.worked)
         self.acceptor = self._acceptor(boot, counters)
         self.duty.steps = (
             self.appends.step,
@@ -161,6 +165,7 @@ class Worker:
             reset_taken=self.coordinator.reset_taken,
             waits=self.coordinator.client_waits,
             wake_by=self.duty.wake_by,
+            share_core=lambda connection_id, cpu: self.shared_core.share(connection_id, cpu),
         )
 
     def _acceptor(self, boot: ChildBoot, counters: SlotCounters) -> Acceptor:
@@ -203,6 +208,7 @@ class Worker:
 
     def _on_close(self, connection: Connection) -> None:
         self.holds.drop_owner(connection.id)
+        self.shared_core.closed(connection.id)
         self.coordinator.client_closed(connection)
         self.acceptor.publish()
 

@@ -22,6 +22,11 @@ def read_all(broker: Broker, topic: str) -> list[MessageExt]:
 
 def coordinator_of(broker: Broker) -> int:
     """The pid of a broker's coordinator."""
+    return process_of(broker, "coordinator")
+
+
+def process_of(broker: Broker, name: str) -> int:
+    """The pid of a broker's process: "coordinator", "worker 0" ..."""
     names = {child: child.cmdline() for child in psutil.Process(broker.pid).children(recursive=True)}
-    (found,) = [child.pid for child, words in names.items() if "coordinator" in " ".join(words)]
+    (found,) = [child.pid for child, words in names.items() if name in " ".join(words)]
     return found
