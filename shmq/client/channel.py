@@ -143,11 +143,11 @@ class Channel:
         sharing = self._sharing
         if sharing is None:
             return self._exchange(frame, opaque, timeout_s, read, self._spinner)
-        shared = sharing.begin()
         try:
-            return self._exchange(frame, opaque, timeout_s, read, _ASLEEP if shared else self._spinner)
+            spinner = _ASLEEP if sharing.begin() else self._spinner
+            return self._exchange(frame, opaque, timeout_s, read, spinner)
         finally:
-            sharing.end(shared)
+            sharing.end()
 
     def _share_core(self, cpu: int) -> bool:
         """Ask the worker to run on a core, -1: anywhere. Whatever goes wrong ends this channel at most."""

@@ -60,20 +60,23 @@ class CoreSharing:
         self._thread = 0
         self._core: set[int] = set()
         self._cores: set[int] = set()
+        self._is_bound = False
 
     def begin(self) -> bool:
-        """A call begins; True when this thread now keeps to the worker's core, until `end`."""
+        """A call begins; True when this thread now keeps to the worker's core. `end` follows in any case."""
         self._began_ns = now_ns = time.perf_counter_ns()
         if now_ns - self._ended_ns > GAP_NS:
             self._rested()
         if self._state is _State.WATCH or threading.get_ident() != self._thread:
             return False
+        self._is_bound = True
         return self._bind(self._core)
 
-    def end(self, shared: bool) -> None:
-        """It has ended; `shared` is what `begin` said."""
-        if shared:
+    def end(self) -> None:
+        """It has ended, however far it came."""
+        if self._is_bound:
             self._bind(self._cores)
+            self._is_bound = False
         self._ended_ns = now_ns = time.perf_counter_ns()
         if self._skip:
             self._skip -= 1

@@ -44,7 +44,7 @@ class SharedCore:
         self._poll = poll
         self._count = count
         self._bind = bind
-        self._cores = os.sched_getaffinity(0)
+        self._cores: Set[int] = os.sched_getaffinity(0)
         self._enabled = enabled and len(self._cores) > 1
         self._client = _NOBODY
         self._own = self._others = 0
@@ -66,7 +66,11 @@ class SharedCore:
         if cpu < 0:
             self.closed(connection_id)
             return True
-        if not self._enabled or cpu not in self._cores or self._client not in (_NOBODY, connection_id):
+        if not self._enabled or self._client not in (_NOBODY, connection_id):
+            return False
+        if self._client == _NOBODY:
+            self._cores = os.sched_getaffinity(0)  # somebody may have changed them
+        if cpu not in self._cores:
             return False
         try:
             self._bind(0, {cpu})

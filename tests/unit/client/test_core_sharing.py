@@ -48,7 +48,7 @@ class World:
             shared = self.sharing.begin()
             assert self.bound == ({1} if shared else CORES)
             self.now_ns += (shared_us if shared else alone_us) * 1000
-            self.sharing.end(shared)
+            self.sharing.end()
             assert self.bound == CORES, "given back after every call"
             count += shared
         return count
@@ -112,10 +112,20 @@ def test_another_thread_keeps_its_cores(world: World) -> None:
     assert world.call(5, 200, 100) == 5
 
 
+def test_an_interrupted_call_gives_the_cores_back(world: World) -> None:
+    world.call(3 * SAMPLE, 200, 100)
+    assert world.sharing.begin() and world.bound == {1}
+    world.sharing.end()
+    assert world.bound == CORES
+    world.sharing._is_bound, world.bound = True, {1}  # interrupted before `begin` could say so
+    world.sharing.end()
+    assert world.bound == CORES
+
+
 def test_a_thread_that_may_not_choose_goes_on_without(world: World) -> None:
     world.call(3 * SAMPLE, 200, 100)
     world.refuses = True
     assert world.sharing.begin() is False
-    world.sharing.end(False)
+    world.sharing.end()
     world.refuses = False
     assert world.call(PAUSE_CALLS - 1, 200, 100) == 0
