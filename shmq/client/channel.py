@@ -145,9 +145,11 @@ class Channel:
             return self._exchange(frame, opaque, timeout_s, read, self._spinner)
         try:
             spinner = _ASLEEP if sharing.begin() else self._spinner
-            return self._exchange(frame, opaque, timeout_s, read, spinner)
+            answer = self._exchange(frame, opaque, timeout_s, read, spinner)
         finally:
             sharing.end()
+        sharing.answered()
+        return answer
 
     def _share_core(self, cpu: int) -> bool:
         """Ask the worker to run on a core, -1: anywhere. Whatever goes wrong ends this channel at most."""
@@ -320,7 +322,7 @@ class ChannelPool:
     def put(self, channel: Channel) -> None:
         """Keep a channel for the next call, or close it when enough rest or the pool is closed."""
         channel.idle_since = time.monotonic()
-        if self._closed or len(self._idle) >= IDLE_MAX:
+        if self._closed or channel.closed or len(self._idle) >= IDLE_MAX:
             channel.close()
         else:
             self._idle.append(channel)

@@ -77,12 +77,15 @@ class CoreSharing:
         if self._is_bound:
             self._bind(self._cores)
             self._is_bound = False
-        self._ended_ns = now_ns = time.perf_counter_ns()
+        self._ended_ns = time.perf_counter_ns()
+
+    def answered(self) -> None:
+        """It ended with an answer: learn from it, and now and then ask the worker for something."""
         if self._skip:
             self._skip -= 1
             return
         took = self._took_ns
-        took.append(now_ns - self._began_ns)
+        took.append(self._ended_ns - self._began_ns)
         if len(took) == SAMPLE:
             took.sort()
             median = took[SAMPLE // 2]
@@ -104,7 +107,7 @@ class CoreSharing:
         """Decide what comes next."""
         if self._state is _State.WATCH:
             self._alone_ns = median_ns
-            self._try()
+            self._begin_trial()
         elif self._state is _State.TRY:
             if median_ns <= QUICKER * self._alone_ns:
                 self._state = _State.SHARE
@@ -117,7 +120,7 @@ class CoreSharing:
         elif time.monotonic() > self._until_s:
             self._leave(pause=False)
 
-    def _try(self) -> None:
+    def _begin_trial(self) -> None:
         cpu = _current_cpu()
         self._cores = os.sched_getaffinity(0)
         self._core = {cpu}

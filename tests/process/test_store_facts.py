@@ -100,6 +100,7 @@ def test_a_key_is_found_within_a_second_of_its_acknowledgement_while_others_send
         with AdminClient(broker.namesrv_addr) as admin:
             load = threading.Thread(target=send_much)
             load.start()
+            wait_until(lambda: found_by(admin, "key10000"), 10, "the index has seen that others send")
             began = time.monotonic()
             delays: list[float] = []
             while (now := time.monotonic()) - began < seconds:

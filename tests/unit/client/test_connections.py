@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import math
+import os
 import resource
 import socket
 import threading
@@ -18,6 +19,7 @@ from shmq.base.errors import BrokerError, FrameFault
 from shmq.client.addresses import Address
 from shmq.client.channel import Channel, ChannelPool
 from shmq.client.config import ClientConfig
+from shmq.client.core_sharing import SAMPLE
 from shmq.client.duplex import DuplexChannel
 from shmq.client.errors import ConnectFailed, RemotingError, RemotingTimeout
 from shmq.client.links import BrokerLink
@@ -26,6 +28,7 @@ from shmq.protocol.command import Command, Serialization, decode_frame, encode_c
 from shmq.protocol.frame import FrameDecoder
 from tests.helpers.waiting import wait_until
 
+CORES = os.sched_getaffinity(0)
 Answer = Callable[[socket.socket, Command], None]
 
 
@@ -156,12 +159,40 @@ def test_a_channel_lives_whatever_its_descriptors_number_is(server: Server) -> N
     try:
         channel._sock = socket.socket(fileno=fcntl.fcntl(first.fileno(), fcntl.F_DUPFD_CLOEXEC, 1500))
         assert channel.is_alive()
+        wait_until(lambda: server.connections)
         server.hang_up()
         wait_until(lambda: not channel.is_alive())
     finally:
         first.close()
         channel.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_channel_that_shares_a_core_breaks_like_any_other(server: Server) -> None:
+    """Each of the first calls may be the one after which the worker is asked."""
+    channel = Channel(Address(server.path), 1.0, shares_core=True)
+    for _ in range(2 * SAMPLE):
+        channel.call(request(), 1.0)
+    assert RequestCode.SHARE_CORE in {command.code for command in server.received}
+    server.hang_up()
+    with pytest.raises(RemotingError):
+        channel.call(request(), 2.0)
+    assert channel.closed and os.sched_getaffinity(0) == CORES
+
+
+def test_a_worker_that_hangs_up_when_asked_costs_the_channel_and_no_answer(server: Server) -> None:
+    def answer(connection: socket.socket, command: Command) -> None:
+        if command.code == RequestCode.SHARE_CORE:
+            connection.shutdown(socket.SHUT_RDWR)
+        else:
+            reply(connection, command)
+
+    server.answer = answer
+    pool = ChannelPool(lambda: Channel(Address(server.path), 1.0, shares_core=True))
+    for _ in range(3 * SAMPLE):
+        assert pool.call(request(), 1.0).code == ResponseCode.SUCCESS
+    assert len(server.connections) > 1
+    pool.close()
 
 
 @pytest.mark.parametrize(("idle_close_s", "connections"), [(None, 2), (math.inf, 1)])

@@ -49,6 +49,7 @@ class World:
             assert self.bound == ({1} if shared else CORES)
             self.now_ns += (shared_us if shared else alone_us) * 1000
             self.sharing.end()
+            self.sharing.answered()
             assert self.bound == CORES, "given back after every call"
             count += shared
         return count
