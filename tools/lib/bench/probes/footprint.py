@@ -38,7 +38,9 @@ def idle(stage: Stage, system: System, workload: Workload, seconds: float) -> li
     with stage.fresh(system) as server:
         server.start()
         seat = stage.seat(system, server, workload)
-        fill(seat, workload, SOME_MESSAGES)
+        consumers = workload.extra.get("consumers", 0)
+        if not consumers:  # a thousand groups would be busy with those messages for minutes
+            fill(seat, workload, SOME_MESSAGES)
         found: dict[str, float] = {}
 
         def look() -> None:
@@ -52,7 +54,6 @@ def idle(stage: Stage, system: System, workload: Workload, seconds: float) -> li
             found["wakeups"] = max(each, default=0.0)
             found["cpu_percent"] = (processes.cpu_seconds(server.pids) - cpu) / length * 100
 
-        consumers = workload.extra.get("consumers", 0)
         if consumers:
             run_together([(seat.client(0), seat.job("hold", workload, 0.0, threads=consumers))], look)
         else:
