@@ -34,18 +34,26 @@ FILES_LOOKED_AT = 64
 def layout_of(root: Path) -> StoreLayout:
     """The layout of the store at `root`, as its files say; RocketMQ's default sizes where there are none."""
     found = StoreLayout(root, DEFAULT_SEGMENT_BYTES, DEFAULT_QUEUE_FILE_BYTES)
-    sizes = [found.segment_path(start).stat().st_size for start in found.segments()]
+    sizes = [_size_of(found.segment_path(start)) for start in found.segments()]
     queue_sizes = (
         size
         for queue in find_queues(found)
         for start in file_starts(found.queue_folder(*queue))
-        if (size := found.queue_file_path(*queue, start).stat().st_size)
+        if (size := _size_of(found.queue_file_path(*queue, start)))
     )
     noted = Identity.load(found)
     sizes.append(noted.segment_bytes if noted is not None else 0)
     segment_bytes = max(sizes) or DEFAULT_SEGMENT_BYTES  # any of them may have been cut
     queue_file_bytes = max(islice(queue_sizes, FILES_LOOKED_AT), default=0) or DEFAULT_QUEUE_FILE_BYTES
     return StoreLayout(root, segment_bytes, queue_file_bytes)
+
+
+def _size_of(path: Path) -> int:
+    """A file's bytes; 0 when retention was quicker than whoever looks."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 class StoreView:

@@ -17,7 +17,7 @@ from shmq.store.mapped_file import MappedFile
 from shmq.store.mapped_files import MappedFiles
 from shmq.store.names import StoreLayout, file_name, parse_file_name
 from shmq.store.sparse_files import first_written, sync_paths, zero_written
-from shmq.store.store_view import StoreView
+from shmq.store.store_view import StoreView, layout_of
 from tests.helpers.store import OpenStore, request, small_settings
 
 
@@ -133,6 +133,15 @@ def test_the_view_shows_the_same_with_and_without_a_page(store: OpenStore) -> No
     record = alone.record_at(unit.physical_offset)
     assert record is not None and len(record) == unit.size
     store._open()
+
+
+def test_a_file_that_goes_while_it_is_looked_at_does_not_count(
+    store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.send("T")
+    listed = StoreLayout.segments
+    monkeypatch.setattr(StoreLayout, "segments", lambda layout: [*listed(layout), 1 << 40])
+    assert layout_of(store.root).segment_bytes == store.layout.segment_bytes
 
 
 def test_names_are_twenty_digits() -> None:
