@@ -59,10 +59,11 @@ def has_promised_body(record: memoryview, fields: RecordFields) -> bool:
 def all_promised(
     view: memoryview, start: int, units: memoryview, taken: list[int] | IntArray, queue_id: int, first: int
 ) -> bool:
-    """Whether `view`, the log from `start` on, holds the records of the `taken` units, each as promised.
+    """Whether `view`, which begins at `start` of the log, is the records of the `taken` units, each as
+    promised, one behind the other and nothing else.
 
     `first` is the queue offset of the first unit in `units`. They may be mended at this very moment: nothing
-    is assumed of those that the view was chosen by.
+    is assumed of those that the view was chosen by, its bounds included.
     """
     if len(taken) <= FEW:
         return _few(view, start, units, taken, queue_id, first)
@@ -70,7 +71,9 @@ def all_promised(
     sizes = table["size"].astype(np.int64)
     starts = table["physical_offset"].astype(np.int64) - start
     ends = starts + sizes
-    if ((sizes < RECORD_OVERHEAD_V1) | (starts < 0) | (ends > len(view))).any():
+    if (sizes < RECORD_OVERHEAD_V1).any() or starts[0] != 0 or ends[-1] != len(view):
+        return False
+    if (starts[1:] != ends[:-1]).any():
         return False
     heads = gathered(view, BODY_AT, starts).view(HEAD_DTYPE).ravel()
     same = (
@@ -94,12 +97,14 @@ def _few(
     view: memoryview, start: int, units: memoryview, taken: list[int] | IntArray, queue_id: int, first: int
 ) -> bool:
     """The same, one by one."""
+    behind = 0
     for n in taken if isinstance(taken, list) else taken.tolist():
         position, size, _ = UNIT_STRUCT.unpack_from(units, n * UNIT_BYTES)
         at = position - start
         end = at + size
-        if size < RECORD_OVERHEAD_V1 or at < 0 or end > len(view):
+        if size < RECORD_OVERHEAD_V1 or at != behind or end > len(view):
             return False
+        behind = end
         total, magic, crc, own_queue, number, own_start, flags, length = _HEAD.unpack_from(view, at)
         if total != size or own_start != position or number != first + n or own_queue != queue_id:
             return False
@@ -115,4 +120,4 @@ def _few(
             return False
         if crc32(view[at + BODY_AT : topic_at]) & BODY_CRC_MASK != crc:
             return False
-    return True
+    return behind == len(view)
