@@ -56,12 +56,14 @@ class FilterFunctions:
         folder: Path,
         settings: BrokerSettings,
         count: Callable[[str, int], None],
+        before_start: Callable[[], None],
     ) -> None:
-        """`folder` holds the installed code, a file per function."""
+        """`folder` holds the installed code, a file per function; call `before_start` before each process."""
         self._loop = loop
         self._folder = folder
         self._settings = settings
         self._count = count
+        self._before_start = before_start
         self._running: OrderedDict[str, _FunctionProcess] = OrderedDict()
 
     def judge(self, name: str, records: Sequence[bytes], then: Then) -> None:
@@ -99,7 +101,9 @@ class FilterFunctions:
                         f"all {most} filter processes of this worker are busy (filterServerNums): pull again"
                     )
                 self._running.pop(oldest).end()
-            process = _FunctionProcess(self._loop, path, version, self._settings, self._count)
+            process = _FunctionProcess(
+                self._loop, path, version, self._settings, self._count, self._before_start
+            )
             self._running[name] = process
         self._running.move_to_end(name)
         return process
@@ -121,6 +125,7 @@ class _FunctionProcess:
         version: tuple[int, int],
         settings: BrokerSettings,
         count: Callable[[str, int], None],
+        before_start: Callable[[], None],
     ) -> None:
         self.version = version
         self.waiting: deque[_Batch] = deque()
@@ -128,6 +133,7 @@ class _FunctionProcess:
         self._path = path
         self._settings = settings
         self._count = count
+        self._before_start = before_start
         self._current: _Batch | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
@@ -160,6 +166,7 @@ class _FunctionProcess:
             self._arm(START_LIMIT_S)
 
     def _start(self) -> None:
+        self._before_start()
         ours, theirs = socket.socketpair()
         try:
             with theirs:

@@ -7,7 +7,8 @@ both must be told: the client keeps to one core while it waits for an answer, an
 there (`handlers/share_core.py`). Whether that pays the client measures (`client/core_sharing.py`).
 
     begins      a client asks, no other client has the worker, and it may run on that core
-    ends        the client says so, closes, or was silent for ``LOOK_S``; others ask for more than little
+    ends        the client says so, closes, or was silent for ``LOOK_S``; others ask for more than little;
+                a process is started
     meanwhile   no busy polling: it would keep the client off its core
 
 Only the thread of the worker's event loop is bound, and its former mask given back. Event loop only.
@@ -82,6 +83,11 @@ class SharedCore:
             self._timer = self._loop.call_later(LOOK_S, self._look)
             self._count("cores_shared", 1)
         return True
+
+    def go_home(self) -> None:
+        """Run anywhere again: a process is started, which inherits where this thread may run."""
+        if self._client != _NOBODY:
+            self._end()
 
     def closed(self, connection_id: int) -> None:
         """A client has gone, or wants the core for itself."""

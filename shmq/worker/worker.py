@@ -85,7 +85,13 @@ class Worker:
         self.tally = Tally(counters, self._report, self.duty.wake_by, monotonic_ms)
         count = self.tally.count
         self.holds = PullHolds(rings, count)
-        self.functions = FilterFunctions(loop, self.store.layout.filters, settings, count)
+        self.busy_poll = BusyPoll(loop, settings.busy_poll_micros * 1000)
+        self.shared_core = SharedCore(
+            loop, enabled=settings.share_client_core, poll=self.busy_poll.worked, count=count
+        )
+        self.functions = FilterFunctions(
+            loop, self.store.layout.filters, settings, count, before_start=self.shared_core.go_home
+        )
         words = self.page.words
         self.acks = PendingAcks(
             lambda: words[FLUSHED_POSITION],
@@ -122,10 +128,6 @@ class Worker:
             count=count,
         )
         self.ctx = self._context(settings)
-        self.busy_poll = BusyPoll(loop, settings.busy_poll_micros * 1000)
-        self.shared_core = SharedCore(
-            loop, enabled=settings.share_client_core, poll=self.busy_poll.worked, count=count
-        )
         self.dispatcher = Dispatcher(self.ctx, self.coordinator, self.shared_core.worked)
         self.acceptor = self._acceptor(boot, counters)
         self.duty.steps = (

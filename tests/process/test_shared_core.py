@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import psutil
 import pytest
 
-from shmq import Message, Producer
+from shmq import AdminClient, Message, Producer
 from shmq.base.runtime_dir import page_name
 from shmq.embedded import Broker
+from shmq.model.subscription import FUNCTION_EXPRESSION
+from shmq.protocol.codes import RequestCode
+from shmq.protocol.command import Command
+from shmq.protocol.headers.share_core import ShareCoreHeader
 from shmq.shm.control_page import ControlPage
 from shmq.shm.counters import totals
 from tests.helpers.waiting import wait_until
 from tests.helpers.whole_broker import process_of
+from tests.helpers.worker_rig import Client, pull_request
 
 CORES = os.sched_getaffinity(0)
 pytestmark = pytest.mark.skipif(len(CORES) < 2, reason="one core: everybody is on it anyway")
@@ -68,3 +74,23 @@ def test_others_take_the_worker_from_it() -> None:
         send(second, 200)
         assert set(worker.cpu_affinity()) == CORES
         send(first, 100)
+
+
+def test_a_filter_function_may_run_anywhere() -> None:
+    """Its process is started while the worker keeps to one core."""
+    with Broker(brokerWorkers=1, filterServerNums=1) as broker:
+        with Producer("Filtered", namesrv_addr=broker.namesrv_addr, share_core=False) as producer:
+            queue = producer.send(Message("Filtered", b"x")).message_queue
+        with AdminClient(broker.namesrv_addr) as admin:
+            admin.install_filter(broker.tcp_addr, "all", b"def wants(message):\n    return True\n")
+        with Client(Path(broker.unix_socket)) as client:
+            client.send(Command.request(RequestCode.SHARE_CORE, ShareCoreHeader(min(CORES))))
+            client.send(
+                pull_request(
+                    "Filtered", queue_id=queue.queue_id, expression="all", expression_type=FUNCTION_EXPRESSION
+                )
+            )
+            assert client.receive().code == 0, "the worker came"
+            assert client.receive().code == 0, "the function was asked"
+        (function,) = psutil.Process(process_of(broker, "worker 0")).children()
+        assert set(function.cpu_affinity()) == CORES

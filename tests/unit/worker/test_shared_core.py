@@ -120,3 +120,14 @@ def test_a_kernel_that_refuses_is_a_refusal(world: World) -> None:
     world.core.closed(FIRST)
     assert not world.core.share(FIRST, 1), "the worker's cores are others now: it is left alone"
     world.loop.close()
+
+
+def test_it_goes_home_before_a_process_is_started(world: World) -> None:
+    world.core.go_home()
+    assert not world.bound
+    world.core.share(FIRST, 2)
+    world.core.go_home()
+    assert world.bound == [{2}, CORES]
+    world.core.worked(FIRST)
+    assert world.polls == 1, "it is nobody's"
+    world.loop.close()
