@@ -39,6 +39,7 @@ IDLE_CLOSE_S = 90.0
 """Servers close connections that rested for 120 s; ours go a little earlier."""
 
 SHARE_TIMEOUT_S = 1.0
+"""Asking for a shared core may take so long, and no longer than the call it follows."""
 
 _ASLEEP = Spinner(0)
 """Never spins: on a shared core that would keep the worker from answering."""
@@ -158,7 +159,11 @@ class Channel:
         command.serialization = self._serialization
         try:
             answer = self._exchange(
-                encode_command(command), command.opaque, SHARE_TIMEOUT_S, _never_quick, self._spinner
+                encode_command(command),
+                command.opaque,
+                min(SHARE_TIMEOUT_S, self._timeout_s),
+                _never_quick,
+                self._spinner,
             )
         except ShmqError:
             return False
@@ -173,8 +178,8 @@ class Channel:
         read: Callable[[Buffer, int], R | None],
         spinner: Spinner,
     ) -> R | Command:
-        self._set_timeout(timeout_s)
         try:
+            self._set_timeout(timeout_s)
             send_all(self._sock, frame)
             while True:
                 answer = self._receive(spinner)

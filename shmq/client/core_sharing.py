@@ -69,6 +69,7 @@ class CoreSharing:
             self._rested()
         if self._state is _State.WATCH or threading.get_ident() != self._thread:
             return False
+        self._cores = os.sched_getaffinity(0)
         self._is_bound = True
         return self._bind(self._core)
 
@@ -84,6 +85,8 @@ class CoreSharing:
         if self._skip:
             self._skip -= 1
             return
+        if self._state is not _State.WATCH and threading.get_ident() != self._thread:
+            return  # it had no core to share: its time says nothing
         took = self._took_ns
         took.append(self._ended_ns - self._began_ns)
         if len(took) == SAMPLE:
@@ -122,10 +125,9 @@ class CoreSharing:
 
     def _begin_trial(self) -> None:
         cpu = _current_cpu()
-        self._cores = os.sched_getaffinity(0)
         self._core = {cpu}
         self._thread = threading.get_ident()
-        if len(self._cores) > 1 and cpu in self._cores and self._ask(cpu):
+        if len(os.sched_getaffinity(0)) > 1 and self._ask(cpu):
             self._state = _State.TRY
         else:
             self._wait()
