@@ -159,7 +159,9 @@ class RemoteOffsetStore:
                 continue
             try:
                 # A negative offset stores nothing; the count is wanted all the same.
-                self._commit(queue, NO_OFFSET if offset is None else offset, count, not wait, not goes_back)
+                # One that goes back has an answer: a later commit could overtake it on another connection.
+                oneway = not (wait or goes_back)
+                self._commit(queue, NO_OFFSET if offset is None else offset, count, oneway, not goes_back)
                 if offset is not None:
                     self._note_sent(queue, offset, sent)
             except ShmqError as error:

@@ -202,6 +202,7 @@ def test_a_commit_goes_back_once_when_somebody_wanted_that() -> None:
 
 
 def test_a_commit_that_failed_may_still_go_back() -> None:
+    """It waits for its answer: what went oneway before it could arrive behind it."""
     commits: list[Commit] = []
     fails = [True]
 
@@ -215,4 +216,7 @@ def test_a_commit_that_failed_may_still_go_back() -> None:
     store.persist([QUEUE])
     store.persist([QUEUE])
     store.persist([QUEUE])
-    assert [values[1:] for values in commits] == [(5, ReadCount(), True, False), (5, ReadCount(), True, True)]
+    assert [values[1:] for values in commits] == [
+        (5, ReadCount(), False, False),
+        (5, ReadCount(), True, True),
+    ]
