@@ -27,7 +27,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shmq.base import log
-from shmq.base.clock import monotonic_ms
 from shmq.base.faults import declare, reach
 from shmq.base.files import SharedFileLock, lock_holders
 from shmq.shm.control_page import ControlPage, PageState
@@ -38,10 +37,12 @@ from shmq.shm.rings import ring_parked
 from shmq.shm.word import fence
 from shmq.shm.worker_slots import SlotTable
 
-HELD_MS_MAX = 1000
-"""Who holds the lock for so long hangs or was stopped: what it does with it takes microseconds."""
-
 TRY_AGAIN_S = 100e-6
+TRIES_MAX = 5000
+"""Who holds the lock for so many looks, about a second, hangs or was stopped: it needs it for microseconds.
+
+Looks, not a clock: when all processes were frozen together (a suspended machine), nobody is to blame.
+"""
 
 _OK = int(PageState.OK)
 _logger = log.get(__name__)
@@ -101,11 +102,11 @@ class FlushedPosition:
 
     def _wait(self) -> bool:
         """Wait until the lock is ours. True."""
-        patience_ms = monotonic_ms() + HELD_MS_MAX
+        tries = 0
         while not self._lock.exclusive(nonblocking=True):
-            if monotonic_ms() > patience_ms:
+            tries += 1
+            if tries % TRIES_MAX == 0:
                 self._end_holder()
-                patience_ms = monotonic_ms() + HELD_MS_MAX
             time.sleep(TRY_AGAIN_S)
         return True
 
