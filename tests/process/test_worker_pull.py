@@ -26,6 +26,8 @@ from shmq.protocol.headers.offset import (
 from shmq.protocol.headers.pull import PullMessageResponseHeader
 from shmq.protocol.headers.query import ViewMessageHeader
 from shmq.protocol.headers.send import SendMessageResponseHeader
+from shmq.shm.counters import totals
+from tests.helpers.waiting import wait_until
 from tests.helpers.worker_rig import SMALL, Client, WorkerRig, pull_request, running_rig, send_request
 
 SUSPEND = 2 | 4
@@ -59,6 +61,18 @@ def put(client: Client, topic: str, count: int = 1, tag: str = "", size: int = 1
         body = (b"%d " % n).ljust(size, b".")
         answer = client.call(send_request(topic, body, properties=properties, queue_id=queue_id))
         assert answer.code == 0, answer.remark
+
+
+def hold(client: Client, pull: Command) -> Command | None:
+    """Send a pull: its answer, or None when the worker holds it, as what follows it was answered first."""
+    following = Command.request(30, GetMaxOffsetHeader("T0", 0))
+    client.send(pull)
+    client.send(following)
+    first = client.receive()
+    if first.opaque == following.opaque:
+        return None
+    assert client.receive().opaque == following.opaque
+    return first
 
 
 def messages(answer: Command) -> list[MessageExt]:
@@ -166,8 +180,7 @@ def test_a_topic_without_read_permission_is_16(rig: WorkerRig, client: Client) -
 def test_a_held_pull_is_answered_when_a_message_is_sent_through_another_worker(
     client: Client, other: Client
 ) -> None:
-    client.send(pull_request("T11", sys_flag=SUSPEND, suspend_ms=15000))
-    time.sleep(0.05)
+    assert not hold(client, pull_request("T11", sys_flag=SUSPEND, suspend_ms=15000))
     put(other, "T11", 1)
     began = time.monotonic()
     assert len(messages(client.receive())) == 1
@@ -192,14 +205,12 @@ def test_a_held_pull_is_answered_19_when_its_time_is_over(client: Client) -> Non
 def test_a_held_pull_for_one_tag_is_not_woken_by_another_and_its_offset_advances(
     client: Client, other: Client
 ) -> None:
-    client.send(pull_request("T14", sys_flag=SUSPEND, suspend_ms=700, expression="TagA"))
-    time.sleep(0.05)
+    assert not hold(client, pull_request("T14", sys_flag=SUSPEND, suspend_ms=700, expression="TagA"))
     put(other, "T14", 3, "TagB")
     answer = client.receive()
     assert answer.code == ResponseCode.PULL_RETRY_IMMEDIATELY
     assert offsets_of(answer)[0] == 3
-    client.send(pull_request("T14", 3, sys_flag=SUSPEND, suspend_ms=15000, expression="TagA"))
-    time.sleep(0.05)
+    assert not hold(client, pull_request("T14", 3, sys_flag=SUSPEND, suspend_ms=15000, expression="TagA"))
     put(other, "T14", 1, "TagB")
     put(other, "T14", 1, "TagA")
     assert [m.queue_offset for m in messages(client.receive())] == [4]
@@ -208,19 +219,22 @@ def test_a_held_pull_for_one_tag_is_not_woken_by_another_and_its_offset_advances
 def test_held_pulls_of_a_closed_connection_are_forgotten(
     rig: WorkerRig, client: Client, other: Client
 ) -> None:
+    def closed() -> int:
+        return totals(rig.page)["connections_closed"]
+
     with rig.client() as leaving:
         for queue_id in range(4):
-            leaving.send(pull_request("T15", queue_id=queue_id, sys_flag=SUSPEND, suspend_ms=15000))
-        time.sleep(0.05)
-    time.sleep(0.05)
+            waits = pull_request("T15", queue_id=queue_id, sys_flag=SUSPEND, suspend_ms=15000)
+            assert not hold(leaving, waits)
+        before = closed()
+    wait_until(lambda: closed() > before, 10, "the worker has noticed")
     for queue_id in range(4):
         put(other, "T15", 1, queue_id=queue_id)
     assert len(messages(client.call(pull_request("T15")))) == 1
 
 
 def test_a_held_pull_is_answered_when_its_topic_is_deleted(rig: WorkerRig, client: Client) -> None:
-    client.send(pull_request("T16", sys_flag=SUSPEND, suspend_ms=15000))
-    time.sleep(0.05)
+    assert not hold(client, pull_request("T16", sys_flag=SUSPEND, suspend_ms=15000))
     rig.coordinator.tell_topic(rig.coordinator.topics.pop("T16"), deleted=True)
     assert client.receive().code == ResponseCode.TOPIC_NOT_EXIST
 
@@ -263,11 +277,9 @@ def test_a_pull_that_goes_on_is_answered_like_a_new_one(
             serialization=serialization,
         )
         with rig.client() as fresh:
-            fresh.send(pull)
-            client.send(pull)
-            time.sleep(0.05)
+            new, old = hold(fresh, pull), hold(client, pull)
             after()
-            old, new = client.receive(), fresh.receive()
+            old, new = old or client.receive(), new or fresh.receive()
         assert (old.code, old.remark, old.body_bytes()) == (new.code, new.remark, new.body_bytes())
         codes.append(old.code)
         if old.code != ResponseCode.NO_PERMISSION:
