@@ -35,7 +35,7 @@ class SendCommands:
         """Keep what every request names."""
         self._group = group
         self._config = config
-        self._templates: dict[tuple[str, int], SendTemplate] = {}
+        self._templates: dict[str, SendTemplate] = {}
 
     def _header(self, outgoing: Outgoing, queue_id: int) -> SendMessageV2Header:
         return SendMessageV2Header(
@@ -59,13 +59,13 @@ class SendCommands:
 
     def single_frame(self, outgoing: Outgoing, queue_id: int, opaque: int) -> list[Buffer]:
         """Return the frame of request 310 for a CBOR connection, from a template where that can say it."""
-        key = (outgoing.topic, queue_id)
-        template = self._templates.get(key)
+        topic = outgoing.topic
+        template = self._templates.get(topic)
         if template is None:
             if len(self._templates) >= TEMPLATES_MAX:
                 self._templates.clear()
-            template = self._templates[key] = SendTemplate(self._header(outgoing, queue_id))
-        frame = None if is_reply(outgoing.message) else template.frame(outgoing, opaque)
+            template = self._templates[topic] = SendTemplate(self._header(outgoing, queue_id))
+        frame = None if is_reply(outgoing.message) else template.frame(outgoing, queue_id, opaque)
         if frame is None:
             command = self.single(outgoing, queue_id)
             command.opaque = opaque

@@ -1,12 +1,12 @@
 """KnownSends: reads send requests whose like was read before, without a general CBOR decoder.
 
 A header of SEND_MESSAGE_V2 as shmq's clients write it (`client/send_template.py`) has two stretches that are
-the same for all messages of a producer to a queue, and between them numbers in full width:
+the same for all messages of a producer to a topic, and between them numbers in full width:
 
     87 01 19 0136 00 1a   array of 7: version 1, code 310, flag 0; a u32 follows
     opaque u32
-    head                  no remark, the typed header's array: its version, group, topic .. queue id
-    1a sysFlag u32 | 1b born u64 | 1a flag u32 | 79 length u16, properties
+    head                  no remark, the typed header's array: its version, group, topic .. default queues
+    1a queueId u32 | 1a sysFlag u32 | 1b born u64 | 1a flag u32 | 79 length u16, properties
     tail                  reconsume times .. batch, no ext
 
 Heads and tails are learnt from headers that the general decoder has read, by writing again what it found
@@ -26,9 +26,9 @@ SEND_CODE = 310
 _START = b"\x87\x01\x19\x01\x36\x00\x1a"
 _OPAQUE = struct.Struct(">I")
 _HEAD_AT = len(_START) + _OPAQUE.size
-_VARYING = struct.Struct(">BIBQBIBH")
-_MARKS = (0x1A, 0x1B, 0x1A, 0x79)
-_FIRST, _VARY, _LAST = 6, 4, 4
+_VARYING = struct.Struct(">BIBIBQBIBH")
+_MARKS = (0x1A, 0x1A, 0x1B, 0x1A, 0x79)
+_FIRST, _VARY, _LAST = 5, 5, 4
 """How many values of the typed header's array stand in the head, between, and in the tail."""
 
 HEADS_MAX = 256
@@ -67,17 +67,17 @@ class KnownSends:
         text_at = at + _VARYING.size
         if len(header) < text_at:
             return None
-        a, sys_flag, b, born, c, flag, d, length = _VARYING.unpack_from(header, at)
+        a, queue_id, b, sys_flag, c, born, d, flag, e, length = _VARYING.unpack_from(header, at)
         first, last, tail = known
         text_end = text_at + length
         (opaque,) = _OPAQUE.unpack_from(header, len(_START))
-        if (a, b, c, d) != _MARKS or header[text_end:] != tail or opaque > 0x7FFFFFFF:
+        if (a, b, c, d, e) != _MARKS or header[text_end:] != tail or opaque > 0x7FFFFFFF:
             return None
         try:
             properties = str(header[text_at:text_end], "utf-8")
         except UnicodeDecodeError:
             return None
-        return opaque, [*first, sys_flag, born, flag, properties, *last]
+        return opaque, [*first, queue_id, sys_flag, born, flag, properties, *last]
 
     def learn(self, header: bytes, fields: list[Any]) -> None:
         """Remember the like of a header that the general decoder has read, if it can be told again."""

@@ -90,6 +90,8 @@ def test_nothing_is_known_before_it_was_learnt() -> None:
         header(),
         header(1),
         header(0x7FFFFFFF),
+        header(ext={"e": "1"}),
+        header(ext={"e": "999999999"}),
         header(ext={"g": "9999999999999"}),
         header(ext={"i": ""}),
         header(ext={"i": "TAGS\x01!#~ [],{}:\x02"}),
@@ -112,7 +114,10 @@ def test_a_like_send_is_read_as_by_the_general_reader(reader: KnownJsonSends, ra
         header(code=10),
         header(remark="why"),
         header(ext={"b": "Other"}),
-        header(ext={"e": "1"}),
+        header(ext={"e": "-1"}),
+        header(ext={"e": "01"}),
+        header(ext={"e": ""}),
+        header(ext={"e": "2147483648"}),
         header(ext={"g": "123"}),
         header(ext={"g": "-123456789012"}),
         header(ext={"h": "1"}),
@@ -146,6 +151,8 @@ def test_what_is_not_like_it_is_left_to_the_general_reader(reader: KnownJsonSend
         header(ext={"g": "12345"}),
         header().replace(b'"j":"0"', b'"i":"another","j":"0"'),
         header().replace(b'"h":"0"', b'"g":"1795295512399","h":"0"'),
+        header().replace(b'"f":"0"', b'"e":"0","f":"0"'),
+        header().replace(b'"a":"Group"', b'"x":{"e":"0"}'),
         header().replace(b'"version":479', b'"version":479,"opaque":8'),
         header().replace(b'"a":"Group"', b'"x":{"g":"1795295512399","i":"no"}'),
         header(ext={"i": "A" * 5000}),
@@ -156,7 +163,8 @@ def test_what_reads_otherwise_than_it_looks_is_never_read_wrongly(raw: bytes) ->
     made = KnownJsonSends()
     learn(made, raw)
     changed = raw.replace(b"1795295512399", b"1795295512400").replace(b"TagA", b"TagB")
-    for one in (raw, changed, changed.replace(b'"opaque":7', b'"opaque":123')):
+    elsewhere = changed.replace(b'"e":"0"', b'"e":"12"', 1)
+    for one in (raw, changed, elsewhere, changed.replace(b'"opaque":7', b'"opaque":123')):
         assert known(made, one) in (None, general(one))
 
 

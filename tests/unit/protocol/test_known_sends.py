@@ -24,7 +24,8 @@ CONFIG = ProducerConfig()
 def header_of(group: str, topic: str, queue_id: int, key: str, opaque: int = 7, flag: int = 0) -> bytes:
     """Return the header of a send as a client makes it."""
     template = SendTemplate(SendMessageV2Header(group, topic, "TBW102", 4, queue_id, 0, 0, 0))
-    frame = template.frame(Outgoing(Message(topic, b"body", tags="A", keys=key, flag=flag), CONFIG), opaque)
+    outgoing = Outgoing(Message(topic, b"body", tags="A", keys=key, flag=flag), CONFIG)
+    frame = template.frame(outgoing, queue_id, opaque)
     assert frame is not None
     return header_in(bytes(frame[0]))
 
@@ -123,6 +124,13 @@ def test_the_codecs_own_shorter_numbers_are_left_to_the_decoder() -> None:
 def test_properties_that_are_no_utf8_are_left_to_the_decoder() -> None:
     header = header_of("G", "T", 1, "key")
     assert learnt(header).read(header.replace(b"key", b"k\xffy")) is None
+
+
+def test_a_topics_queues_are_one_kind() -> None:
+    known = learnt(header_of("G", "T", 1, "key"))
+    for queue_id in (0, 255, 70_000, 0x7FFFFFFF):
+        header = header_of("G", "T", queue_id, "key")
+        assert quick(known, header) == general(header)
 
 
 def test_values_are_not_shared_between_two_sends() -> None:
