@@ -165,13 +165,8 @@ class Appender:
             self._counters.add("append_turn_splits")
         return outcomes
 
-    def forget_ended(self) -> None:
-        """Let go of maps of queues that were deleted."""
-        self._maps.forget_ended()
-
-    def forget_files(self) -> None:
-        """Let go of all maps, as some files were deleted. The next claim has its own made again."""
-        self._maps.unit_files.clear()
+    def forget_segments(self) -> None:
+        """Let go of the log's maps, as some files were deleted. The next claim has its own made again."""
         self._maps.segments.clear()
 
     def _refusal(self, request: AppendRequest) -> AppendOutcome | None:

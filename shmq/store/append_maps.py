@@ -19,9 +19,6 @@ from shmq.store.consume_queue import make_room
 from shmq.store.consume_queues import ConsumeQueues
 from shmq.store.mapped_file import MappedFile
 
-UNIT_FILES_MAX = 512
-"""Files remembered here beside the least-recently-used set; then all are forgotten and looked up again."""
-
 
 def _cannot_map(error: OSError) -> ShmqError:
     """What a sender is told when a file cannot be opened or mapped (descriptors or maps of the process used
@@ -39,10 +36,8 @@ class AppendMaps:
         self._table = table
         self._log = log
         self._queues = queues
-        self.unit_file_bytes = queues.layout.queue_file_bytes
+        self._unit_file_bytes = queues.layout.queue_file_bytes
         self.segments: dict[int, MappedFile] = {}
-        self.unit_files: dict[tuple[int, int, int], MappedFile] = {}
-        """By (slot, generation, first byte of the file)."""
 
     def make_ready(self, requests: Iterable[AppendRequest]) -> dict[QueueRef, ShmqError]:
         """Make room and maps for the next units of these requests' queues, and map the log's end.
@@ -54,8 +49,7 @@ class AppendMaps:
         for request in requests:
             counts[request.queue] = counts.get(request.queue, 0) + len(request.sizes)
             size_sum += len(request.data)
-        if len(self.unit_files) > UNIT_FILES_MAX:
-            self.unit_files.clear()
+        self._queues.trim()
         failed: dict[QueueRef, ShmqError] = {}
         for queue, count in counts.items():
             try:
@@ -82,10 +76,7 @@ class AppendMaps:
         if self._table.allocated(queue.slot) < end:
             room = make_room(self._queues.layout, queue.topic, queue.queue_id, first, end)
             self._table.set_allocated(queue.slot, room)
-        while first < end:
-            file = self._queues.file(queue, first)
-            self.unit_files[queue.slot, queue.generation, file.start] = file
-            first = self._queues.next_file(first)
+        self._queues.map_ahead(queue, first, end)
 
     def _map_segments(self, size_sum: int) -> None:
         """Map the segments that claims of `size_sum` bytes may reach, as far as they are ready.
@@ -101,35 +92,20 @@ class AppendMaps:
         reach = min(ready, position + 2 * size_sum + step)
         self.segments = {s: self._log.segment(s) for s in range(start, reach, step)}
 
-    def forget_ended(self) -> None:
-        """Let go of the files of queues whose slot has another generation by now."""
-        generation = self._table.generation
-        self.unit_files = {key: file for key, file in self.unit_files.items() if generation(key[0]) == key[1]}
-
     def has_unit_files(self, queue: QueueRef, first: int, end: int) -> bool:
         """Whether units `[first, end)` can be stored.
 
         Their disk blocks are noted and their files mapped here.
         """
-        _, _, slot, generation = queue
-        if end > self._table.allocated(slot):
-            return False
-        size = self.unit_file_bytes
-        position = first * UNIT_BYTES
-        start = position - position % size
-        while (slot, generation, start) in self.unit_files:
-            start += size
-            if start >= end * UNIT_BYTES:
-                return True
-        return False
+        return end <= self._table.allocated(queue.slot) and self._queues.are_mapped(queue, first, end)
 
     def store_units(self, queue: QueueRef, first: int, units: bytes) -> None:
         """Copy units into their file, or files where one ends in between. Under the AppendLock."""
-        size = self.unit_file_bytes
+        size = self._unit_file_bytes
         position, done = first * UNIT_BYTES, 0
         while done < len(units):
             at = position % size
-            file = self.unit_files[queue.slot, queue.generation, position - at]
+            file = self._queues.file(queue, position // UNIT_BYTES)
             piece = units[done : done + size - at]
             file.map[at : at + len(piece)] = piece
             position += len(piece)

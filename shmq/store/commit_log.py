@@ -32,7 +32,7 @@ from shmq.model.record import (
 )
 from shmq.store.copied_segment import CopiedSegment
 from shmq.store.mapped_file import MappedFile
-from shmq.store.mapped_files import SEGMENT_MAPS_MAX, MappedFiles
+from shmq.store.mapped_files import SEGMENT_MAPS_MAX, SEGMENTS_SHARE, MappedFiles, maps_max
 from shmq.store.names import StoreLayout
 
 _MAGIC_AND_OFFSET = struct.Struct(">4xi20xq")
@@ -67,7 +67,8 @@ class CommitLog:
         self.layout = layout
         self.segment_bytes = layout.segment_bytes
         self._writable = writable
-        self._segments: MappedFiles[int] = MappedFiles(self._open, SEGMENT_MAPS_MAX)
+        limit = maps_max(SEGMENT_MAPS_MAX, SEGMENTS_SHARE)
+        self._segments: MappedFiles[int] = MappedFiles(self._open, limit)
 
     def _open(self, start: int) -> MappedFile:
         path = self.layout.segment_path(start)

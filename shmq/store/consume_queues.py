@@ -12,7 +12,13 @@ from shmq.base.errors import StoreDamaged
 from shmq.model.unit import UNIT_BYTES, UNIT_STRUCT, Unit
 from shmq.shm.queue_table import QueueRef
 from shmq.store.mapped_file import MappedFile
-from shmq.store.mapped_files import QUEUE_MAPS_MAX, MappedFiles
+from shmq.store.mapped_files import (
+    QUEUE_MAPS_MAX,
+    READER_QUEUES_SHARE,
+    WRITER_QUEUES_SHARE,
+    MappedFiles,
+    maps_max,
+)
 from shmq.store.names import StoreLayout
 
 
@@ -28,7 +34,8 @@ class ConsumeQueues:
         self.layout = layout
         self._file_bytes = layout.queue_file_bytes
         self._writable = writable
-        self._files: MappedFiles[tuple[QueueRef, int]] = MappedFiles(self._open, QUEUE_MAPS_MAX)
+        limit = maps_max(QUEUE_MAPS_MAX, WRITER_QUEUES_SHARE if writable else READER_QUEUES_SHARE)
+        self._files: MappedFiles[tuple[QueueRef, int]] = MappedFiles(self._open, limit)
 
     def _open(self, key: tuple[QueueRef, int]) -> MappedFile:
         queue, start = key
@@ -39,6 +46,26 @@ class ConsumeQueues:
         """The mapped file that holds unit `queue_offset`; FileNotFoundError when there is none."""
         position = queue_offset * UNIT_BYTES
         return self._files.get((queue, position - position % self._file_bytes))
+
+    def map_ahead(self, queue: QueueRef, first: int, end: int) -> None:
+        """Map the files of units `[first, end)`, whatever else is mapped; `trim` ends that."""
+        position = first * UNIT_BYTES
+        for start in range(position - position % self._file_bytes, end * UNIT_BYTES, self._file_bytes):
+            self._files.get((queue, start), stay=True)
+
+    def trim(self) -> None:
+        """Drop maps used least recently that are too many."""
+        self._files.trim()
+
+    def are_mapped(self, queue: QueueRef, first: int, end: int) -> bool:
+        """Whether the files of units `[first, end)` are mapped. Opens nothing."""
+        position = first * UNIT_BYTES
+        start = position - position % self._file_bytes
+        while self._files.has((queue, start)):
+            start += self._file_bytes
+            if start >= end * UNIT_BYTES:
+                return True
+        return False
 
     def units(self, queue: QueueRef, first: int, end: int) -> memoryview:
         """The bytes of the units `[first, end)`, cut at the end of the file that holds `first`. No copy.

@@ -219,7 +219,7 @@ class MessageStore:
             self.queues.drop_below(lambda queue: self.table.min(queue.slot))
             self._index.forget_gone()
             if self._appender is not None:
-                self._appender.forget_files()
+                self._appender.forget_segments()
 
     def forget_ended(self) -> None:
         """Let go of maps of deleted queues, so that their unlinked files free their disk blocks.
@@ -227,8 +227,6 @@ class MessageStore:
         Called in every process after a topic was deleted.
         """
         self.queues.drop_where(lambda queue: not self.table.alive(queue))
-        if self._appender is not None:
-            self._appender.forget_ended()
 
     def close(self) -> None:
         """Forget all maps; views handed out stay valid."""

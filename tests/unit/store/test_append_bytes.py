@@ -22,6 +22,7 @@ from shmq.shm.page_layout import (
 )
 from shmq.shm.queue_table import QueueTable, ring_block
 from shmq.shm.rings import park
+from shmq.store import consume_queues
 from shmq.store.append_request import AppendRequest
 from shmq.store.check import check_store
 from tests.helpers.store import OpenStore, request, small_settings
@@ -200,12 +201,29 @@ def test_a_file_that_cannot_be_mapped_fails_only_its_sends(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(store.store.queues, "file", refuse)
+    monkeypatch.setattr(store.store.queues, "map_ahead", refuse)
     outcomes = store.store.append([request(first, [b"y"]), request(second, [b"z"])])
     monkeypatch.undo()
     assert outcomes[0].error is None
     assert isinstance(outcomes[1].error, ServiceNotAvailable)
     assert "Too many open files" in str(outcomes[1].error)
+
+
+def test_a_process_with_few_maps_appends_to_many_queues_and_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consume_queues, "maps_max", lambda most, share: 2)
+    with OpenStore(tmp_path / "s") as store:
+        queues = store.make_topic("T", 20)
+        outcomes = store.append(*[request(queues[n % 20], [b"%d" % n] * 40) for n in range(200)])
+        assert [o.queue_offset for o in outcomes] == [n // 20 * 40 for n in range(200)]
+        many = store.append(request(queues[0], [b"x"] * 300))[0]
+        assert (many.error, many.queue_offset) == (None, 400), "it needs five files at once"
+        for queue in queues:
+            assert store.store.read(queue, 64, 32, 1 << 20).next_offset == 96
+        maps = store.store.queues._files
+        assert len(maps) <= 2
+        assert list(check_store(store.root, store.page)) == []
 
 
 def test_a_failed_flush_ends_appending(store: OpenStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from shmq.base.errors import StoreDamaged
 from shmq.shm.page_layout import FLUSHED_POSITION, INDEXED_POSITION, WRITE_POSITION
+from shmq.store import mapped_files
 from shmq.store.check import check_store
 from shmq.store.checkpoint import Checkpoint
 from shmq.store.mapped_file import MappedFile
@@ -173,9 +175,24 @@ def test_maps_are_bounded_and_views_outlive_them(tmp_path: Path) -> None:
     assert len(maps) == 3
     (tmp_path / "0").unlink()
     assert maps.get(0).size == 100, "used a moment ago: still mapped"
+    assert maps.get(1, stay=True).size == maps.get(2, stay=True).size == 100
+    assert [n for n in range(5) if maps.has(n)] == [0, 1, 2, 3, 4], "none is dropped for one that is to stay"
+    maps.trim()
+    assert [n for n in range(5) if maps.has(n)] == [0, 1, 2]
     assert bytes(view) == b"000"
     with pytest.raises(StoreDamaged, match="mappedFileSize"):
         MappedFile(tmp_path / "1", 1, 99, writable=False)
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "most"),
+    [(1024, 640), (20_000, 12_500), (1 << 20, 16_384), (resource.RLIM_INFINITY, 16_384)],
+)
+def test_maps_leave_descriptors_for_others(
+    monkeypatch: pytest.MonkeyPatch, descriptors: int, most: int
+) -> None:
+    monkeypatch.setattr(mapped_files.resource, "getrlimit", lambda _: (descriptors, descriptors))
+    assert mapped_files.maps_max(mapped_files.QUEUE_MAPS_MAX, mapped_files.WRITER_QUEUES_SHARE) == most
 
 
 def test_holes_are_neither_read_nor_written(tmp_path: Path) -> None:
