@@ -250,6 +250,9 @@ def test_a_coordinator_that_dies_while_deleting_is_followed_by_one_that_finishes
         for n in range(900 if "index" in fault else 1):
             producer.send(Message("Keyed", b"k", keys=f"k{n}"))
     fill(broker)
+    if "index" in fault:
+        index = broker.folder / "store" / "index"
+        wait_until(lambda: len(list(index.glob("2*"))) >= 3, 10, "two index files are full")
     first = expire(broker)
     patiently(broker, delete_expired)
     wait_until(lambda: any((tmp_path / "faults").iterdir()), 10, f"a death at {fault}")
