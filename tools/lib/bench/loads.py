@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from bench.workload import Workload
 Started = Callable[[], object]
 FILL_RATE_LEAST = 10_000
 """A system that fills a topic more slowly, in messages a second, is taken for stuck."""
+CROWD_SETTLE_S = 5.0
+"""A thousand clients are idle only after their first heartbeats, a second after their start."""
 
 
 @dataclass(slots=True)
@@ -162,6 +165,7 @@ def _crowd(seat: Seat, workload: Workload, seconds: float, started: Started = _n
     crowd = seat.client(1)
     crowd.prepare(seat.job("connect", workload, 0.0, threads=workload.count))
     try:
+        time.sleep(CROWD_SETTLE_S)
         return _joined(run_together([(seat.client(0), seat.job("send", workload, seconds))], started))
     finally:
         crowd.go()
