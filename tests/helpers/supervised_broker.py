@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -21,7 +20,7 @@ from shmq.protocol.codes import RequestCode
 from shmq.protocol.command import Command, Serialization, decode_frame, encode_command
 from shmq.protocol.frame import FrameDecoder
 from shmq.protocol.headers.pull import PULL_SUBSCRIPTION
-from tests.helpers.waiting import wait_until
+from tests.helpers.waiting import is_readable, wait_until
 
 SMALL = {
     "brokerName": "broker-t",
@@ -327,7 +326,7 @@ def _read_line(process: subprocess.Popen[bytes], limit_s: float) -> str:
     deadline = time.monotonic() + limit_s
     data = b""
     while b"\n" not in data and (left := deadline - time.monotonic()) > 0:
-        if select.select([descriptor], [], [], left)[0]:
+        if is_readable(descriptor, left):
             piece = os.read(descriptor, 4096)
             if not piece:
                 break

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+def is_readable(descriptor: int, limit_s: float = 0) -> bool:
+    """Wait until `descriptor` has something to read; False after `limit_s`.
+
+    By poll(): select() knows no descriptor above 1,023, and a process of many tests has more.
+    """
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(limit_s * 1000))
 
 
 def wait_until(condition: Callable[[], T], limit_s: float = 10, what: str = "") -> T:

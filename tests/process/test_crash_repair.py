@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import select
 import signal
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from shmq.supervisor.crash_repair import (
 )
 from tests.helpers import append_world
 from tests.helpers.append_world import QUEUES, World
-from tests.helpers.waiting import wait_until
+from tests.helpers.waiting import is_readable, wait_until
 
 SLOTS = (2, 3)
 RECORDS = 120
@@ -269,7 +268,7 @@ def test_appenders_leave_a_repair_that_nobody_will_end(broker: Broker) -> None:
         orphan = os.pidfd_open(int(supervisor.stdout.readline()))
         wait_until(lambda: totals(broker.page)["lock_quiesced"])
         assert broker.slots[2].phase == Phase.IDLE
-    ended, _, _ = select.select([orphan], [], [], 10)
+    ended = is_readable(orphan, 10)
     os.close(orphan)
     assert ended
     assert broker.page.words[at.WRITE_POSITION] == 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import select
 import socket
 import typing
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from shmq.protocol.grant import FileRequest, GrantReaderHeader, encode_file_requ
 from shmq.shm.page_layout import LAYOUT_VERSION_NOW
 from shmq.store.check import check_store
 from tests.helpers.mutants import mutate
+from tests.helpers.waiting import is_readable
 
 GROWTH_BYTES_MAX = 12 << 20
 LEFT_OUT = {RequestCode.UPDATE_AND_CREATE_TOPIC, RequestCode.UPDATE_AND_CREATE_TOPIC_LIST}
@@ -117,7 +117,7 @@ def bombard(path: str, frames: list[bytes], count: int) -> None:
             data = [chosen.choice(frames), mutate(chosen, frames), mutate(chosen, frames)]
             try:
                 connection.sendall(b"".join(data))
-                while select.select([connection], [], [], 0.002)[0] and connection.recv(1 << 20):
+                while is_readable(connection.fileno(), 0.002) and connection.recv(1 << 20):
                     pass
             except (BrokenPipeError, ConnectionResetError):
                 continue

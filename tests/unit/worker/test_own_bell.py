@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import select
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +12,7 @@ from shmq.net.outbox import Outbox
 from shmq.shm.doorbell import Doorbell
 from shmq.worker.duty import DutyCycle
 from shmq.worker.own_bell import OwnBell
+from tests.helpers.waiting import is_readable
 
 
 @pytest.fixture
@@ -20,10 +20,6 @@ def bell() -> Iterator[Doorbell]:
     bell = Doorbell.create()
     yield bell
     bell.close()
-
-
-def is_ringing(bell: Doorbell) -> bool:
-    return bool(select.select([bell.fileno()], [], [], 0)[0])
 
 
 def test_own_rings_are_one_look_before_the_loop_sleeps(bell: Doorbell) -> None:
@@ -37,7 +33,7 @@ def test_own_rings_are_one_look_before_the_loop_sleeps(bell: Doorbell) -> None:
         own.ring()
         assert not looks  # never in the middle of a claim
         await asyncio.sleep(0)
-        assert looks == ["look"] and not is_ringing(bell)
+        assert looks == ["look"] and not is_readable(bell.fileno())
         own.ring()
         await asyncio.sleep(0)
         assert looks == ["look", "look"]
@@ -76,6 +72,6 @@ def test_others_ring_the_same_descriptor(bell: Doorbell) -> None:
         Doorbell(bell.fileno()).ring()
         await asyncio.wait_for(looked.wait(), 10)
         duty.stop()
-        assert not is_ringing(bell)
+        assert not is_readable(bell.fileno())
 
     asyncio.run(main())
