@@ -80,7 +80,8 @@ class HeldFiles:
     def _of_process(self, pid: str) -> Iterator[tuple[bytes, int]]:
         """(name it had, bytes) of each such file that a process maps or has open."""
         with contextlib.suppress(OSError):
-            for match in _MAP_LINE.finditer(Path(f"/proc/{pid}/maps").read_bytes()):
+            maps = Path(f"/proc/{pid}/maps").read_bytes()
+            for match in _MAP_LINE.finditer(maps) if _MARK in maps else ():
                 if match[3].startswith(self._root):
                     yield match[3], int(match[2], 16) - int(match[1], 16)
         folder = f"/proc/{pid}/fd"

@@ -27,7 +27,7 @@ from shmq.shm.queue_table import QueueRef, QueueTable
 from shmq.store.config_tables import load_topics
 from shmq.store.log_scan import IntArray, Scan, ScanEnd, overlapping, scan
 from shmq.store.mapped_file import MappedFile
-from shmq.store.names import StoreLayout
+from shmq.store.names import StoreLayout, file_name
 from shmq.store.promised import is_promised
 from shmq.store.queue_repair import pack
 from shmq.store.queue_set import QueueSet
@@ -92,36 +92,59 @@ class UnitCheck:
         marks = overlapping(segment.map, ">i8")[found.starts[rows] + PREPARED_TRANSACTION_OFFSET_AT]
         codes[marks == DAMAGED_MARK] = DAMAGED_TAGS_CODE
         is_summed = (starts[rows] >= summed[0]) & (ends[rows] <= summed[1])
-        units = pack(starts[rows], found.sizes[rows], codes)
-        order = np.argsort(indices[rows], kind="stable")
-        for part in np.split(order, np.flatnonzero(np.diff(indices[rows][order])) + 1):
-            known = self._queues.queues[int(indices[rows[part[0]]])]
+        numbers, queues = found.queue_offsets[rows], indices[rows]
+        order = np.lexsort((numbers, queues))
+        refs, is_stored = self._stored(queues[order], numbers[order])
+        order = order[is_stored]
+        if len(order):
+            rows = rows[order]
+            units = pack(starts[rows], found.sizes[rows], codes[order])
+            self._compare_runs(refs, queues[order], numbers[order], units, is_summed[order])
+
+    def _stored(self, queues: IntArray, numbers: IntArray) -> tuple[dict[int, QueueRef], np.ndarray]:
+        """The queues of these units, by index, and which of the units are stored: those of queues that are
+        there, from the minimum on and below the maximum. `queues` ascend."""
+        firsts = np.flatnonzero(np.diff(queues, prepend=-1))
+        low, high = np.zeros((2, len(firsts)), np.int64)
+        refs: dict[int, QueueRef] = {}
+        for n, index in enumerate(queues[firsts].tolist()):
+            known = self._queues.queues[index]
             queue = self._directory.queue(known.topic, known.queue_id)
             if queue is not None:
-                self._compare_queue(queue, found.queue_offsets[rows], part, units, is_summed)
+                refs[index] = queue
+                low[n], high[n] = self._table.min(queue.slot), self._table.max(queue.slot)
+        counts = np.diff(firsts, append=len(queues))
+        return refs, (numbers >= np.repeat(low, counts)) & (numbers < np.repeat(high, counts))
 
-    def _compare_queue(
-        self, queue: QueueRef, numbers: IntArray, part: IntArray, units: bytes, is_summed: np.ndarray
+    def _compare_runs(
+        self,
+        refs: dict[int, QueueRef],
+        queues: IntArray,
+        numbers: IntArray,
+        units: bytes,
+        is_summed: np.ndarray,
     ) -> None:
-        """Compare the units of one queue; `part` are its rows, ascending."""
-        low, high = self._table.min(queue.slot), self._table.max(queue.slot)
-        part = part[(numbers[part] >= low) & (numbers[part] < high)]
-        per_file = self._layout.queue_file_bytes // UNIT_BYTES
-        breaks = (np.diff(numbers[part]) != 1) | (np.diff(numbers[part] // per_file) != 0)
-        for rows in np.split(part, np.flatnonzero(breaks) + 1) if len(part) else ():
-            first = int(numbers[rows[0]])
-            right = b"".join(units[row * UNIT_BYTES : (row + 1) * UNIT_BYTES] for row in rows.tolist())
+        """Compare units, given by queue and number, as far as they lie side by side in a file at once.
+
+        Where a log's messages are spread over thousands of queues, each of them is a run of its own.
+        """
+        file_bytes = self._layout.queue_file_bytes
+        files = numbers // (file_bytes // UNIT_BYTES)
+        breaks = (np.diff(queues) != 0) | (np.diff(numbers) != 1) | (np.diff(files) != 0)
+        begins = [0, *(np.flatnonzero(breaks) + 1).tolist()]
+        for begin, end in zip(begins, [*begins[1:], len(numbers)], strict=True):
+            queue, first = refs[int(queues[begin])], int(numbers[begin])
+            right = units[begin * UNIT_BYTES : end * UNIT_BYTES]
             at = first * UNIT_BYTES
-            start = at - at % self._layout.queue_file_bytes
+            start = at - at % file_bytes
+            folder = self._layout.queue_folder_text(queue.topic, queue.queue_id)
             try:
-                fd = os.open(
-                    self._layout.queue_file_path(queue.topic, queue.queue_id, start), os.O_RDWR | os.O_CLOEXEC
-                )
+                fd = os.open(f"{folder}/{file_name(start)}", os.O_RDWR | os.O_CLOEXEC)
             except OSError:  # it is gone: only a start makes files
                 continue
             try:
                 if (found := os.pread(fd, len(right), at - start)) != right:
-                    self._mend(queue, fd, start, first, found, right, is_summed[rows])
+                    self._mend(queue, fd, start, first, found, right, is_summed[begin:end])
             finally:
                 os.close(fd)
 

@@ -8,6 +8,7 @@ from collections import Counter
 
 from shmq.base.clock import SYSTEM_CLOCK
 from shmq.model.damaged_record import DAMAGED_TAGS_CODE
+from shmq.model.unit import UNIT_BYTES
 from shmq.shm.page_layout import FLUSHED_POSITION
 from shmq.store.check import check_store
 from shmq.store.damage_table import MARKED, MENDED, REPLACED, DamageTable
@@ -114,6 +115,29 @@ def test_one_changed_byte_is_put_back_while_the_broker_runs(store: OpenStore) ->
     assert sorted((row.position, row.size) for row in rows) == sorted(hit)
     assert {row.state for row in rows} == {MENDED}
     assert counts["scrub_damage"] == scrub.progress.found == 8
+
+
+def test_changed_units_of_many_queues_are_put_back(store: OpenStore) -> None:
+    chance = random.Random(9)
+    queues = store.make_topic("T", 30)
+    for n in range(40):  # some queues have one file, some three
+        store.append(*[request(queue, [b"%d" % n] * (queue.queue_id % 5 + 1), TAGS="A") for queue in queues])
+    store.flush()
+    files = sorted(path for path in store.layout.consume_queue.rglob("0*") if path.is_file())
+    before = [path.read_bytes() for path in files]
+    changed = 0
+    for path, data in zip(files, before, strict=True):
+        written = len(data.rstrip(b"\0")) // UNIT_BYTES
+        for number in chance.sample(range(written), min(written, 4)):
+            place = number * UNIT_BYTES + chance.randrange(UNIT_BYTES)
+            with path.open("r+b") as file:
+                file.seek(place)
+                file.write(bytes([data[place] ^ chance.randrange(1, 256)]))
+            changed += 1
+    scrub, counts, _ = scrub_of(store)
+    one_pass(scrub)
+    assert [path.read_bytes() for path in files] == before
+    assert counts["units_mended"] == changed > 150
 
 
 def test_more_damage_is_passed_over_from_then_on_and_replaced_by_the_next_start(store: OpenStore) -> None:
