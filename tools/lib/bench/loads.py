@@ -17,6 +17,7 @@ from bench.workload import Workload
 Started = Callable[[], object]
 FILL_RATE_LEAST = 10_000
 """A system that fills a topic more slowly, in messages a second, is taken for stuck."""
+TOUCH_LIMIT_S = 120.0
 CROWD_SETTLE_S = 5.0
 """A thousand clients are idle only after their first heartbeats, a second after their start."""
 
@@ -73,10 +74,19 @@ def _nothing() -> None:
     return None
 
 
+def _touch(seat: Seat, workload: Workload) -> None:
+    """Send one message to each queue: the first one makes its files, once."""
+    if workload.queues > 1 and seat.address and not seat.filled:
+        seat.filled = workload.queues
+        facts: dict[str, Any] = {"count": workload.queues, "batch": 1, "threads": 1, "in_flight": 2}
+        run_together([(seat.client(0), seat.job("batch", workload, TOUCH_LIMIT_S, **facts))])
+
+
 def _senders(work: str) -> Callable[[Seat, Workload, float, Started], Outcome]:
     """Producers only: their threads divided among at most as many client processes as there are cores."""
 
     def run(seat: Seat, workload: Workload, seconds: float, started: Started = _nothing) -> Outcome:
+        _touch(seat, workload)
         processes = min(workload.threads, len(os.sched_getaffinity(0)))
         shares = [len(range(number, workload.threads, processes)) for number in range(processes)]
         jobs = []
