@@ -202,7 +202,7 @@ class Comparison(AbstractContextManager["Comparison"]):
 
         outcome = LOADS[workload.kind](seat, workload, self.seconds, mark)
         mark()
-        machine, length, own, idle = (after - before for before, after in zip(*marks, strict=True))
+        machine, length, own, idle = (after - before for before, after in zip(*marks[:2], strict=True))
         figures = {
             "rate": outcome.messages / outcome.seconds if outcome.seconds else 0.0,
             "bytes_s": outcome.body_bytes / outcome.seconds if outcome.seconds else 0.0,

@@ -15,6 +15,7 @@ from bench.servers.shmq import ShmqServer
 from bench.workload import Workload
 
 Started = Callable[[], object]
+"""Called when a turn's load begins, and where clearing up is work, too, again when it ends."""
 FILL_RATE_LEAST = 10_000
 """A system that fills a topic more slowly, in messages a second, is taken for stuck."""
 TOUCH_LIMIT_S = 120.0
@@ -176,7 +177,9 @@ def _crowd(seat: Seat, workload: Workload, seconds: float, started: Started = _n
     crowd.prepare(seat.job("connect", workload, 0.0, threads=workload.count))
     try:
         time.sleep(CROWD_SETTLE_S)
-        return _joined(run_together([(seat.client(0), seat.job("send", workload, seconds))], started))
+        outcome = _joined(run_together([(seat.client(0), seat.job("send", workload, seconds))], started))
+        started()  # what a crowd's leaving costs does not belong to the turn
+        return outcome
     finally:
         crowd.go()
         crowd.outcome(0.0)
