@@ -82,7 +82,9 @@ class LitePullConsumer(Service):
             self._news.clear()
             if not self._consumer.has_fetched and self._consumer.state is ServiceState.RUNNING:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), limit_s)
+                    # Not wait_for: before Python 3.12 it forgets a cancellation that comes with the news.
+                    async with asyncio.timeout(limit_s):
+                        await self._news.wait()
         finally:
             self._waiters -= 1
 

@@ -178,6 +178,29 @@ def test_an_async_orderly_listener_keeps_the_order_of_every_queue(shared_broker:
     assert dict(seen) == {queue_id: list(range(20)) for queue_id in range(3)}
 
 
+def test_a_poll_that_is_cancelled_when_news_come_ends(shared_broker: Broker) -> None:
+    """Whichever of the two the event loop sees first."""
+    filled(shared_broker, "LoopNews", 0)
+
+    async def run() -> None:
+        consumer = AioLitePullConsumer("LoopNewsGroup", namesrv_addr=shared_broker.namesrv_addr)
+        await consumer.subscribe("LoopNews")
+        async with consumer:
+            for turns in range(6):
+                task = asyncio.create_task(consumer.poll(60_000))
+                while not consumer._waiters:
+                    await asyncio.sleep(0)
+                await asyncio.sleep(0.001)
+                consumer._news.set()
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+                done, _ = await asyncio.wait([task], timeout=5)
+                assert done and task.cancelled(), turns
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("way", ["loop", "poll"])
 def test_who_is_cancelled_while_waiting_has_lost_no_message(shared_broker: Broker, way: str) -> None:
     """A timeout around a poll or a loop: what comes after it is there for the next one."""
