@@ -49,10 +49,15 @@ class QueueRepair:
     def load(self) -> bool:
         """Find the files; False when one has a wrong length, or is missing between others.
 
-        An empty last one counts as absent.
+        An empty last one counts as absent. Of a running broker's files the first ones may go meanwhile.
         """
-        self.starts = file_starts(self.folder)
-        sizes = [os.stat(self._path(start)).st_size for start in self.starts]
+        while True:
+            self.starts = file_starts(self.folder)
+            try:
+                sizes = [os.stat(self._path(start)).st_size for start in self.starts]
+                break
+            except FileNotFoundError:  # retention was quicker
+                continue
         while sizes and not sizes[-1]:
             sizes.pop()
             self.starts.pop()

@@ -12,7 +12,7 @@ import pytest
 
 from shmq.base.errors import StoreDamaged
 from shmq.shm.page_layout import FLUSHED_POSITION, INDEXED_POSITION, WRITE_POSITION
-from shmq.store import mapped_files
+from shmq.store import mapped_files, queue_repair
 from shmq.store.check import check_store
 from shmq.store.checkpoint import Checkpoint
 from shmq.store.mapped_file import MappedFile
@@ -163,6 +163,23 @@ def test_the_checkpoints_forty_bytes(tmp_path: Path) -> None:
     assert Checkpoint.load(tmp_path / "checkpoint") == made
     assert made.trusted_timestamp == 6_000
     assert Checkpoint.load(tmp_path / "absent") == Checkpoint()
+
+
+def test_a_queue_file_that_retention_deletes_meanwhile_does_not_count(
+    store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.append(request(store.queue("T"), [b"x"] * 200))
+    found = queue_repair.file_starts
+
+    def deleted_after_the_look(folder: str) -> list[int]:
+        starts = found(folder)
+        if starts[0] == 0:
+            os.unlink(f"{folder}/{file_name(0)}")
+        return starts
+
+    monkeypatch.setattr(queue_repair, "file_starts", deleted_after_the_look)
+    queue = queue_repair.QueueRepair(store.layout, "T", 0)
+    assert queue.load() and queue.starts == [1280, 2560, 3840]
 
 
 def test_maps_are_bounded_and_views_outlive_them(tmp_path: Path) -> None:
