@@ -166,20 +166,22 @@ def test_the_checkpoints_forty_bytes(tmp_path: Path) -> None:
 
 
 def test_a_queue_file_that_retention_deletes_meanwhile_does_not_count(
-    store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.append(request(store.queue("T"), [b"x"] * 200))
+    layout = StoreLayout(tmp_path, 1 << 20, 1280)
+    layout.queue_folder("T", 0).mkdir(parents=True)
+    for start in (0, 1280, 2560):
+        layout.queue_file_path("T", 0, start).write_bytes(bytes(1280))
     found = queue_repair.file_starts
 
     def deleted_after_the_look(folder: str) -> list[int]:
         starts = found(folder)
-        if starts[0] == 0:
-            os.unlink(f"{folder}/{file_name(0)}")
+        layout.queue_file_path("T", 0, 0).unlink(missing_ok=True)
         return starts
 
     monkeypatch.setattr(queue_repair, "file_starts", deleted_after_the_look)
-    queue = queue_repair.QueueRepair(store.layout, "T", 0)
-    assert queue.load() and queue.starts == [1280, 2560, 3840]
+    queue = queue_repair.QueueRepair(layout, "T", 0)
+    assert queue.load() and queue.starts == [1280, 2560]
 
 
 def test_maps_are_bounded_and_views_outlive_them(tmp_path: Path) -> None:
