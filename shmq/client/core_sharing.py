@@ -10,8 +10,7 @@ wake it on an idle one. Before the call returns the thread has the cores again t
     try       the same with the core shared; at least a fifth quicker, or it is left alone for a while
     share     for `SHARE_S`, as long as it stays quicker; then watched again
 
-What a trial finds not worth it is tried again after twice as many calls as the time before; what was worth it
-and became slower, at once, as a moment's disturbance looks the same. Who changes the affinity
+What was not worth it is tried again after twice as many calls as the time before. Who changes the affinity
 of a thread (`taskset`) while it waits in a call changes it back by the end of that call. A channel serves one
 thread at a time; no lock.
 """
@@ -33,8 +32,7 @@ QUICKER = 0.8
 STILL_QUICKER = 0.95
 SHARE_S = 5.0
 PAUSE_CALLS = 1_000
-PAUSE_CALLS_MAX = 16_000
-"""A trial among so many calls costs nothing that could be measured, whatever it finds."""
+PAUSE_CALLS_MAX = 1_000_000
 
 _current_cpu = ctypes.CDLL(None).sched_getcpu
 
@@ -120,7 +118,9 @@ class CoreSharing:
                 self._until_s = time.monotonic() + SHARE_S
             else:
                 self._leave(pause=True)
-        elif median_ns > STILL_QUICKER * self._alone_ns or time.monotonic() > self._until_s:
+        elif median_ns > STILL_QUICKER * self._alone_ns:
+            self._leave(pause=True)
+        elif time.monotonic() > self._until_s:
             self._leave(pause=False)
 
     def _begin_trial(self) -> None:
