@@ -6,15 +6,19 @@ import os
 import random
 from collections import Counter
 
+import pytest
+
 from shmq.base.clock import SYSTEM_CLOCK
 from shmq.model.damaged_record import DAMAGED_TAGS_CODE
 from shmq.model.unit import UNIT_BYTES
 from shmq.shm.page_layout import FLUSHED_POSITION
+from shmq.shm.queue_table import QueueTable
 from shmq.store.check import check_store
 from shmq.store.damage_table import MARKED, MENDED, REPLACED, DamageTable
 from shmq.store.read import ReadStatus
 from shmq.store.scrub import IDLE_MS, PAUSE_MS_MIN, Scrub
 from shmq.store.scrub_progress import ScrubProgress, damage_facts
+from shmq.store.unit_check import UnitCheck
 from tests.helpers.store import OpenStore, request, small_settings
 
 
@@ -138,6 +142,29 @@ def test_changed_units_of_many_queues_are_put_back(store: OpenStore) -> None:
     one_pass(scrub)
     assert [path.read_bytes() for path in files] == before
     assert counts["units_mended"] == changed > 150
+
+
+def test_units_of_a_topic_that_was_deleted_meanwhile_are_left_alone(
+    store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store)
+    path = store.layout.queue_file_path("T", 0, 0)
+    sound = path.read_bytes()
+    changed = b"\x7f" * UNIT_BYTES + sound[UNIT_BYTES:]
+    path.write_bytes(changed)
+    looked_up = UnitCheck._stored
+
+    def deleted_behind_the_look(check: UnitCheck, queues: object, numbers: object) -> object:
+        found = looked_up(check, queues, numbers)  # type: ignore[arg-type]
+        monkeypatch.setattr(QueueTable, "alive", lambda table, queue: False)
+        return found
+
+    monkeypatch.setattr(UnitCheck, "_stored", deleted_behind_the_look)
+    scrub, counts, _ = scrub_of(store)
+    one_pass(scrub)
+    monkeypatch.undo()
+    assert path.read_bytes() == changed and not counts["units_mended"]
+    path.write_bytes(sound)
 
 
 def test_more_damage_is_passed_over_from_then_on_and_replaced_by_the_next_start(store: OpenStore) -> None:
