@@ -7,6 +7,7 @@ its units end. Numpy.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -51,13 +52,11 @@ class QueueRepair:
 
         An empty last one counts as absent. Of a running broker's files the first ones may go meanwhile.
         """
-        while True:
-            self.starts = file_starts(self.folder)
-            try:
-                sizes = [os.stat(self._path(start)).st_size for start in self.starts]
-                break
-            except FileNotFoundError:  # retention was quicker
-                continue
+        self.starts, sizes = [], []
+        for start in file_starts(self.folder):
+            with contextlib.suppress(FileNotFoundError):  # retention was quicker
+                sizes.append(os.stat(self._path(start)).st_size)
+                self.starts.append(start)
         while sizes and not sizes[-1]:
             sizes.pop()
             self.starts.pop()
