@@ -15,16 +15,9 @@ from shmq.shm.page_layout import WRITE_POSITION, ZEROED_POSITION
 from shmq.shm.queue_table import QueueRef, QueueTable
 from shmq.store.append_request import AppendRequest
 from shmq.store.commit_log import CommitLog
-from shmq.store.consume_queue import make_room
+from shmq.store.consume_queue import USED_UP, make_room
 from shmq.store.consume_queues import ConsumeQueues
 from shmq.store.mapped_file import MappedFile
-
-
-def _cannot_map(error: OSError) -> ShmqError:
-    """What a sender is told when a file cannot be opened or mapped (descriptors or maps of the process used
-    up).
-    """
-    return ServiceNotAvailable(f"a file of the store cannot be mapped: {error}; send again later")
 
 
 class AppendMaps:
@@ -57,12 +50,22 @@ class AppendMaps:
             except ShmqError as error:
                 failed[queue] = error
             except OSError as error:
-                failed[queue] = _cannot_map(error)
+                failed[queue] = self._cannot_map(error)
         try:
             self._map_segments(size_sum)
         except OSError as error:
-            failed = dict.fromkeys(counts, _cannot_map(error))
+            failed = dict.fromkeys(counts, self._cannot_map(error))
         return failed
+
+    def _cannot_map(self, error: OSError) -> ShmqError:
+        """What a sender is told when a file cannot be opened or mapped.
+
+        When descriptors or maps are used up, the next turn has fewer queue files mapped: connections and
+        others may need what these took.
+        """
+        if error.errno in USED_UP:
+            self._queues.shrink()
+        return ServiceNotAvailable(f"a file of the store cannot be mapped: {error}; send again later")
 
     def _make_queue_ready(self, queue: QueueRef, count: int) -> None:
         """Allocate and map what the queue's next `count` units need. QueueGone; ServiceNotAvailable.

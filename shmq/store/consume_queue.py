@@ -15,6 +15,7 @@ once, or dying in it, is harmless: lengths only grow, and fillers are only writt
 
 from __future__ import annotations
 
+import errno
 import os
 
 from shmq.base.errors import ServiceNotAvailable
@@ -23,6 +24,9 @@ from shmq.store.names import StoreLayout
 
 FIRST_WINDOW_BYTES = 4096
 WINDOW_BYTES = 64 << 10
+
+USED_UP = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Descriptors or maps, of this process or this host."""
 
 FILLER_SIZE = 0x7FFFFFFF
 """The size field of a filler unit; no record is that large."""
@@ -34,7 +38,7 @@ def make_room(layout: StoreLayout, topic: str, queue_id: int, first: int, end: i
     """Give the units `[first, end)` files and disk blocks; return up to which unit there is room now.
 
     `first` is where the queue's next unit goes: nothing at or above it is touched, only allocated. Raises
-    ServiceNotAvailable when the disk refuses.
+    ServiceNotAvailable when the disk refuses, OSError when descriptors are `USED_UP`.
     """
     size = layout.queue_file_bytes
     position, wanted = first * UNIT_BYTES, max(end, first + 1) * UNIT_BYTES
@@ -46,6 +50,8 @@ def make_room(layout: StoreLayout, topic: str, queue_id: int, first: int, end: i
             _allocate(layout, topic, queue_id, start, position, window_end)
             position = window_end
     except OSError as error:
+        if error.errno in USED_UP:
+            raise
         raise ServiceNotAvailable(
             f"no disk space for queue {queue_id} of {topic}: {error.strerror}; "
             f"free some below {layout.root}, then send again"

@@ -53,6 +53,10 @@ class ConsumeQueues:
         for start in range(position - position % self._file_bytes, end * UNIT_BYTES, self._file_bytes):
             self._files.get((queue, start), stay=True)
 
+    def shrink(self) -> None:
+        """Keep half as many maps from the next `trim` on: this process has used up descriptors or maps."""
+        self._files.shrink()
+
     def trim(self) -> None:
         """Drop maps used least recently that are too many."""
         self._files.trim()

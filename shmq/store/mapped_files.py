@@ -63,6 +63,10 @@ class MappedFiles(Generic[Key]):
         """Whether the file of `key` is mapped."""
         return key in self._maps
 
+    def shrink(self) -> None:
+        """Keep at most half of what is mapped now: descriptors or maps are used up. `trim` drops the rest."""
+        self._limit = max(1, len(self._maps) // 2)
+
     def trim(self) -> None:
         """Drop those used least recently, down to the limit."""
         while len(self._maps) > self._limit:

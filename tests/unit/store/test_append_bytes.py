@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import struct
 from pathlib import Path
 
@@ -223,6 +225,36 @@ def test_a_process_with_few_maps_appends_to_many_queues_and_files(
             assert store.store.read(queue, 64, 32, 1 << 20).next_offset == 96
         maps = store.store.queues._files
         assert len(maps) <= 2
+        assert list(check_store(store.root, store.page)) == []
+
+
+def test_a_process_without_descriptors_lets_go_of_maps_and_takes_the_next_send(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consume_queues, "maps_max", lambda most, share: most)
+    with OpenStore(tmp_path / "s") as store:
+        queues = store.make_topic("T", 100)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        fillers = [os.open("/dev/null", os.O_RDONLY)]  # of the numbers that are free below
+        while fillers[-1] < highest:
+            fillers.append(os.open("/dev/null", os.O_RDONLY))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (fillers[-1] + 30, hard))
+        refused = 0
+        try:
+            for queue in queues:
+                (outcome,) = store.store.append([request(queue, [b"x"])])
+                if outcome.error is not None:
+                    refused += 1
+                    assert isinstance(outcome.error, ServiceNotAvailable)
+                    assert "Too many open files" in str(outcome.error)
+                    (outcome,) = store.store.append([request(queue, [b"x"])])
+                assert (outcome.error, outcome.queue_offset) == (None, 0), "and then it goes on"
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for filler in fillers:
+                os.close(filler)
+        assert 0 < refused < 10
         assert list(check_store(store.root, store.page)) == []
 
 
